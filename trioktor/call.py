@@ -1,0 +1,94 @@
+"""`Call`: the request that opened a conversation (Ktor's `ApplicationCall`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http.cookies import CookieError, SimpleCookie
+from typing import Any, final
+from urllib.parse import parse_qsl
+
+from .protocol.http import Headers, RequestHead
+
+
+@final
+class Call:
+    """What the client asked for, and with what.
+
+    Attributes:
+      method: of the request; GET for every WebSocket.
+      path: as on the request line, without the query.
+      path_parameters: what the route's placeholders matched, percent-decoded.
+      headers: the request's headers; names compare without case.
+      client: the peer's host and port, a UNIX socket's path, or None.
+      scheme: "ws" or "wss" ("http" or "https" for a plain request), as this server sees it.
+      protocol: the subprotocol that was chosen, or None.
+    """
+
+    __slots__ = (
+        "_attributes",
+        "_query",
+        "client",
+        "headers",
+        "method",
+        "path",
+        "path_parameters",
+        "protocol",
+        "scheme",
+    )
+
+    def __init__(
+        self,
+        head: RequestHead,
+        *,
+        path_parameters: Mapping[str, str],
+        client: tuple[str, int] | str | None,
+        scheme: str,
+        protocol: str | None = None,
+    ) -> None:
+        self.method = head.method
+        self.path, _, self._query = head.target.partition("?")
+        self.headers: Headers = head.headers
+        self.path_parameters = path_parameters
+        self.client = client
+        self.scheme = scheme
+        self.protocol = protocol
+        self._attributes: dict[Any, Any] | None = None
+
+    @property
+    def query(self) -> dict[str, list[str]]:
+        """The query's parameters: every value of each name, in order."""
+        query: dict[str, list[str]] = {}
+        for name, value in parse_qsl(self._query, keep_blank_values=True):
+            query.setdefault(name, []).append(value)
+        return query
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """The path's parameters, and the first value of each of the query's that the path does not name."""
+        return {name: values[0] for name, values in self.query.items()} | dict(self.path_parameters)
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """The cookies the client sent; a malformed header gives those before the fault, or none."""
+        jar = SimpleCookie()
+        for line in self.headers.get_all("cookie"):
+            try:
+                jar.load(line)
+            except CookieError:
+                continue
+        return {name: morsel.value for name, morsel in jar.items()}
+
+    @property
+    def offered_protocols(self) -> list[str]:
+        """The subprotocols the client offered, in its order, from all header lines."""
+        return self.headers.tokens("sec-websocket-protocol")
+
+    @property
+    def attributes(self) -> dict[Any, Any]:
+        """A place for the application's own values."""
+        if self._attributes is None:
+            self._attributes = {}
+        return self._attributes
+
+    def __repr__(self) -> str:
+        return f"<Call {self.method} {self.path}>"

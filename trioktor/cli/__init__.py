@@ -1,0 +1,113 @@
+"""The `trioktor` command: an echo server to play with, a client, and a runner for one's own application."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import ssl
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from .. import __version__
+from ..server import run
+from .connect import add_connect_arguments, connect
+from .echo import add_echo_arguments, echo_application
+from .load import LoadError, load_application
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="trioktor", description="WebSockets as Ktor has them, on Trio.")
+    parser.add_argument("--version", action="version", version=f"trioktor {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    echo = commands.add_parser("echo", help="serve an echo at / and /echo, and a page to try it at /")
+    _add_server_arguments(echo)
+    add_echo_arguments(echo)
+
+    serve = commands.add_parser("serve", help="serve an application of your own")
+    serve.add_argument("application", metavar="MODULE:NAME", help="where the Application is, such as chat:app")
+    _add_server_arguments(serve)
+
+    add_connect_arguments(commands.add_parser("connect", help="talk to a WebSocket server, line by line"))
+    return parser
+
+
+def _add_server_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("where to listen")
+    group.add_argument("--host", default="127.0.0.1", help="address or name (default: %(default)s)")
+    group.add_argument("--port", type=int, default=8080, help="0 takes a free one (default: %(default)s)")
+    group.add_argument("--unix", metavar="PATH", help="a UNIX socket instead of a port")
+    group.add_argument("--certificate", metavar="FILE", help="PEM file with the certificate chain: speak TLS")
+    group.add_argument("--key", metavar="FILE", help="PEM file with its private key, if that is another file")
+    group.add_argument("--shutdown-grace", type=float, default=5, metavar="SECONDS", help="(default: %(default)s)")
+    group.add_argument("--quiet", action="store_true", help="no line for each connection")
+
+
+def _server_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "port": arguments.port,
+        "host": arguments.host,
+        "shutdown_grace": arguments.shutdown_grace,
+    }
+    if arguments.unix is not None:
+        options["path"] = arguments.unix
+    if arguments.certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(arguments.certificate, arguments.key)
+        options["ssl_context"] = context
+    elif arguments.key is not None:
+        raise LoadError("--key goes with --certificate")
+    return options
+
+
+def _set_up_logging(*, quiet: bool) -> None:
+    """Lines about connections go to standard output, trouble to standard error."""
+    root = logging.getLogger("trioktor")
+    root.setLevel(logging.WARNING if quiet else logging.INFO)
+    lines = logging.StreamHandler(sys.stdout)
+    lines.addFilter(lambda record: record.levelno < logging.WARNING)
+    trouble = logging.StreamHandler(sys.stderr)
+    trouble.setLevel(logging.WARNING)
+    trouble.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    root.addHandler(lines)
+    root.addHandler(trouble)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; errors are one line on standard error.
+
+    Raises:
+      SystemExit: with status 0, 1 (something failed), 2 (wrong arguments), 130 or 143 (signals).
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        if arguments.command == "connect":
+            sys.exit(connect(arguments))
+        if arguments.command == "echo":
+            application = echo_application(arguments)
+        else:
+            application = load_application(arguments.application)
+        options = _server_options(arguments)
+        _set_up_logging(quiet=arguments.quiet)
+        run(application, **options)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (LoadError, OSError, ValueError) as error:
+        print(f"trioktor {arguments.command}: {describe_error(error)}", file=sys.stderr)
+        sys.exit(1)
+
+
+def describe_error(error: Exception) -> str:
+    """One line that a person can act on."""
+    if isinstance(error, OSError) and error.errno is not None and error.strerror:
+        where = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror}{where} [{errno_name(error.errno)}]"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def errno_name(number: int) -> str:
+    """The symbol of an errno, such as EADDRINUSE."""
+    import errno
+
+    return errno.errorcode.get(number, str(number))

@@ -1,0 +1,132 @@
+"""`WebSockets`: what an application installs, and every setting's meaning and reason.
+
+Frozen, so that a running server cannot be half of one configuration and half of another. All times are
+seconds and None is off. Source: Ktor's `install(WebSockets) { … }` (F01 to F08).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, final
+
+import attrs
+
+from .protocol.handshake import SAME_ORIGIN, OriginPolicy, Origins
+from .protocol.http import TOKEN
+
+T = TypeVar("T")
+_Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
+
+
+def _seconds(*, optional: bool, zero: bool = False) -> _Validator:
+    def check(_config: object, attribute: attrs.Attribute[Any], value: object) -> None:
+        if value is None and optional:
+            return
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ValueError(f"{attribute.name} must be a number of seconds{' or None' * optional}, not {value!r}")
+        if math.isnan(value) or value < 0 or (value == 0 and not zero):
+            raise ValueError(f"{attribute.name} must be {'at least' if zero else 'more than'} 0 seconds, not {value!r}")
+
+    return check
+
+
+def _count(*, optional: bool, least: int = 1) -> _Validator:
+    def check(_config: object, attribute: attrs.Attribute[Any], value: object) -> None:
+        if value is None and optional:
+            return
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(
+                f"{attribute.name} must be a whole number of at least {least}{' or None' * optional}, not {value!r}"
+            )
+
+    return check
+
+
+def _check_bool(_config: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, bool):
+        raise ValueError(f"{attribute.name} must be True or False, not {value!r}")
+
+
+def _check_origins(_config: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is None or isinstance(value, OriginPolicy):
+        return
+    if not isinstance(value, tuple) or not all(isinstance(origin, (str, re.Pattern)) for origin in value):
+        raise ValueError(
+            f"{attribute.name} must be SAME_ORIGIN, None (anyone), or a list of origins such as"
+            f" 'https://example.com' or patterns, not {value!r}"
+        )
+
+
+def _check_subprotocols(_config: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, tuple) or not all(isinstance(name, str) and TOKEN.fullmatch(name) for name in value):
+        raise ValueError(f"{attribute.name} must be a list of subprotocol names (RFC 9110 tokens), not {value!r}")
+
+
+def _check_extensions(_config: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value != ():
+        raise ValueError(f"{attribute.name}: this version of trioktor negotiates no extensions yet; leave it empty")
+
+
+def _as_tuple(value: Any) -> Any:
+    return (
+        value
+        if value is None or isinstance(value, (str, OriginPolicy)) or not isinstance(value, Sequence)
+        else tuple(value)
+    )
+
+
+@final
+@attrs.frozen(kw_only=True)
+class WebSockets:
+    """The settings of an application's WebSockets; each may be overridden for a route.
+
+    Raises:
+      ValueError: a value makes no sense; the text names the argument.
+    """
+
+    ping_period: float | None = attrs.field(default=None, validator=_seconds(optional=True))
+    """Seconds between Pings; off by default, as in Ktor. Recommended for servers on the open net."""
+
+    timeout: float = attrs.field(default=15, validator=_seconds(optional=False))
+    """Seconds for sending a Ping and receiving its Pong; any byte from the peer starts them anew."""
+
+    max_frame_size: int | None = attrs.field(default=1 << 20, validator=_count(optional=True))
+    """Bytes of a frame and of a message. Ktor has no limit: ten bytes of header could cost 2 GiB there."""
+
+    masking: bool = attrs.field(default=False, validator=_check_bool)
+    """Mask what the server sends, as Ktor can; against RFC 6455 §5.1, and browsers hang up on it."""
+
+    extensions: Sequence[Any] = attrs.field(default=(), converter=_as_tuple, validator=_check_extensions)
+    """The place of extensions; none are negotiated yet."""
+
+    origins: Origins = attrs.field(default=SAME_ORIGIN, converter=_as_tuple, validator=_check_origins)
+    """Whose pages may connect: same origin, a list of names and patterns, or None for anyone."""
+
+    subprotocols: Sequence[str] = attrs.field(default=(), converter=_as_tuple, validator=_check_subprotocols)
+    """Subprotocols by preference; the first that the client offers is chosen."""
+
+    max_fragments: int | None = attrs.field(default=4096, validator=_count(optional=True))
+    """Fragments of a message beyond one for every 64 bytes; bounds what empty fragments can cost."""
+
+    incoming: int = attrs.field(default=64, validator=_count(optional=False))
+    """Messages that wait for the handler before the reader stops; 16 measured far slower under load."""
+
+    outgoing: int = attrs.field(default=64, validator=_count(optional=False))
+    """Frames that wait for the network before `send` waits."""
+
+    close_timeout: float = attrs.field(default=10, validator=_seconds(optional=False))
+    """Seconds for the peer to answer our Close, once that is with the operating system."""
+
+    write_timeout: float | None = attrs.field(default=30, validator=_seconds(optional=True))
+    """Seconds in which the peer must take something of what we write."""
+
+    answer_grace: float = attrs.field(default=0.5, validator=_seconds(optional=False, zero=True))
+    """Seconds a handler may go on answering after the peer's Close or violation, before ours goes out."""
+
+    handler_grace: float | None = attrs.field(default=3, validator=_seconds(optional=True))
+    """Seconds after the end in which a handler must return or take a frame, or it is cancelled."""
+
+    max_queued_bytes: int = attrs.field(default=1 << 20, validator=_count(optional=False))
+    """Bytes that wait in either queue before the reader, or `send`, stops; one frame always passes."""

@@ -1,0 +1,161 @@
+"""What has arrived and waits for the handler: `session.incoming`, seen from the reader's side.
+
+The channel bounds the number of messages; this object bounds their bytes as well, and turns "full" into
+something the reader can wait for. The handler may take messages from the channel itself, unseen, so the
+bytes are not counted down as he takes them: the sizes of what was put in are kept, and when their sum
+passes the limit the channel is asked how many of the newest are still there.
+
+`offer` is the hot path: no await, no cancel scope. It says False when the reader has to pause; `wait` is
+that pause, and the back-pressure. `let_overflow` ends both: what does not fit is dropped from then on.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from ..protocol.frames import Frame
+
+_LOOK_AGAIN: Final = 0.02
+"""Seconds between looks at the bytes, for handlers that take from the channel itself."""
+_HANG_UP_PERIOD: Final = 1.0
+"""Seconds between looks for a hang-up while nothing is read."""
+_LONG: Final = 10.0
+"""Seconds after which a handler that lets the reader wait is named in a warning."""
+
+logger = logging.getLogger("trioktor.session")
+
+
+class Inbox:
+    """The incoming queue of one connection.
+
+    Args:
+      capacity: messages that may wait.
+      max_bytes: payload bytes that may wait before the reader stops; one message always passes.
+    """
+
+    __slots__ = (
+        "_bytes",
+        "_capacity",
+        "_held",
+        "_max_bytes",
+        "_overflows",
+        "_room",
+        "_send",
+        "_sizes",
+        "_stall",
+        "receive_channel",
+    )
+
+    def __init__(self, capacity: int, max_bytes: int) -> None:
+        self._send, self.receive_channel = trio.open_memory_channel[Frame](capacity)
+        self._capacity = capacity
+        self._max_bytes = max_bytes
+        self._sizes: list[int] = []
+        self._bytes = 0
+        self._held: Frame | None = None  # a message the channel had no place for
+        self._overflows = False
+        self._stall: trio.CancelScope | None = None  # round the reader's pause
+        self._room: trio.Event | None = None  # set by the session when it takes a message
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether the reader waits for the handler."""
+        return self._stall is not None
+
+    @property
+    def waiting(self) -> int:
+        """Messages that the handler has not taken yet."""
+        return self._send.statistics().current_buffer_used
+
+    def offer(self, message: Frame) -> bool:
+        """Queue a message without waiting; False means: call `wait` before the next one."""
+        if self._overflows and self._bytes > self._max_bytes and not self._has_room():
+            return True
+        try:
+            self._send.send_nowait(message)
+        except trio.WouldBlock:
+            if not self._overflows:
+                self._held = message
+                return False
+            return True
+        except trio.BrokenResourceError:  # the handler closed `incoming`: it wants no input
+            return True
+        size = len(message.data)
+        self._bytes += size
+        self._sizes.append(size)
+        if self._bytes > self._max_bytes or len(self._sizes) > 2 * self._capacity:
+            return self._has_room() or self._overflows
+        return True
+
+    def _has_room(self) -> bool:
+        """Count the bytes that still wait; whether they leave room for more."""
+        still_there = self.waiting
+        if still_there < len(self._sizes):
+            del self._sizes[: len(self._sizes) - still_there]
+            self._bytes = sum(self._sizes)
+        return self._bytes <= self._max_bytes
+
+    async def wait(self, has_hung_up: Callable[[], bool], who: object) -> None:
+        """Wait until the handler has made room, or nobody cares any more.
+
+        Raises:
+          trio.BrokenResourceError: the connection hung up meanwhile.
+        """
+        with trio.CancelScope() as self._stall:
+            try:
+                await self._wait_for_room(has_hung_up, who)
+            finally:
+                self._stall = None
+
+    async def _wait_for_room(self, has_hung_up: Callable[[], bool], who: object) -> None:
+        warn_at = trio.current_time() + _LONG
+        while self._held is not None or not self._has_room():
+            if self._held is None:
+                await self._wait_for_bytes()
+            else:
+                with trio.move_on_after(_HANG_UP_PERIOD):
+                    await self._put_held()
+                    continue
+            if trio.current_time() >= warn_at:
+                logger.warning("%s: the handler lets its input wait, and the peer's Pings and Close behind it", who)
+                warn_at = math.inf
+            if has_hung_up():
+                raise trio.BrokenResourceError("the peer hung up")
+
+    async def _put_held(self) -> None:
+        assert self._held is not None
+        size = len(self._held.data)
+        try:
+            await self._send.send(self._held)
+        except trio.BrokenResourceError:
+            size = 0
+        self._held = None
+        self._bytes += size
+        self._sizes.append(size)
+
+    async def _wait_for_bytes(self) -> None:
+        self._room = trio.Event()
+        with trio.move_on_after(_LOOK_AGAIN):
+            await self._room.wait()
+        self._room = None
+
+    def message_taken(self) -> None:
+        """The session took a message: a reader that waits for room looks again."""
+        if self._room is not None:
+            self._room.set()
+
+    def let_overflow(self) -> None:
+        """From now on drop what does not fit instead of waiting."""
+        self._overflows = True
+        self._held = None
+        if self._stall is not None:
+            self._stall.cancel("input is not wanted any more")
+
+    def end(self) -> None:
+        """No more messages: after those that wait comes `trio.EndOfChannel`."""
+        self._send.close()

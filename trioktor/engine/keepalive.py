@@ -1,0 +1,84 @@
+"""Keepalive: the pinger asks for a sign of life, the watchdog acts when none comes.
+
+The pinger sends a Ping every `period` and waits for its Pong. The watchdog sleeps until the time by which
+the Pong is due and looks again: nothing on the hot path touches a deadline. What puts the time back is
+
+- any byte from the peer, stamped once a read;
+- progress of a write that had to wait, because the Ping is behind it;
+- our own reader waiting for a slow handler: the Pong may well be there, unread. The clock stands then.
+
+So only a peer that is silent while we listen is given up. Source: Ktor's pinger (F81, F82), W-03, W-15.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import trio
+
+from ..protocol.frames import Frame, PingFrame
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+
+class Keepalive:
+    """The pinger and watchdog of one connection.
+
+    Args:
+      period: seconds between Pings.
+      timeout: seconds in which a Ping must go out and its Pong come in.
+      on_timeout: called once when neither did.
+    """
+
+    __slots__ = ("_connection", "_on_timeout", "_payload", "_ponged", "_scope", "last_sign", "period", "timeout")
+
+    def __init__(self, connection: Connection, period: float, timeout: float, on_timeout: Callable[[], None]) -> None:
+        self._connection = connection
+        self._on_timeout = on_timeout
+        self.period = period
+        self.timeout = timeout
+        self.last_sign = 0.0
+        self._payload: bytes | None = None  # of the Ping that is out
+        self._ponged: trio.Event | None = None
+        self._scope = trio.CancelScope()
+
+    def stop(self) -> None:
+        """End both tasks."""
+        self._scope.cancel("keepalive is off")
+
+    def sign_of_life(self) -> None:
+        """The peer sent something, or took something: the time for the Pong starts anew."""
+        self.last_sign = trio.current_time()
+
+    def pong_received(self, pong: Frame) -> None:
+        """A Pong came; one that answers no Ping of ours is a sign of life and nothing more."""
+        if self._ponged is not None and pong.data == self._payload:
+            self._ponged.set()
+
+    async def run_pinger(self) -> None:
+        """Send a Ping every period, after the Pong of the one before."""
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                while True:
+                    await trio.sleep(self.period)
+                    self._payload = os.urandom(8)
+                    self._ponged = trio.Event()
+                    self.sign_of_life()
+                    nursery.start_soon(self._watch, self._ponged, name="trioktor watchdog")
+                    self._connection.send_control(PingFrame(self._payload))
+                    await self._ponged.wait()
+
+    async def _watch(self, ponged: trio.Event) -> None:
+        """Wait for a Pong, as long as there are signs of life."""
+        while not ponged.is_set():
+            if self._connection.inbox.is_stalled:
+                self.sign_of_life()
+            due = self.last_sign + self.timeout
+            if trio.current_time() >= due:
+                self._on_timeout()
+                return
+            with trio.move_on_at(due):
+                await ponged.wait()

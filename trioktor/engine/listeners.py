@@ -1,0 +1,90 @@
+"""Listeners: TCP on one port for every address, UNIX sockets, TLS round either.
+
+Trio gives each address a port of its own when asked for port 0, and has no UNIX listeners; both are done
+here, with its public parts.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket as stdlib_socket
+import ssl
+import stat
+from collections.abc import Sequence
+from typing import Final
+
+import trio
+
+_ATTEMPTS: Final = 20
+
+
+async def open_tcp(port: int, *, host: str | None, backlog: int | None) -> list[trio.SocketListener]:
+    """Listen on every address of `host` (None: all interfaces), on the same number where port is 0.
+
+    Raises:
+      OSError: as `trio.open_tcp_listeners`.
+    """
+    for attempt in range(_ATTEMPTS):
+        listeners = await trio.open_tcp_listeners(port, host=host, backlog=backlog)
+        ports = {listener.socket.getsockname()[1] for listener in listeners}
+        if len(ports) == 1:
+            return listeners
+        for listener in listeners:
+            await listener.aclose()
+        try:
+            return await trio.open_tcp_listeners(min(ports), host=host, backlog=backlog)
+        except OSError as error:
+            # the number that one address had is taken on another
+            if error.errno != errno.EADDRINUSE or attempt == _ATTEMPTS - 1:
+                raise
+    raise AssertionError("unreachable")
+
+
+async def open_unix(path: str | os.PathLike[str], *, backlog: int | None) -> trio.SocketListener:
+    """Listen on a UNIX socket; a socket file that nobody listens on any more is replaced.
+
+    Raises:
+      OSError: the path is in use, or is something else.
+    """
+    name = os.fspath(path)
+    sock = trio.socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM)
+    try:
+        if await _is_stale(name):
+            os.unlink(name)
+        await sock.bind(name)
+        sock.listen(backlog or 128)
+        return trio.SocketListener(sock)
+    except BaseException:
+        sock.close()
+        raise
+
+
+async def _is_stale(name: str) -> bool:
+    try:
+        if not stat.S_ISSOCK(os.stat(name).st_mode):
+            return False
+    except FileNotFoundError:
+        return False
+    with trio.socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM) as probe:
+        try:
+            await probe.connect(name)
+        except ConnectionRefusedError:
+            return True
+    return False
+
+
+def remove_unix(listener: trio.SocketListener) -> None:
+    """Remove the file of a UNIX listener, if it is still there."""
+    name = listener.socket.getsockname()
+    try:
+        os.unlink(name)
+    except OSError:
+        pass
+
+
+def wrap_tls(
+    listeners: Sequence[trio.abc.Listener[trio.abc.Stream]], context: ssl.SSLContext
+) -> list[trio.abc.Listener[trio.abc.Stream]]:
+    """Speak TLS on what these listeners accept."""
+    return [trio.SSLListener(listener, context, https_compatible=True) for listener in listeners]

@@ -1,0 +1,77 @@
+"""What left a handler, and what it means for the conversation.
+
+A handler may let the end of its own conversation escape: that is a return, not a failure ("quiet by
+construction"). An exception group is judged by its leaves. Whatever is not an `Exception` (`Cancelled`,
+`KeyboardInterrupt`, `SystemExit`) is nobody's to judge and goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import Enum, auto
+from typing import final
+
+import trio
+
+from ..errors import ConnectionClosed
+from ..protocol.errors import UnexpectedFrame
+
+
+@final
+class Outcome(Enum):
+    """How a handler ended."""
+
+    RETURNED = auto()
+    """It returned, or the end of its conversation escaped it."""
+    REFUSED = auto()
+    """It met a frame of a kind that it does not serve: the peer's doing."""
+    FAILED = auto()
+    """It raised something else."""
+
+
+def split(error: BaseException) -> tuple[Exception | None, BaseException | None]:
+    """Divide what was raised into what is judged here and what goes on."""
+    if isinstance(error, Exception):
+        return error, None
+    if isinstance(error, BaseExceptionGroup):
+        judged, rest = error.split(Exception)
+        return judged, rest
+    return None, error
+
+
+def judge(error: Exception, session: object, *, is_over: bool) -> Outcome:
+    """Say what an exception means that left the handler of `session`.
+
+    Args:
+      is_over: whether the end of the conversation was settled by then; before that, a closed resource is
+        somebody else's and a failure like any other.
+    """
+    kinds = {_judge_leaf(leaf, session, is_over=is_over) for leaf in _leaves(error)}
+    return next((kind for kind in (Outcome.FAILED, Outcome.REFUSED) if kind in kinds), Outcome.RETURNED)
+
+
+def _judge_leaf(leaf: BaseException, session: object, *, is_over: bool) -> Outcome:
+    if isinstance(leaf, UnexpectedFrame):
+        return Outcome.REFUSED
+    if not is_over:
+        return Outcome.FAILED
+    if isinstance(leaf, ConnectionClosed):
+        return Outcome.RETURNED if leaf.session is session else Outcome.FAILED
+    if isinstance(leaf, (trio.EndOfChannel, trio.ClosedResourceError, trio.BrokenResourceError)):
+        return Outcome.RETURNED
+    return Outcome.FAILED
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
+
+
+def merge(errors: list[Exception]) -> Exception | None:
+    """The one exception, or a group of several."""
+    if len(errors) > 1:
+        return ExceptionGroup("several tasks of a session failed", errors)
+    return errors[0] if errors else None

@@ -1,0 +1,83 @@
+"""The errors of a conversation that is over.
+
+::
+
+    TrioktorError
+    ├── ConnectionClosed       also a trio.BrokenResourceError; sending on, or pinging, what is over
+    │   │                      (after our own close also a trio.ClosedResourceError)
+    │   └── ConnectionBroken   the end was not clean; raised when reading, too
+    │                          its __cause__ is one of those below, a ProtocolError, or the stream's error
+    ├── PingTimeout            no Pong in time
+    ├── WriteTimeout           the peer took nothing for write_timeout
+    ├── CloseTimeout           the peer did not answer our Close
+    ├── ChannelOverflow        a bounded channel was full, where so configured
+    └── HandshakeRefused       the server answered a client's handshake with another status than 101
+
+The protocol's own errors are in `trioktor.protocol.errors`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+import trio
+
+from .protocol.errors import TrioktorError
+
+if TYPE_CHECKING:
+    from .protocol.close import CloseReason
+    from .protocol.http import Headers
+    from .session import WebSocketSession
+
+
+class ConnectionClosed(TrioktorError, trio.BrokenResourceError):
+    """The conversation is over.
+
+    `close_reason` says what ended it, `session` whose it was. A handler that lets this error of its own
+    session escape has simply ended.
+    """
+
+    def __init__(self, close_reason: CloseReason | None, session: WebSocketSession) -> None:
+        super().__init__(f"the conversation is over: {close_reason!r}")
+        self.close_reason = close_reason
+        self.session = session
+
+
+class ConnectionBroken(ConnectionClosed):
+    """The conversation ended without a goodbye of the peer; `__cause__` says how, where that is known."""
+
+
+@final
+class ConnectionClosedHere(ConnectionClosed, trio.ClosedResourceError):
+    """We closed the conversation ourselves."""
+
+
+@final
+class PingTimeout(TrioktorError):
+    """No Pong came within `timeout`, nor any other byte."""
+
+
+@final
+class WriteTimeout(TrioktorError):
+    """The peer took nothing of what we wrote for `write_timeout`."""
+
+
+@final
+class CloseTimeout(TrioktorError):
+    """The peer did not answer our Close within `close_timeout`."""
+
+
+@final
+class ChannelOverflow(TrioktorError):
+    """A channel was full that is configured to close the conversation rather than wait."""
+
+
+@final
+class HandshakeRefused(TrioktorError):
+    """A server refused the opening handshake: `status`, `headers` and `body` are its answer."""
+
+    def __init__(self, status: int, headers: Headers, body: bytes) -> None:
+        super().__init__(f"the handshake was refused with {status}: {body[:200].decode('latin-1').strip()!r}")
+        self.status = status
+        self.headers = headers
+        self.body = body

@@ -1,0 +1,249 @@
+"""One connection from its first byte to its last: the request, then the conversation.
+
+A `Host` is what the connections of one `serve` have in common: limits, the registry, their shared end. It
+never raises for what a peer does: a bad request is answered and forgotten, and touches nobody else.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import ssl
+from collections.abc import Callable, Iterable
+from typing import Final, final
+
+import attrs
+import trio
+
+from .application import Application, GetRoute, WebSocketRoute
+from .call import Call
+from .engine.connection import DRAIN_LIMIT, Connection, Stop
+from .engine.transport import Transport, open_transport
+from .protocol.handshake import choose_subprotocol, judge_origin, judge_upgrade, upgrade_response
+from .protocol.http import HeadReader, Refusal, RequestHead, Response, refusal_response
+from .session import WebSocketSession
+
+logger = logging.getLogger("trioktor.server")
+_session_logger = logging.getLogger("trioktor.session")
+
+_ANSWER_LIMIT: Final = 5.0
+"""Seconds in which a client must take a plain HTTP answer."""
+
+current_connection: contextvars.ContextVar[Connection | None] = contextvars.ContextVar(
+    "trioktor.current_connection", default=None
+)
+"""The connection whose handler this task belongs to."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class Limits:
+    """What a server grants to a connection before its conversation."""
+
+    open_timeout: float = 10
+    max_head_size: int = 16384
+    max_headers: int = 100
+    max_connections: int | None = None
+
+
+class Host:
+    """Serve connections of one application.
+
+    Args:
+      on_failure: called with what a handler raised instead of logging it.
+      pings: False turns the configured Pings off.
+    """
+
+    def __init__(
+        self,
+        application: Application,
+        limits: Limits | None = None,
+        *,
+        on_failure: Callable[[Exception], None] | None = None,
+        pings: bool = True,
+    ) -> None:
+        application.freeze()
+        self.application = application
+        self.stop = Stop()
+        self.is_stopping = False
+        self._limits = limits or Limits()
+        self._on_failure = on_failure
+        self._pings = pings
+        self._count = 0
+        self._opening: set[trio.CancelScope] = set()
+        self._connections: set[Connection] = set()
+        self._changed = trio.lowlevel.ParkingLot()
+
+    @property
+    def sessions(self) -> tuple[WebSocketSession, ...]:
+        """The sessions that are running."""
+        return tuple(connection.owner for connection in self._connections)
+
+    async def handle(self, stream: trio.abc.Stream) -> None:
+        """Serve one connection and close its stream."""
+        self._count += 1
+        transport = open_transport(stream)
+        try:
+            request = await self._open(stream, transport)
+            if request is not None:
+                await self._serve(transport, *request)
+        finally:
+            self._count -= 1
+            await transport.aclose()
+
+    # the request
+
+    async def _open(self, stream: trio.abc.Stream, transport: Transport) -> tuple[RequestHead, bytes] | None:
+        """TLS and the request's head, within `open_timeout`; None if there is nobody to answer."""
+        limits = self._limits
+        refusal: Refusal
+        with trio.move_on_after(limits.open_timeout) as scope:
+            self._opening.add(scope)
+            try:
+                if isinstance(stream, trio.SSLStream):
+                    await stream.do_handshake()
+                reader = HeadReader(limits.max_head_size, limits.max_headers)
+                while data := await transport.receive():
+                    request = reader.feed(data)
+                    if request is not None:
+                        self._judge_load()
+                        return request
+                return None
+            except Refusal as error:
+                refusal = error
+            except (trio.BrokenResourceError, OSError, ssl.SSLError) as error:
+                logger.debug("a connection was lost before its request: %s", error)
+                return None
+            finally:
+                self._opening.discard(scope)
+        if not scope.cancelled_caught:
+            await self._refuse(transport, refusal)
+        return None
+
+    def _judge_load(self) -> None:
+        limit = self._limits.max_connections
+        if self.is_stopping:
+            raise Refusal(503, "the server is shutting down")
+        if limit is not None and self._count > limit:
+            raise Refusal(503, "the server has all the connections it can take")
+
+    async def _refuse(self, transport: Transport, refusal: Refusal) -> None:
+        logger.debug("refused with %d: %s", refusal.status, refusal.text)
+        await self._answer(transport, refusal_response(refusal).to_bytes())
+
+    async def _answer(self, transport: Transport, data: bytes) -> None:
+        """Write a whole HTTP answer and let the client read it: a close with unread input would reset it."""
+        try:
+            with trio.move_on_after(_ANSWER_LIMIT):
+                await transport.send(data)
+                await transport.send_eof()
+                with trio.move_on_after(DRAIN_LIMIT):
+                    while await transport.receive():
+                        pass
+        except (trio.BrokenResourceError, OSError):
+            pass
+
+    async def _serve(self, transport: Transport, head: RequestHead, trailing: bytes) -> None:
+        try:
+            route, parameters = self.application.find(head)
+            if isinstance(route, GetRoute):
+                await self._serve_get(transport, route, self._call(transport, head, parameters, "http"))
+                return
+            connection = await self._upgrade(transport, route, head, parameters, trailing)
+        except Refusal as refusal:
+            await self._refuse(transport, refusal)
+            return
+        except (trio.BrokenResourceError, OSError) as error:
+            logger.debug("a connection was lost before its upgrade: %s", error)
+            return
+        del head, trailing, parameters  # the conversation may be long
+        await self._converse(connection, route)
+
+    @staticmethod
+    def _call(transport: Transport, head: RequestHead, parameters: dict[str, str], scheme: str) -> Call:
+        secure = "s" if transport.is_secure else ""
+        return Call(head, path_parameters=parameters, client=transport.client, scheme=scheme + secure)
+
+    async def _serve_get(self, transport: Transport, route: GetRoute, call: Call) -> None:
+        try:
+            response = await route.respond(call)
+        except Exception:
+            logger.exception("the handler of GET %s failed", call.path)
+            response = Response("the server failed\n", status=500)
+        await self._answer(transport, response.to_bytes(with_body=call.method != "HEAD"))
+
+    # the conversation
+
+    async def _upgrade(
+        self,
+        transport: Transport,
+        route: WebSocketRoute,
+        head: RequestHead,
+        parameters: dict[str, str],
+        trailing: bytes,
+    ) -> Connection:
+        settings = route.settings
+        key = judge_upgrade(head)
+        try:
+            judge_origin(head.headers, settings.origins)
+        except Refusal as refusal:
+            hint = Refusal(refusal.status, f"{refusal.text} at {head.target!r}: list it in WebSockets(origins=[...])")
+            logger.warning("%s", hint)
+            raise hint from None
+        call = self._call(transport, head, parameters, "ws")
+        call.protocol = choose_subprotocol(call.offered_protocols, settings.subprotocols)
+        await transport.send(upgrade_response(key, call.protocol))
+        if not self._pings:
+            settings = attrs.evolve(settings, ping_period=None)
+        connection = Connection(transport, settings, trailing=trailing, stop=self.stop, on_failure=self._on_failure)
+        WebSocketSession(connection, call, self.application)
+        return connection
+
+    async def _converse(self, connection: Connection, route: WebSocketRoute) -> None:
+        session: WebSocketSession = connection.owner
+        call = session.call
+        _session_logger.info("opened %s for %s", call.path, call.client)
+        self._connections.add(connection)
+        current_connection.set(connection)
+        try:
+            if self.is_stopping:
+                connection.close(None)
+            await connection.run(route.bind(session))
+        finally:
+            self._connections.discard(connection)
+            self._changed.unpark_all()
+            _session_logger.info(
+                "closed %s for %s: %r, in %d frames %d bytes, out %d frames %d bytes",
+                call.path,
+                call.client,
+                connection.close_reason,
+                connection.frames_received,
+                connection.bytes_received,
+                connection.outbox.frames_taken,
+                connection.writer.bytes_written,
+            )
+
+    # the end
+
+    def cancel_opening(self) -> None:
+        """Drop the connections that have not sent their request yet."""
+        for scope in self._opening:
+            scope.cancel("the server is shutting down")
+
+    def connections(self) -> set[Connection]:
+        """The connections that are running, but for the one whose handler calls this."""
+        mine = current_connection.get()
+        return {connection for connection in self._connections if connection is not mine}
+
+    async def wait_gone(self, connections: Iterable[Connection]) -> None:
+        """Wait until none of these is running."""
+        wanted = set(connections)
+        while wanted & self._connections:
+            await self._changed.park()
+        await trio.lowlevel.checkpoint()
+
+    def stop_all(self) -> None:
+        """Have every connection say goodbye and be gone by the shared deadline."""
+        deadline = self.stop.begin()
+        for connection in list(self._connections):
+            connection.stop_by(deadline)

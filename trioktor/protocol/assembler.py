@@ -1,0 +1,133 @@
+"""Frames to messages (RFC 6455 §5.4): fragments are joined, text is decoded, Close frames are read.
+
+What comes out is what a session's handler may see (whole Text and Binary frames) and what the connection
+answers (Ping, Pong, Close), in the order of the wire. The common case, a message of one frame, passes
+through with one comparison.
+
+Text is decoded as it arrives, even in the middle of a frame, so that the first bad byte ends the
+conversation (RFC 6455 §8.1) and not the last good one. A Close frame is refused here if its payload is
+not one that may be sent.
+
+A message may have `max_fragments` fragments beyond one for every 64 bytes of payload: enough for anyone who
+sends small pieces, and an end to those who send empty ones.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator
+
+from .close import CloseCode, may_be_sent
+from .errors import ProtocolError
+from .frames import CONTROL, FIN, RESERVED, WHOLE_BINARY, WHOLE_TEXT, CloseFrame, Frame, TextFrame, frame_from_wire
+from .parser import FrameParser
+
+_BYTES_PER_FRAGMENT = 64
+
+_new_decoder = codecs.getincrementaldecoder("utf-8")
+
+
+class MessageAssembler:
+    """Turn the bytes of one direction into whole messages and control frames."""
+
+    __slots__ = ("_decoded", "_decoder", "_first", "_fragments", "_payload", "_seen", "max_fragments", "parser")
+
+    def __init__(self, parser: FrameParser, max_fragments: int | None) -> None:
+        self.parser = parser
+        self.max_fragments = max_fragments
+        # the fragmented message under way
+        self._first: Frame | None = None
+        self._payload: bytearray | None = None
+        self._fragments = 0
+        # its text, as far as it has been decoded, and how much of the frame under way that includes
+        self._decoder: codecs.IncrementalDecoder | None = None
+        self._decoded: list[str] | None = None
+        self._seen = 0
+
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """Give the messages and control frames that `data` completes; to be exhausted before the next call.
+
+        Raises:
+          ProtocolError: what came before it has been given; its `close_code` is the answer to give.
+        """
+        for frame in self.parser.feed(data):
+            first_byte = frame.first_byte
+            if first_byte == WHOLE_TEXT and self._decoder is None:
+                frame.decoded = _decode(frame.data)
+                yield frame
+            elif first_byte == WHOLE_BINARY:
+                yield frame
+            elif first_byte & CONTROL:
+                if type(frame) is CloseFrame:
+                    _judge_close(frame)
+                yield frame
+            else:
+                message = self._add_fragment(frame)
+                if message is not None:
+                    yield message
+        partial = self.parser.take_partial()
+        if partial is not None and self._is_plain_text(partial):
+            self._decode_more(partial.data, final=False)
+            self._seen += len(partial.data)
+
+    def _add_fragment(self, frame: Frame) -> Frame | None:
+        """Add a fragment (or a whole text of which a part was decoded early) to its message."""
+        is_last = frame.first_byte >= FIN
+        if self._first is None:
+            self._first = frame
+        self._fragments += 1
+        if not is_last or self._payload is not None:
+            if self._payload is None:
+                self._payload = bytearray()
+            self._payload += frame.data
+            self._judge_fragments(len(self._payload))
+        text = None
+        if self._is_plain_text(frame):
+            self._decode_more(frame.data[self._seen :], final=is_last)
+            self._seen = 0
+            text = self._decoded
+        if not is_last:
+            return None
+        payload = frame.data if self._payload is None else bytes(self._payload)
+        first_byte = FIN | self._first.first_byte
+        self._first = self._payload = self._decoder = self._decoded = None
+        self._fragments = 0
+        message = frame_from_wire(type(frame), first_byte, payload)
+        if text is not None:
+            message.decoded = "".join(text)
+        return message
+
+    def _is_plain_text(self, frame: Frame) -> bool:
+        """Whether a frame's bytes are UTF-8 as they stand: with a reserved bit an extension reads them first."""
+        return type(frame) is TextFrame and not (self._first or frame).first_byte & RESERVED
+
+    def _judge_fragments(self, size: int) -> None:
+        limit = self.max_fragments
+        if limit is not None and self._fragments > limit + size // _BYTES_PER_FRAGMENT:
+            raise ProtocolError(f"a message of {self._fragments} fragments", CloseCode.VIOLATED_POLICY)
+
+    def _decode_more(self, data: bytes, *, final: bool) -> None:
+        if self._decoder is None or self._decoded is None:
+            self._decoder = _new_decoder()
+            self._decoded = []
+        try:
+            self._decoded.append(self._decoder.decode(data, final))
+        except UnicodeDecodeError as error:
+            raise _not_utf8(error) from None
+
+
+def _decode(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise _not_utf8(error) from None
+
+
+def _not_utf8(error: UnicodeDecodeError) -> ProtocolError:
+    return ProtocolError(f"a text message is not UTF-8: {error.reason}", CloseCode.NOT_CONSISTENT)
+
+
+def _judge_close(frame: CloseFrame) -> None:
+    reason = frame.reason
+    if reason is not None and not may_be_sent(reason.code):
+        raise ProtocolError(f"a Close frame with the code {reason.code}")  # RFC 6455 §7.4

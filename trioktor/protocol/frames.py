@@ -1,0 +1,301 @@
+"""Frames: the units of the wire, and the values that sessions hand out (RFC 6455 §5.2).
+
+A frame is `first_byte` (fin, rsv1 to rsv3 and opcode exactly as on the wire) and `data`: two attributes,
+because frames are made on the hot path and an attribute costs more than a shift. Everything else is
+derived. Text is kept decoded beside its bytes: validating UTF-8 *is* decoding, so it is done once.
+
+A fragment shows the type of the message it belongs to, as in Ktor: `Frame.Text(…, fin=False)`. On the
+wire all but the first fragment have opcode 0; that is the serializer's and the parser's business.
+
+The classes stand at module level and are aliased into `Frame`, since neither mypy nor pyright narrows a
+`match` over really nested subclasses. Treat frames as immutable: they are compared and hashed by value.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, final
+
+from .close import CloseCode, CloseReason
+from .errors import ProtocolError, UnexpectedFrame
+
+FIN = 0x80
+RSV1 = 0x40
+RSV2 = 0x20
+RSV3 = 0x10
+RESERVED = RSV1 | RSV2 | RSV3
+CONTROL = 0x08
+OPCODE = 0x0F
+CONTINUATION = 0x0
+WHOLE_TEXT = FIN | 0x1
+WHOLE_BINARY = FIN | 0x2
+MAX_CONTROL_BYTES = 125
+
+
+@final
+class FrameType(Enum):
+    """The five kinds of frames; a continuation is shown as the type of the message it continues."""
+
+    TEXT = 0x1
+    BINARY = 0x2
+    CLOSE = 0x8
+    PING = 0x9
+    PONG = 0xA
+
+    @property
+    def opcode(self) -> int:
+        """The four bits that name this type on the wire."""
+        return self.value
+
+    @property
+    def is_control(self) -> bool:
+        """Whether frames of this type may stand between the fragments of a message."""
+        return self.value >= CONTROL
+
+
+class Frame:
+    """What all frames have: `type`, `data`, `fin` and the three reserved bits.
+
+    Not to be constructed itself: use `Frame.Text`, `Frame.Binary`, `Frame.Close`, `Frame.Ping` or
+    `Frame.Pong`.
+    """
+
+    __slots__ = ("data", "decoded", "first_byte")
+
+    type: ClassVar[FrameType]
+    data: bytes
+    first_byte: int
+    decoded: str | None  # the text of a whole Text frame, once it is known
+
+    if TYPE_CHECKING:
+        Text: TypeAlias = "TextFrame"
+        Binary: TypeAlias = "BinaryFrame"
+        Close: TypeAlias = "CloseFrame"
+        Ping: TypeAlias = "PingFrame"
+        Pong: TypeAlias = "PongFrame"
+
+    def __init__(self) -> None:
+        raise TypeError("Frame is abstract: use Frame.Text, Frame.Binary, Frame.Close, Frame.Ping or Frame.Pong")
+
+    @property
+    def fin(self) -> bool:
+        """Whether this is the last frame of its message."""
+        return self.first_byte >= FIN
+
+    @property
+    def rsv1(self) -> bool:
+        """The first bit reserved for extensions."""
+        return bool(self.first_byte & RSV1)
+
+    @property
+    def rsv2(self) -> bool:
+        """The second bit reserved for extensions."""
+        return bool(self.first_byte & RSV2)
+
+    @property
+    def rsv3(self) -> bool:
+        """The third bit reserved for extensions."""
+        return bool(self.first_byte & RSV3)
+
+    @property
+    def text(self) -> str:
+        """The text of a whole Text frame.
+
+        Raises:
+          UnexpectedFrame: this is a frame of another type, or a fragment.
+        """
+        raise UnexpectedFrame(f"a {self.type.name} frame has no text: expected a whole TEXT frame")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Frame):
+            return NotImplemented
+        return (
+            self.type is other.type
+            and self.data == other.data
+            and self.first_byte & ~OPCODE == other.first_byte & ~OPCODE
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.type, self.data, self.first_byte & ~OPCODE))
+
+    def __repr__(self) -> str:
+        bits = "".join(f", {name}" for name in ("rsv1", "rsv2", "rsv3") if getattr(self, name))
+        return f"<Frame {self.type.name} fin={self.fin}{bits}, {len(self.data)} bytes>"
+
+
+def _first_byte(opcode: int, fin: bool, rsv1: bool, rsv2: bool, rsv3: bool) -> int:
+    return (FIN if fin else 0) | (RSV1 if rsv1 else 0) | (RSV2 if rsv2 else 0) | (RSV3 if rsv3 else 0) | opcode
+
+
+def _as_bytes(data: Any) -> bytes:
+    if type(data) is bytes:
+        return data
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        return bytes(data)
+    raise TypeError(f"data must be bytes, not {type(data).__name__}")
+
+
+@final
+class TextFrame(Frame):
+    """A Text frame: a whole message, or a fragment of one.
+
+    `text` may be given as bytes, which a fragment needs when a character is cut in two; what is sent as a
+    whole message must be valid UTF-8.
+
+    Raises:
+      ValueError: the text holds a lone surrogate, which UTF-8 cannot say.
+      TypeError: neither str nor bytes.
+    """
+
+    __slots__ = ()
+    __match_args__ = ("text",)
+    type = FrameType.TEXT
+
+    def __init__(
+        self,
+        text: str | bytes | bytearray | memoryview,
+        *,
+        fin: bool = True,
+        rsv1: bool = False,
+        rsv2: bool = False,
+        rsv3: bool = False,
+    ) -> None:
+        if isinstance(text, str):
+            self.data = text.encode()
+            self.decoded = text
+        else:
+            self.data = _as_bytes(text)
+            self.decoded = None
+        self.first_byte = _first_byte(0x1, fin, rsv1, rsv2, rsv3)
+
+    @property
+    def text(self) -> str:
+        """The text of a whole message; decoded at most once.
+
+        Raises:
+          UnexpectedFrame: this is a fragment.
+          UnicodeDecodeError: it was made from bytes that are not UTF-8.
+        """
+        if self.first_byte & (FIN | OPCODE) != WHOLE_TEXT:
+            raise UnexpectedFrame("a fragment has no text of its own: expected a whole TEXT frame")
+        if self.decoded is None:
+            self.decoded = self.data.decode()
+        return self.decoded
+
+
+@final
+class BinaryFrame(Frame):
+    """A Binary frame: a whole message, or a fragment of one."""
+
+    __slots__ = ()
+    __match_args__ = ("data",)
+    type = FrameType.BINARY
+
+    def __init__(
+        self,
+        data: bytes | bytearray | memoryview,
+        *,
+        fin: bool = True,
+        rsv1: bool = False,
+        rsv2: bool = False,
+        rsv3: bool = False,
+    ) -> None:
+        self.data = _as_bytes(data)
+        self.decoded = None
+        self.first_byte = _first_byte(0x2, fin, rsv1, rsv2, rsv3)
+
+
+@final
+class CloseFrame(Frame):
+    """A Close frame, with a reason or (None) empty."""
+
+    __slots__ = ()
+    __match_args__ = ("reason",)
+    type = FrameType.CLOSE
+
+    def __init__(self, reason: CloseReason | None = None) -> None:
+        if reason is None:
+            self.data = b""
+        elif isinstance(reason, CloseReason):
+            self.data = reason.code.to_bytes(2, "big") + reason.message.encode()
+        else:
+            raise TypeError(f"reason must be a CloseReason or None, not {type_name(reason)}")
+        self.decoded = None
+        self.first_byte = FIN | 0x8
+
+    @property
+    def reason(self) -> CloseReason | None:
+        """The reason, or None if the frame is empty.
+
+        Raises:
+          ProtocolError: the payload is a single byte, or its text is not UTF-8.
+        """
+        data = self.data
+        if not data:
+            return None
+        if len(data) == 1:
+            raise ProtocolError("a Close frame holds no code or two bytes of it, not one")  # RFC 6455 §5.5.1
+        try:
+            message = data[2:].decode()
+        except UnicodeDecodeError as error:
+            raise ProtocolError(f"the text of a Close frame is not UTF-8: {error}", CloseCode.NOT_CONSISTENT) from None
+        return CloseReason(int.from_bytes(data[:2], "big"), message)
+
+
+class _PingPongFrame(Frame):
+    __slots__ = ()
+    __match_args__ = ("data",)
+
+    def __init__(self, data: bytes | bytearray | memoryview = b"") -> None:
+        self.data = _as_bytes(data)
+        if len(self.data) > MAX_CONTROL_BYTES:  # RFC 6455 §5.5
+            raise ValueError(f"a control frame holds at most {MAX_CONTROL_BYTES} bytes, not {len(self.data)}")
+        self.decoded = None
+        self.first_byte = FIN | self.type.opcode
+
+
+@final
+class PingFrame(_PingPongFrame):
+    """A Ping frame, with up to 125 bytes that its Pong has to repeat."""
+
+    __slots__ = ()
+    type = FrameType.PING
+
+
+@final
+class PongFrame(_PingPongFrame):
+    """A Pong frame: the answer to a Ping, or an unasked sign of life."""
+
+    __slots__ = ()
+    type = FrameType.PONG
+
+
+def type_name(value: object) -> str:
+    """The name of a value's type, for error texts (inside a frame class, `type` is the frame's)."""
+    return value.__class__.__name__
+
+
+if not TYPE_CHECKING:
+    Frame.Text = TextFrame
+    Frame.Binary = BinaryFrame
+    Frame.Close = CloseFrame
+    Frame.Ping = PingFrame
+    Frame.Pong = PongFrame
+
+FRAME_CLASSES: dict[int, type[Frame]] = {
+    0x1: TextFrame,
+    0x2: BinaryFrame,
+    0x8: CloseFrame,
+    0x9: PingFrame,
+    0xA: PongFrame,
+}
+"""Frame classes by opcode; an opcode that is not here is reserved (RFC 6455 §5.2)."""
+
+
+def frame_from_wire(kind: type[Frame], first_byte: int, data: bytes) -> Frame:
+    """Make a frame from parts that the parser has checked, past the constructor."""
+    frame = kind.__new__(kind)
+    frame.first_byte = first_byte
+    frame.data = data
+    frame.decoded = None
+    return frame

@@ -1,0 +1,247 @@
+"""The HTTP/1.1 around the opening handshake: one request head in, one response out.
+
+h11 parses the head; what it lets by is checked here. It bounds neither a head that comes in one piece nor
+the number of headers, and it takes bare line feeds and folded lines, which a proxy in front may read
+differently (request smuggling). So the head is collected here first, and h11 is given exactly the head:
+what follows it is the conversation's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final, TypeAlias, final
+
+import attrs
+import h11
+
+_END: Final = b"\r\n\r\n"
+TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+"""A token of RFC 9110 §5.6.2: header names, subprotocols."""
+
+REASONS: Final[Mapping[int, str]] = {
+    101: "Switching Protocols",
+    200: "OK",
+    204: "No Content",
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    426: "Upgrade Required",
+    431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
+
+
+class Refusal(Exception):
+    """A request is answered with an error status and the connection closed."""
+
+    def __init__(self, status: int, text: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+        self.headers = headers
+
+
+@final
+class Headers(Mapping[str, str]):
+    """Request headers: names compare without case; `headers[name]` is the first value.
+
+    Values are latin-1 as HTTP has it; `get_all` gives every line of a name, in order.
+    """
+
+    __slots__ = ("_raw",)
+
+    def __init__(self, raw: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+        self._raw = raw
+
+    def get_all(self, name: str) -> list[str]:
+        """Every value of the header `name`, in the order of the lines; empty if there is none."""
+        wanted = name.lower().encode("latin-1")
+        return [value.decode("latin-1") for key, value in self._raw if key == wanted]
+
+    def tokens(self, name: str) -> list[str]:
+        """The comma-separated values of all lines of a header, as RFC 9110 §5.6.1 joins them."""
+        return [token for line in self.get_all(name) for part in line.split(",") if (token := part.strip(" \t"))]
+
+    def __getitem__(self, name: str) -> str:
+        values = self.get_all(name)
+        if not values:
+            raise KeyError(name)
+        return values[0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(key.decode("latin-1") for key, _ in self._raw))
+
+    def __len__(self) -> int:
+        return len({key for key, _ in self._raw})
+
+    def __repr__(self) -> str:
+        return f"Headers({[(key.decode('latin-1'), value.decode('latin-1')) for key, value in self._raw]!r})"
+
+
+@final
+@attrs.frozen
+class RequestHead:
+    """The request line and headers of one request."""
+
+    method: str
+    target: str
+    http_version: str
+    headers: Headers
+
+    @property
+    def is_upgrade(self) -> bool:
+        """Whether the client asks for a WebSocket (RFC 6455 §4.2.1, items 3 and 4)."""
+        headers = self.headers
+        return _has_token(headers, "connection", "upgrade") and _has_token(headers, "upgrade", "websocket")
+
+
+def _has_token(headers: Headers, name: str, token: str) -> bool:
+    return any(value.lower() == token for value in headers.tokens(name))
+
+
+class HeadReader:
+    """Collect the bytes of one request head, whatever pieces they come in.
+
+    Args:
+      max_size: the bytes that the head may have, its empty line included.
+      max_headers: how many header lines it may have.
+    """
+
+    __slots__ = ("_data", "_max_headers", "_max_size", "_scanned")
+
+    def __init__(self, max_size: int, max_headers: int) -> None:
+        self._max_size = max_size
+        self._max_headers = max_headers
+        self._data = bytearray()
+        self._scanned = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing has come yet."""
+        return not self._data
+
+    def feed(self, data: bytes) -> tuple[RequestHead, bytes] | None:
+        """Add bytes; returns the head and what follows it once it is complete, None until then.
+
+        Raises:
+          Refusal: the bytes are no acceptable request head, with the status to answer.
+        """
+        head = self._data
+        head += data
+        # Each byte is looked at once, or a head sent byte by byte would cost the square of its length.
+        start = max(0, self._scanned - len(_END) + 1)
+        found = head.find(_END, start)
+        size = len(head) if found < 0 else found + len(_END)
+        self._judge_lines(head, start, min(size, self._max_size))
+        if size > self._max_size:
+            raise Refusal(431, f"the request head is longer than {self._max_size} bytes")
+        self._scanned = size
+        if found < 0:
+            return None
+        return self._parse(bytes(head[:size])), bytes(head[size:])
+
+    @staticmethod
+    def _judge_lines(head: bytearray, start: int, stop: int) -> None:
+        if not head[:1].isalpha():
+            raise Refusal(400, "this is not an HTTP request")
+        # RFC 9112 §2.2 lets a recipient take a bare line feed for a line end, §5.2 has it refuse folding.
+        feed = head.find(b"\n", start, stop)
+        while feed >= 0:
+            if head[feed - 1] != 0x0D:
+                raise Refusal(400, "a line of the request head does not end with CR LF")
+            if head[feed + 1 : feed + 2].isspace() and head[feed + 1] not in b"\r\n":
+                raise Refusal(400, "a header is folded over several lines")
+            feed = head.find(b"\n", feed + 1, stop)
+
+    def _parse(self, head: bytes) -> RequestHead:
+        if head.count(b"\r\n") - 2 > self._max_headers:
+            raise Refusal(431, f"the request has more than {self._max_headers} headers")
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=self._max_size)
+        connection.receive_data(head)
+        try:
+            request = connection.next_event()
+        except h11.RemoteProtocolError:
+            raise Refusal(400, "this is not an acceptable HTTP request") from None
+        assert isinstance(request, h11.Request)
+        headers = Headers(tuple((bytes(name), bytes(value)) for name, value in request.headers))
+        if request.http_version not in (b"1.0", b"1.1"):
+            raise Refusal(400, "this server speaks HTTP/1.1")
+        # A body would be read as frames, or hide a second request from a proxy in front.
+        if headers.get_all("transfer-encoding") or any(value != "0" for value in headers.get_all("content-length")):
+            raise Refusal(400, "a request with a body is not served here")
+        return RequestHead(
+            request.method.decode("ascii"),
+            request.target.decode("ascii"),
+            request.http_version.decode("ascii"),
+            headers,
+        )
+
+
+def _check_header(name: str, value: str) -> None:
+    if not TOKEN.fullmatch(name):
+        raise ValueError(f"not a header name: {name!r}")
+    if any(c in "\r\n\0\x7f" or (ord(c) < 0x20 and c != "\t") or ord(c) > 0xFF for c in value):
+        raise ValueError(f"a header value holds a control character or one outside latin-1: {value!r}")
+
+
+HeaderPairs: TypeAlias = "Mapping[str, str] | Iterable[tuple[str, str]]"
+
+
+def header_pairs(headers: HeaderPairs) -> tuple[tuple[str, str], ...]:
+    """Headers as pairs, checked.
+
+    Raises:
+      ValueError: a name or value cannot be written, such as one with a line break (response splitting).
+    """
+    pairs = tuple(headers.items()) if isinstance(headers, Mapping) else tuple(headers)
+    for name, value in pairs:
+        _check_header(name, value)
+    return pairs
+
+
+@final
+@attrs.frozen
+class Response:
+    """A small HTTP response: the answer of an `@app.get` handler, or a refusal.
+
+    Args:
+      body: str (UTF-8) or bytes.
+      status: the status code; 101 is not for you.
+      headers: pairs or a mapping; `Content-Length` and `Connection: close` are added.
+      content_type: of the body.
+
+    Raises:
+      ValueError: a header that cannot be written, such as one with a line break (response splitting), or
+        a status outside 200 to 599.
+    """
+
+    body: str | bytes = ""
+    status: int = attrs.field(default=200, kw_only=True)
+    headers: tuple[tuple[str, str], ...] = attrs.field(default=(), kw_only=True, converter=header_pairs)
+    content_type: str = attrs.field(default="text/plain; charset=utf-8", kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        if not 200 <= self.status <= 599:
+            raise ValueError(f"status must be between 200 and 599, not {self.status}")
+        _check_header("content-type", self.content_type)
+
+    def to_bytes(self, *, with_body: bool = True) -> bytes:
+        """The whole response as it goes on the wire; `with_body=False` answers a HEAD request."""
+        body = self.body.encode() if isinstance(self.body, str) else self.body
+        lines = [
+            f"HTTP/1.1 {self.status} {REASONS.get(self.status, 'Unknown')}",
+            f"Content-Type: {self.content_type}",
+            f"Content-Length: {len(body)}",
+            "Connection: close",
+            *(f"{name}: {value}" for name, value in self.headers),
+        ]
+        return "\r\n".join(lines).encode("latin-1") + _END + (body if with_body else b"")
+
+
+def refusal_response(refusal: Refusal) -> Response:
+    """The response that says a refusal: its text in one line."""
+    return Response(refusal.text + "\n", status=refusal.status, headers=refusal.headers)

@@ -1,0 +1,125 @@
+"""Frames to bytes (RFC 6455 §5.2): the fewest length bytes, masked where the role asks for it.
+
+The serializer also keeps the order of fragments: it knows the message that is open, gives continuations
+their opcode 0, and refuses what the peer would have to refuse. It gives out pieces, not bytes, so that
+whoever writes many frames joins them once.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+
+from .close import may_be_sent
+from .errors import ProtocolError
+from .frames import (
+    CONTROL,
+    FIN,
+    OPCODE,
+    RESERVED,
+    WHOLE_BINARY,
+    WHOLE_TEXT,
+    CloseFrame,
+    Frame,
+    FrameType,
+    TextFrame,
+)
+from .mask import mask
+
+_SHORT = 126
+_SHORT_HEADS = {
+    first_byte: tuple(bytes((first_byte, size)) for size in range(_SHORT)) for first_byte in (WHOLE_TEXT, WHOLE_BINARY)
+}
+"""The heads of short unmasked messages, which are most of them, ready made."""
+
+_new_decoder = codecs.getincrementaldecoder("utf-8")
+
+
+class Serializer:
+    """Serialize the frames of one direction of one connection.
+
+    Args:
+      masking: whether to mask, with a fresh random key a frame (RFC 6455 §5.3); may be changed at any time.
+      reserved: the reserved bits that negotiated extensions own.
+    """
+
+    __slots__ = ("_decoder", "_open", "masking", "reserved")
+
+    def __init__(self, *, masking: bool, reserved: int = 0) -> None:
+        self.masking = masking
+        self.reserved = reserved
+        self._open: FrameType | None = None  # the type of the message whose fragments are going out
+        self._decoder: codecs.IncrementalDecoder | None = None  # judges its text
+
+    def add(self, frame: Frame, pieces: list[bytes]) -> None:
+        """Append the bytes of `frame` to `pieces`.
+
+        Raises:
+          ProtocolError: the frame may not be sent here; nothing was appended.
+        """
+        first_byte = frame.first_byte
+        data = frame.data
+        size = len(data)
+        heads = _SHORT_HEADS.get(first_byte)
+        if (
+            heads is None
+            or self._open is not None
+            or self.masking
+            or (first_byte == WHOLE_TEXT and frame.decoded is None)
+        ):
+            first_byte = self._judge(frame)
+            if self.masking:
+                key = os.urandom(4)
+                pieces.append(head(first_byte, size, 0x80) + key)
+                pieces.append(mask(data, key))
+                return
+            pieces.append(head(first_byte, size))
+        else:
+            pieces.append(heads[size] if size < _SHORT else head(first_byte, size))
+        if size:
+            pieces.append(data)
+
+    def _judge(self, frame: Frame) -> int:
+        """Check a frame against what went out before it; returns the first byte it has on the wire."""
+        if frame.first_byte & RESERVED & ~self.reserved:
+            raise ProtocolError(f"{frame!r}: a reserved bit needs an extension that uses it")
+        if frame.first_byte & CONTROL:
+            if type(frame) is CloseFrame:
+                judge_close_reason(frame)
+            return frame.first_byte
+        if self._open is not None and self._open is not frame.type:
+            raise ProtocolError(f"{frame!r}: inside the fragments of a {self._open.name} message")
+        if type(frame) is TextFrame:
+            self._judge_text(frame)
+        first_byte = frame.first_byte & ~OPCODE | (frame.type.opcode if self._open is None else 0)
+        self._open = None if frame.first_byte >= FIN else frame.type
+        return first_byte
+
+    def _judge_text(self, frame: TextFrame) -> None:
+        last = frame.first_byte >= FIN
+        decoder = self._decoder or _new_decoder()
+        try:
+            decoder.decode(frame.data, last)
+        except UnicodeDecodeError as error:
+            raise ProtocolError(f"{frame!r}: not UTF-8: {error.reason}") from None
+        self._decoder = None if last else decoder
+
+
+def judge_close_reason(frame: CloseFrame) -> None:
+    """Refuse a Close frame whose code may not be sent.
+
+    Raises:
+      ProtocolError: it is 1005, 1006, 1015 or unregistered (RFC 6455 §7.4).
+    """
+    reason = frame.reason
+    if reason is not None and not may_be_sent(reason.code):
+        raise ProtocolError(f"the close code {reason.code} may not be sent")
+
+
+def head(first_byte: int, size: int, mask_bit: int = 0) -> bytes:
+    """The first bytes of a frame, up to its masking key."""
+    if size < _SHORT:
+        return bytes((first_byte, mask_bit | size))
+    if size < 0x10000:
+        return bytes((first_byte, mask_bit | 126)) + size.to_bytes(2, "big")
+    return bytes((first_byte, mask_bit | 127)) + size.to_bytes(8, "big")

@@ -1,0 +1,170 @@
+"""Which handler serves which path: Ktor's pattern language (F22), matched segment by segment.
+
+A pattern is a path whose segments may be
+
+======================  ==========================================  =======
+``chat``                that segment                                1.0
+``user-{id}.json``      a parameter between a prefix and a suffix   0.9
+``{id}``                one segment                                 0.8
+``*``                   one segment, not named                      0.5
+``{id?}``               one segment or none, at the end             0.8/0.2
+``{rest...}``, ``{...}``  all that is left, at the end              0.1
+======================  ==========================================  =======
+
+The numbers are Ktor's: where several patterns match, the first segment in which they differ decides, and
+the higher number wins; between equals, the one registered first. A trailing slash counts. Segments are
+percent-decoded before they are compared, so an encoded slash does not divide.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from enum import Enum, auto
+from typing import Final, Generic, TypeVar, final
+from urllib.parse import unquote
+
+import attrs
+
+T = TypeVar("T")
+
+_CONSTANT: Final = 1.0
+_PARAMETER: Final = 0.8
+_AFFIXED: Final = 0.9
+_WILDCARD: Final = 0.5
+_MISSING: Final = 0.2
+_TAIL: Final = 0.1
+
+_PLACEHOLDER: Final = re.compile(r"([^{}]*)\{([A-Za-z_][A-Za-z0-9_]*)?(\?|\.\.\.)?\}([^{}]*)")
+
+
+@final
+class _Kind(Enum):
+    CONSTANT = auto()
+    PARAMETER = auto()
+    OPTIONAL = auto()
+    TAIL = auto()
+
+
+@final
+@attrs.frozen
+class _Segment:
+    kind: _Kind
+    text: str = ""  # of a constant; the prefix of a parameter
+    suffix: str = ""
+    name: str | None = None
+    quality: float = _CONSTANT
+
+    def match(self, segment: str) -> str | None:
+        """What the parameter is, or None if the segment does not fit."""
+        if self.kind is _Kind.CONSTANT:
+            return segment if segment == self.text else None
+        value = segment.removeprefix(self.text).removesuffix(self.suffix)
+        return value if value and segment == self.text + value + self.suffix else None
+
+
+def _parse_segment(text: str, pattern: str) -> _Segment:
+    if text == "*":
+        return _Segment(_Kind.PARAMETER, quality=_WILDCARD)
+    found = _PLACEHOLDER.fullmatch(text)
+    if found is None:
+        if "{" in text or "}" in text:
+            raise ValueError(
+                f"{pattern!r}: {text!r} is not a segment; write {{name}}, {{name?}}, {{name...}} or {{...}}"
+            )
+        return _Segment(_Kind.CONSTANT, unquote(text))
+    prefix, name, mark, suffix = found.groups(default="")
+    if mark == "..." and not suffix and not prefix:
+        return _Segment(_Kind.TAIL, name=name or None, quality=_TAIL)
+    if not name or mark == "..." or (mark and (prefix or suffix)):
+        raise ValueError(f"{pattern!r}: {text!r} needs a name, and no text beside `?` or `...`")
+    quality = _AFFIXED if prefix or suffix else _PARAMETER
+    return _Segment(_Kind.OPTIONAL if mark else _Kind.PARAMETER, prefix, suffix, name, quality)
+
+
+@final
+class Pattern:
+    """A parsed path pattern.
+
+    Raises:
+      ValueError: it is malformed; the text shows the forms there are.
+    """
+
+    __slots__ = ("names", "segments", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.segments = [_parse_segment(segment, text) for segment in text.removeprefix("/").split("/")]
+        names = [segment.name for segment in self.segments if segment.name]
+        if len(names) != len(set(names)):
+            raise ValueError(f"{text!r} names a parameter twice")
+        if any(segment.kind in (_Kind.OPTIONAL, _Kind.TAIL) for segment in self.segments[:-1]):
+            raise ValueError(f"{text!r}: an optional or tail parameter must be the last segment")
+        self.names = frozenset(names)
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether it matches one path only."""
+        return all(segment.kind is _Kind.CONSTANT for segment in self.segments)
+
+    def match(self, path: list[str]) -> tuple[tuple[float, ...], dict[str, str]] | None:
+        """The qualities of the match and the parameters, or None."""
+        qualities: list[float] = []
+        parameters: dict[str, str] = {}
+        for position, segment in enumerate(self.segments):
+            left = path[position:]
+            if segment.kind is _Kind.TAIL:
+                if segment.name:
+                    parameters[segment.name] = "/".join(left)
+                return (*qualities, _TAIL), parameters
+            if not left:
+                return ((*qualities, _MISSING), parameters) if segment.kind is _Kind.OPTIONAL else None
+            value = segment.match(left[0])
+            if value is None:
+                return None
+            if segment.name:
+                parameters[segment.name] = value
+            qualities.append(segment.quality)
+        return (tuple(qualities), parameters) if len(path) == len(self.segments) else None
+
+
+def join(prefix: str, path: str) -> str:
+    """One path pattern below another; both may be written with or without slashes at the seam."""
+    if not path:
+        return prefix or "/"
+    return prefix.rstrip("/") + "/" + path.removeprefix("/")
+
+
+class RouteTable(Generic[T]):
+    """Patterns and what they lead to."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, tuple[Pattern, T]] = {}
+
+    def get(self, text: str) -> T | None:
+        """What was added under exactly this pattern."""
+        entry = self._entries.get(text)
+        return entry[1] if entry else None
+
+    def add(self, pattern: Pattern, target: T) -> None:
+        """Add a pattern, later than all others."""
+        self._entries[pattern.text] = pattern, target
+
+    def find(self, path: str) -> Iterator[tuple[T, dict[str, str]]]:
+        """Everything that matches a request's path, the best match first."""
+        exact = self._entries.get(path)
+        if exact is not None and exact[0].is_constant:
+            yield exact[1], {}
+            yield from self._search(path, besides=path)
+        else:
+            yield from self._search(path)
+
+    def _search(self, path: str, besides: str | None = None) -> Iterator[tuple[T, dict[str, str]]]:
+        segments = [unquote(segment) for segment in path.removeprefix("/").split("/")]
+        matches = []
+        for pattern, target in self._entries.values():
+            if pattern.text != besides and (match := pattern.match(segments)) is not None:
+                matches.append((match[0], target, match[1]))
+        matches.sort(key=lambda match: match[0], reverse=True)  # stable: equals keep their order
+        for _, target, parameters in matches:
+            yield target, parameters

@@ -1,0 +1,242 @@
+"""`serve`: an application on listeners, and its end; `run`: the same as a program.
+
+The end has two forms. `Server.aclose` is the graceful one: no new connections, Close 1001 to every
+session, `shutdown_grace` for the handlers to return, then their cancellation. Cancelling the scope round
+`serve` is the other: handlers are cancelled at once, and all connections together have one second for
+their goodbye.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import ssl
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn, final
+
+import trio
+
+from .application import Application
+from .engine.listeners import open_tcp, open_unix, remove_unix, wrap_tls
+from .host import Host, Limits
+from .protocol.close import CloseCode, CloseReason
+from .session import WebSocketSession
+
+Listener = trio.abc.Listener[trio.abc.Stream]
+
+
+@final
+class Server:
+    """A running server, as `nursery.start(serve, …)` returns it."""
+
+    def __init__(self, host: Host, listeners: Sequence[Listener], shutdown_grace: float) -> None:
+        self._host = host
+        self._shutdown_grace = shutdown_grace
+        self._listening = trio.CancelScope()
+        self.listeners: Sequence[Listener] = tuple(listeners)
+
+    @property
+    def port(self) -> int:
+        """The TCP port, the same on every address.
+
+        Raises:
+          RuntimeError: it listens on no TCP port, or on several.
+        """
+        ports = {name[1] for name in map(_address, self.listeners) if isinstance(name, tuple)}
+        if len(ports) != 1:
+            raise RuntimeError(f"this server has {len(ports)} TCP ports: look at its listeners")
+        return int(ports.pop())
+
+    @property
+    def sessions(self) -> tuple[WebSocketSession, ...]:
+        """The sessions that are running now."""
+        return self._host.sessions
+
+    async def aclose(self, reason: CloseReason | int = CloseCode.GOING_AWAY) -> None:
+        """Stop gracefully: stop listening, close every session, wait, then cancel what is left.
+
+        Waits for all sessions, but for the one whose handler calls this; at most about a second longer
+        than `shutdown_grace`. May be called again. Cancelled, it stops waiting; the closing goes on.
+        """
+        if not isinstance(reason, CloseReason):
+            reason = CloseReason(reason)
+        host = self._host
+        host.is_stopping = True
+        self._listening.cancel("the server is closing")
+        host.cancel_opening()
+        for connection in host.connections():
+            connection.close(reason)
+        with trio.move_on_after(self._shutdown_grace):
+            await host.wait_gone(host.connections())
+        for connection in host.connections():
+            connection.cancel_handler("the server is closing")
+            connection.stop_by(host.stop.begin())
+        await host.wait_gone(host.connections())
+
+    def _abort(self) -> None:
+        """End without any goodbye."""
+        self._host.stop.deadline = min(self._host.stop.deadline, trio.current_time())
+
+
+def _address(listener: Listener) -> Any:
+    inner = listener.transport_listener if isinstance(listener, trio.SSLListener) else listener
+    return inner.socket.getsockname() if isinstance(inner, trio.SocketListener) else None
+
+
+async def serve(
+    app: Application,
+    port: int | None = None,
+    *,
+    host: str | None = None,
+    path: str | os.PathLike[str] | None = None,
+    listeners: Sequence[Listener] | None = None,
+    backlog: int | None = None,
+    ssl_context: ssl.SSLContext | None = None,
+    open_timeout: float = 10,
+    shutdown_grace: float = 5,
+    max_head_size: int = 16384,
+    max_headers: int = 100,
+    max_connections: int | None = None,
+    handler_nursery: trio.Nursery | None = None,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve an application until `Server.aclose`, or cancellation.
+
+    Args:
+      port: TCP port; 0 takes a free one, the same on every address.
+      host: address or name to listen on; None is every interface.
+      path: a UNIX socket instead of a port.
+      listeners: ready-made listeners instead of a port; closed at the end.
+      backlog: as `trio.open_tcp_listeners`.
+      ssl_context: speak TLS.
+      open_timeout: seconds for TLS and the request's head together.
+      shutdown_grace: seconds for handlers to return after `Server.aclose`.
+      max_head_size, max_headers: limits of a request's head, in bytes and lines.
+      max_connections: beyond so many, 503.
+      handler_nursery: where connections run, if they are to outlive this call; it owns them then.
+      task_status: reports the `Server` once it accepts connections.
+
+    Raises:
+      ValueError: not exactly one of port, path and listeners.
+      OSError: it cannot listen there.
+    """
+    if sum(option is not None for option in (port, path, listeners)) != 1:
+        raise ValueError("give exactly one of port, path and listeners")
+    limits = Limits(
+        open_timeout=open_timeout,
+        max_head_size=max_head_size,
+        max_headers=max_headers,
+        max_connections=max_connections,
+    )
+    connections = Host(app, limits)
+    opened: list[Listener] = list(listeners or ())
+    if port is not None:
+        opened.extend(await open_tcp(port, host=host, backlog=backlog))
+    unix = await open_unix(path, backlog=backlog) if path is not None else None
+    if unix is not None:
+        opened.append(unix)
+    if ssl_context is not None:
+        opened = wrap_tls(opened, ssl_context)
+    server = Server(connections, opened, shutdown_grace)
+    try:
+        async with trio.open_nursery() as nursery:
+            await _accept(server, connections, handler_nursery or nursery, task_status, owns=handler_nursery is None)
+    except BaseExceptionGroup as group:
+        _raise_single(group)
+    finally:
+        if unix is not None:
+            remove_unix(unix)
+
+
+async def _accept(
+    server: Server, host: Host, nursery: trio.Nursery, task_status: trio.TaskStatus[Server], *, owns: bool
+) -> None:
+    try:
+        with server._listening:
+            task_status.started(server)
+            await trio.serve_listeners(host.handle, list(server.listeners), handler_nursery=nursery)
+        if owns:
+            await host.wait_gone(host.connections())
+    except BaseException:
+        # Handlers that are slow to notice their cancellation must not delay the others' goodbye.
+        host.cancel_opening()
+        if owns:
+            host.stop_all()
+        raise
+
+
+def _raise_single(group: BaseExceptionGroup[BaseException]) -> NoReturn:
+    """Raise what matters most of a group: Ctrl-C, an exit, an error; or the group if there are several."""
+    for kind in (KeyboardInterrupt, SystemExit):
+        found = group.subgroup(kind)
+        if found is not None:
+            raise _first_leaf(found) from None
+    cancelled, rest = group.split(trio.Cancelled)
+    if rest is None:
+        assert cancelled is not None
+        raise _first_leaf(cancelled) from None
+    leaf = _first_leaf(rest)
+    raise leaf if len(rest.exceptions) == 1 else group
+
+
+def _first_leaf(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def run(app: Application, port: int | None = 8080, *, host: str | None = "127.0.0.1", **options: Any) -> None:
+    """Serve an application as the whole program, until a signal.
+
+    Prints the address. The first SIGINT or SIGTERM stops gracefully, and `run` returns; a second ends it
+    at once, with exit status 130 or 143. The options are those of `serve`.
+
+    Raises:
+      SystemExit: after the second signal.
+      OSError: it cannot listen there.
+    """
+    status = trio.run(functools.partial(_run, app, port, host=host, **options))
+    if status:
+        sys.exit(status)
+
+
+async def _run(app: Application, port: int | None, *, host: str | None, **options: Any) -> int:
+    if options.get("path") is not None or options.get("listeners") is not None:
+        port = host = None
+    status = 0
+    try:
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async with trio.open_nursery() as nursery:
+                server = await nursery.start(functools.partial(serve, app, port, host=host, **options))
+                for line in describe(server, secure=options.get("ssl_context") is not None):
+                    print(line, flush=True)
+                await anext(signals)
+                async with trio.open_nursery() as stopping:
+                    stopping.start_soon(_stop, server, stopping.cancel_scope)
+                    status = 128 + await anext(signals)
+                    server._abort()
+                    nursery.cancel_scope.cancel("second signal")
+                    stopping.cancel_scope.cancel("second signal")
+    except BaseExceptionGroup as group:
+        _raise_single(group)
+    return status
+
+
+async def _stop(server: Server, waiting: trio.CancelScope) -> None:
+    await server.aclose()
+    waiting.cancel("the server has stopped")
+
+
+def describe(server: Server, *, secure: bool) -> list[str]:
+    """One line for each address that a server listens on."""
+    lines = []
+    for listener in server.listeners:
+        name = _address(listener)
+        if isinstance(name, tuple):
+            address = f"[{name[0]}]" if ":" in name[0] else name[0]
+            lines.append(f"listening on {'wss' if secure else 'ws'}://{address}:{name[1]}")
+        else:
+            lines.append(f"listening on {name}")
+    return lines
