@@ -244,7 +244,9 @@ def _wanted_parameters(handler: object, pattern: Pattern, first: str) -> tuple[s
     name = getattr(handler, "__qualname__", repr(handler))
     if not callable(handler):
         raise TypeError(f"a handler is an async function, not {handler!r}")
-    target = handler if inspect.isroutine(handler) else type(handler).__call__
+    target: Callable[..., object] = handler
+    if not inspect.isroutine(handler):
+        target = type(handler).__call__
     if inspect.isasyncgenfunction(target):
         raise TypeError(f"{name} is an async generator: take the {first} and send with it instead of yielding")
     if not inspect.iscoroutinefunction(inspect.unwrap(target)) and not hasattr(handler, "func"):

@@ -220,7 +220,7 @@ class Host:
                 connection.frames_received,
                 connection.bytes_received,
                 connection.outbox.frames_taken,
-                connection.writer.bytes_written,
+                connection.outbox.bytes_written,
             )
 
     # the end

@@ -57,13 +57,11 @@ class WebSocketSession(trio.abc.Channel[Frame]):
       incoming: whole Text and Binary messages, as a `trio.MemoryReceiveChannel`. It ends with
         `trio.EndOfChannel` after whatever was buffered, however the conversation ended. Closing it says
         that no input is wanted.
-      outgoing: takes frames, str and bytes, as a `trio.MemorySendChannel`. Closing its last handle is
-        `close()`.
       call: the request that opened the conversation.
       application: the application that serves it.
     """
 
-    __slots__ = ("_connection", "_open", "_outbox", "_turns", "application", "call", "incoming", "outgoing")
+    __slots__ = ("_connection", "_may_write_through", "_open", "_outbox", "_turns", "application", "call", "incoming")
 
     def __init__(self, connection: Connection, call: Call, application: Application | None) -> None:
         self._connection = connection
@@ -71,10 +69,18 @@ class WebSocketSession(trio.abc.Channel[Frame]):
         self._turns = 0
         self._open: FrameType | None = None  # the message whose fragments `send` was given
         self.incoming: trio.MemoryReceiveChannel[Frame] = connection.inbox.receive_channel
-        self.outgoing: trio.MemorySendChannel[Message] = connection.outbox.send_channel
+        self._may_write_through = False  # something was received since the last send
         self.call = call
         self.application = application
         connection.owner = self
+
+    @property
+    def outgoing(self) -> trio.MemorySendChannel[Message]:
+        """Takes frames, str and bytes; closing its last handle is `close()`.
+
+        The channel comes into being when it is first asked for.
+        """
+        return self._outbox.channel
 
     # receiving
 
@@ -104,6 +110,7 @@ class WebSocketSession(trio.abc.Channel[Frame]):
                 raise
             raise self._error(ConnectionBroken) from self._connection.cause
         self._connection.inbox.message_taken()
+        self._may_write_through = True
         return frame
 
     async def __anext__(self) -> Frame:
@@ -164,6 +171,11 @@ class WebSocketSession(trio.abc.Channel[Frame]):
                 return
             self._judge(frame)
         outbox = self._outbox
+        if self._may_write_through:
+            # The first answer to a message goes straight out; a second one may find company in the queue.
+            self._may_write_through = False
+            if self._connection.write_through(frame):
+                return
         try:
             if outbox.is_full_of_bytes and await outbox.wait_for_room(frame):
                 return

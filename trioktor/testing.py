@@ -200,8 +200,14 @@ async def _converse(
             protocol=response.headers.get("sec-websocket-protocol"),
         )
         session = WebSocketSession(connection, call, None)
-        left = trio.Event()
-        nursery.start_soon(connection.run, left.wait, name="trioktor client")
+        entered, left = trio.Event(), trio.Event()
+
+        async def stay() -> None:
+            entered.set()
+            await left.wait()
+
+        nursery.start_soon(connection.run, stay, name="trioktor client")
+        await entered.wait()
         try:
             yield Conversation(session, response)
         finally:

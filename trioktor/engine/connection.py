@@ -107,6 +107,7 @@ class Connection:
         "_stop",
         "_trailing",
         "_write_error",
+        "_writer_deadline",
         "assembler",
         "bytes_received",
         "cause",
@@ -162,8 +163,9 @@ class Connection:
             Serializer(masking=client or settings.masking),
             self._close_frame_sent,
             self._misused,
+            self._need_writer,
         )
-        self.writer = Writer(self.outbox, self.inbox, transport, self._last_handle_closed)
+        self.writer: Writer | None = None
         self._keepalive: Keepalive | None = None
         self._trailing = trailing
         # who runs
@@ -184,6 +186,7 @@ class Connection:
         self._is_input_unread = False
         self._reader_scope: trio.CancelScope | None = None
         self._reader_deadline = math.inf
+        self._writer_deadline = math.inf
         # statistics
         self.frames_received = 0
         self.bytes_received = 0
@@ -199,7 +202,6 @@ class Connection:
         try:
             async with trio.open_nursery() as self._nursery:
                 self._nursery.start_soon(self._read, name="trioktor reader")
-                self._nursery.start_soon(self._write, name="trioktor writer")
                 self.set_keepalive(self.settings.ping_period, self.timeout)
                 try:
                     with self._handler_scope:
@@ -320,7 +322,9 @@ class Connection:
     def stop_by(self, deadline: float) -> None:
         """Say goodbye (1001) if nothing was said yet, and be gone by `deadline`, an absolute time."""
         self.close(CloseReason(CloseCode.GOING_AWAY))
-        self.writer.stop_by(deadline)
+        self._writer_deadline = min(self._writer_deadline, deadline)
+        if self.writer is not None:
+            self.writer.stop_by(deadline)
         self._reader_deadline = min(self._reader_deadline, deadline)
         self._limit_reader(deadline)
 
@@ -329,6 +333,8 @@ class Connection:
         if not self.outbox.is_sealed:
             self._goodbye = reason or CloseReason(CloseCode.NO_STATUS)
             self.outbox.seal(CloseFrame(reason), drop_queued=drop_queued)
+            if self.writer is None:
+                self._write_goodbye()
 
     def _limit_reader(self, deadline: float) -> None:
         if self._reader_scope is not None:
@@ -372,13 +378,14 @@ class Connection:
     def send_control(self, frame: Frame) -> None:
         """Send a Ping or Pong ahead of what is queued."""
         self.outbox.put_control(frame)
-        self.writer.nudge()
+        self._need_writer()
 
     def _ping_timed_out(self) -> None:
         self.fail(
             CloseReason(CloseCode.INTERNAL_ERROR, "Ping timeout"), PingTimeout(f"no Pong within {self.timeout:g} s")
         )
-        self.writer.stop_by(trio.current_time() + _LAST_WORDS)
+        if self.writer is not None:
+            self.writer.stop_by(trio.current_time() + _LAST_WORDS)
 
     # the reader: the connection's thread of life
 
@@ -392,7 +399,8 @@ class Connection:
         with trio.CancelScope(shield=True, deadline=self._reader_deadline) as self._reader_scope:
             await self._conclude()
         self.outbox.abandon()
-        self.writer.stop_by(-math.inf)
+        if self.writer is not None:
+            self.writer.stop_by(-math.inf)
         with trio.CancelScope(shield=True):  # closes at once
             await self.transport.aclose()
         self.closed.set()
@@ -404,6 +412,7 @@ class Connection:
         data, self._trailing = self._trailing, b""
         try:
             while True:
+                frames_before = self.frames_received
                 for frame in self.assembler.feed(data):
                     self.frames_received += 1
                     if frame.first_byte & CONTROL:
@@ -414,6 +423,7 @@ class Connection:
                         self._sign_of_life()
                     if not self.frames_received & _TURN:
                         await trio.lowlevel.checkpoint()
+                inbox.is_burst = self.frames_received - frames_before > 1
                 data = await transport.receive()
                 if not data:
                     self.lose(self._write_error)
@@ -434,7 +444,7 @@ class Connection:
         """Answer a control frame; True if it was a Close, behind which nothing is read."""
         if type(frame) is PingFrame:
             self.outbox.owe_pong(frame)
-            self.writer.nudge()
+            self._need_writer()
         elif type(frame) is CloseFrame:
             self.close_received = frame.reason or CloseReason(CloseCode.NO_STATUS)
             self._signal(Signal.PEER_CLOSE, self.close_received)
@@ -445,7 +455,7 @@ class Connection:
 
     async def _conclude(self) -> None:
         """See the last answers and our Close out."""
-        if self.state is State.BROKEN and not self._is_input_unread:
+        if (self.state is State.BROKEN and not self._is_input_unread) or self._write_error is not None:
             return
         if not self.outbox.is_sealed:
             assert self.close_reason is not None
@@ -453,8 +463,7 @@ class Connection:
                 await self._answered.wait()
             code = self.close_reason.code  # the peer's, echoed (RFC 6455 §5.5.1), or the violation's
             self._seal(None if code == CloseCode.NO_STATUS else CloseReason(code))
-        if not self.writer.is_done:
-            await self.outbox.flush()
+        await self.outbox.flush()
         if self.state.is_clean and not self.client:
             self._is_input_unread = bool(self.transport.receive_nowait())
         if self._is_input_unread or not self.state.is_clean or self.client:
@@ -487,9 +496,44 @@ class Connection:
 
     # the writer
 
-    async def _write(self) -> None:
+    def _need_writer(self) -> None:
+        """There is something to write: start the writer, or have it look."""
+        if self.writer is not None:
+            self.writer.nudge()
+        elif not self.closed.is_set():
+            assert self._nursery is not None
+            self.writer = Writer(self.outbox, self.inbox, self.transport, self._last_handle_closed)
+            self.writer.stop_by(self._writer_deadline)
+            self._nursery.start_soon(self._write, self.writer, name="trioktor writer")
+
+    def write_through(self, frame: Frame) -> bool:
+        """Write a frame straight to the socket, if nothing is in its way; False if it has to be queued."""
+        if self.inbox.is_burst or not self.transport.takes_nowait:
+            return False  # in a burst more answers will follow: they go out together
         try:
-            is_all_written = await self.writer.run()
+            return self.outbox.write_through(frame, self.transport)
+        except trio.BrokenResourceError as error:
+            self._write_failed(error.__cause__ or error)
+            return True  # accepted, and lost with the connection
+
+    def _write_goodbye(self) -> None:
+        try:
+            if self.outbox.write_goodbye(self.transport):
+                self._goodbye_written()
+            else:
+                self._need_writer()
+        except trio.BrokenResourceError as error:
+            self._write_failed(error.__cause__ or error)
+
+    def _goodbye_written(self) -> None:
+        if self._goodbye is not None:
+            self.close_sent = self._goodbye
+            if self.state is State.CLOSING:
+                self._limit_reader(trio.current_time() + self.settings.close_timeout)
+
+    async def _write(self, writer: Writer) -> None:
+        try:
+            is_all_written = await writer.run()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self._write_failed(error.__cause__ or error)
         except WriteTimeout as error:
@@ -499,10 +543,8 @@ class Connection:
         else:
             if not is_all_written:
                 self.outbox.abandon()
-            elif self._goodbye is not None:
-                self.close_sent = self._goodbye
-                if self.state is State.CLOSING:
-                    self._limit_reader(trio.current_time() + self.settings.close_timeout)
+            else:
+                self._goodbye_written()
 
     def _write_failed(self, error: BaseException) -> None:
         """The peer takes nothing more; what it said before may still be there to be read."""

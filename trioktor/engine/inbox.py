@@ -48,6 +48,7 @@ class Inbox:
         "_send",
         "_sizes",
         "_stall",
+        "is_burst",
         "receive_channel",
     )
 
@@ -60,6 +61,7 @@ class Inbox:
         self._held: Frame | None = None  # a message the channel had no place for
         self._overflows = False
         self._stall: trio.CancelScope | None = None  # round the reader's pause
+        self.is_burst = False  # whether the last read brought several frames
         self._room: trio.Event | None = None  # set by the session when it takes a message
 
     @property

@@ -1,7 +1,11 @@
 """What waits to be written, in the order in which it goes out: `session.outgoing`, from the writer's side.
 
-Three places, emptied in this order: the control lane (Pings, and the Pongs we owe), the backlog, the
-channel. The backlog exists only once the outbox is sealed: `seal` moves everything out of the channel,
+In the simplest case nothing waits: the first answer to a message goes straight to the socket
+(`write_through`), without a queue, a task or a switch between tasks. Whatever cannot go that way opens the
+channel, and with it comes the writer. Most connections of most servers never need either.
+
+What does wait is in four places, emptied in this order: the rest of a frame that the system did not take
+whole, the control lane (Pings, and the Pongs we owe), the backlog, the channel. The backlog exists only once the outbox is sealed: `seal` moves everything out of the channel,
 which also completes the sends that were blocked on it, shuts the channel, and puts the Close behind the
 rest. So whatever was accepted before the end goes out in order, and then the Close, with no second queue
 on the way of a frame in normal times.
@@ -23,7 +27,7 @@ import trio
 from ..protocol.errors import ProtocolError
 from ..protocol.frames import CONTROL, BinaryFrame, CloseFrame, Frame, PongFrame, TextFrame
 from ..protocol.serializer import Serializer
-from .transport import CHUNK
+from .transport import CHUNK, Transport
 
 Message: TypeAlias = "Frame | str | bytes"
 """What may be put into `outgoing`."""
@@ -64,10 +68,13 @@ class Outbox:
       max_bytes: bytes that `session.send` lets wait.
       on_close_frame: called with the frame when a Close comes out of the channel.
       on_misuse: called with the error when something comes out that may not be sent.
+      start_writer: called when there is something to write that cannot go straight out.
     """
 
     __slots__ = (
         "_backlog",
+        "_capacity",
+        "_channel",
         "_control",
         "_flushes",
         "_max_bytes",
@@ -75,13 +82,15 @@ class Outbox:
         "_on_misuse",
         "_pongs",
         "_queue",
+        "_rest",
+        "_start_writer",
         "_taken",
         "_waiters",
         "_written",
+        "bytes_written",
         "frames_taken",
         "is_sealed",
         "queued_bytes",
-        "send_channel",
         "serializer",
     )
 
@@ -92,9 +101,15 @@ class Outbox:
         serializer: Serializer,
         on_close_frame: Callable[[CloseFrame], None],
         on_misuse: Callable[[ProtocolError], None],
+        start_writer: Callable[[], None],
     ) -> None:
-        self.send_channel, self._queue = trio.open_memory_channel[Message](capacity)
+        self._capacity = capacity
+        self._channel: trio.MemorySendChannel[Message] | None = None
+        self._queue: trio.MemoryReceiveChannel[Message] | None = None
         self.serializer = serializer
+        self._start_writer = start_writer
+        self._rest = b""  # of a frame that went out in part
+        self.bytes_written = 0
         self._max_bytes = max_bytes
         self._on_close_frame = on_close_frame
         self._on_misuse = on_misuse
@@ -119,14 +134,54 @@ class Outbox:
     @property
     def waiting(self) -> int:
         """Frames that nobody has taken to be written yet."""
-        return self._queue.statistics().current_buffer_used + len(self._backlog)
+        queued = self._queue.statistics().current_buffer_used if self._queue is not None else 0
+        return queued + len(self._backlog)
 
     @property
     def is_writer_parked(self) -> bool:
         """Whether the writer waits on the channel, and nothing has been handed to it yet."""
-        return self._queue.statistics().tasks_waiting_receive > 0
+        return self._queue is not None and self._queue.statistics().tasks_waiting_receive > 0
 
     # the sending side
+
+    @property
+    def channel(self) -> trio.MemorySendChannel[Message]:
+        """The sending end of the channel; opened, and its writer started, when first asked for."""
+        if self._channel is None:
+            self._channel, self._queue = trio.open_memory_channel[Message](self._capacity)
+            if self.is_sealed:
+                self._queue.close()
+            else:
+                self._start_writer()
+        return self._channel
+
+    @trio.lowlevel.enable_ki_protection  # between the bytes that went out and the keeping of the rest
+    def write_through(self, frame: Frame, transport: Transport) -> bool:
+        """Write a whole data frame straight to the socket, if nothing at all is in its way.
+
+        The writer must be parked (the channel itself says so) or not exist; what the system does not take
+        is left to it, in the same step.
+        """
+        if self._queue is not None and not self.is_writer_parked:
+            return False
+        if self.is_sealed or self._rest or self._control or self._pongs:
+            return False
+        pieces: list[bytes] = []
+        self.serializer.add(frame, pieces)
+        data = b"".join(pieces)
+        self._taken += 1
+        self.frames_taken += 1
+        self._hand_over(data, transport)
+        return True
+
+    def _hand_over(self, data: bytes, transport: Transport) -> None:
+        sent = transport.send_nowait(data)
+        self.bytes_written += sent
+        if sent == len(data):
+            self._written = self._taken - len(self._backlog)
+        else:
+            self._rest = data[sent:]
+            self._start_writer()
 
     def put_control(self, frame: Frame) -> None:
         """Send a Ping or Pong ahead of what is queued; dropped once the outbox is sealed."""
@@ -159,8 +214,10 @@ class Outbox:
 
     async def flush(self) -> None:
         """Wait until all that was sent before is with the system, or the connection is over."""
-        statistics = self._queue.statistics()
-        target = self._taken + statistics.current_buffer_used + statistics.tasks_waiting_send
+        target = self._taken
+        if self._queue is not None:
+            statistics = self._queue.statistics()
+            target += statistics.current_buffer_used + statistics.tasks_waiting_send
         if self._written >= target:
             await trio.lowlevel.checkpoint()
             return
@@ -173,8 +230,10 @@ class Outbox:
         if self.is_sealed:
             return
         self.is_sealed = True
-        items = self._drain()
-        self._queue.close()
+        items: list[Message] = []
+        if self._queue is not None:
+            items = _drain(self._queue)
+            self._queue.close()
         for waiter in self._waiters:
             items.append(waiter.frame)
             waiter.accepted = True
@@ -184,21 +243,23 @@ class Outbox:
             self._backlog.insert(0, close)
         self._taken += len(items) + 1
 
+    def write_goodbye(self, transport: Transport) -> bool:
+        """Write the Close of a sealed outbox that never had a writer; False if that needs one."""
+        if self._queue is not None or self._rest or self._control or self._pongs or len(self._backlog) != 1:
+            return False
+        pieces: list[bytes] = []
+        self.gather(pieces)
+        self._hand_over(b"".join(pieces), transport)
+        return not self._rest
+
     def abandon(self) -> None:
         """Nothing will be written any more: refuse new sends, let go of those who wait."""
         self.seal(None, drop_queued=True)
         self._backlog.clear()
         self._control.clear()
         self._pongs.clear()
+        self._rest = b""
         self._note_written()
-
-    def _drain(self) -> list[Message]:
-        items: list[Message] = []
-        try:
-            while True:
-                items.append(self._queue.receive_nowait())
-        except (trio.WouldBlock, trio.EndOfChannel):
-            return items
 
     # the writing side
 
@@ -208,6 +269,7 @@ class Outbox:
         Raises:
           trio.EndOfChannel: the last handle on the channel was closed.
         """
+        assert self._queue is not None
         try:
             item = await self._queue.receive()
         except trio.ClosedResourceError:
@@ -217,6 +279,9 @@ class Outbox:
 
     def gather(self, pieces: list[bytes]) -> int:
         """Serialize what waits, up to about one chunk; returns the bytes of all pieces."""
+        if self._rest:
+            pieces.append(self._rest)
+            self._rest = b""
         if self._control or self._pongs:
             for frame in self._control + self._pongs:
                 self.serializer.add(frame, pieces)
@@ -229,7 +294,7 @@ class Outbox:
             while size < CHUNK:
                 if self._backlog:
                     item = self._backlog.pop()
-                elif self.is_sealed:
+                elif self.is_sealed or self._queue is None:
                     break
                 else:
                     item = self._queue.receive_nowait()
@@ -276,3 +341,12 @@ class Outbox:
                 event.set()
             else:
                 self._flushes.append((target, event))
+
+
+def _drain(queue: trio.MemoryReceiveChannel[Message]) -> list[Message]:
+    items: list[Message] = []
+    try:
+        while True:
+            items.append(queue.receive_nowait())
+    except (trio.WouldBlock, trio.EndOfChannel):
+        return items

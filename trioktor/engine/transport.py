@@ -18,7 +18,7 @@ import socket
 import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Final, final
+from typing import ClassVar, Final, final
 
 import trio
 
@@ -41,6 +41,8 @@ class Transport(ABC):
 
     client: tuple[str, int] | str | None
     is_secure: bool
+    takes_nowait: ClassVar[bool] = False
+    """Whether `send_nowait` is of any use."""
 
     def __init__(self) -> None:
         self.write_timeout: float | None = None
@@ -62,6 +64,16 @@ class Transport(ABC):
           trio.BrokenResourceError: the connection is lost.
           WriteTimeout: the peer took nothing for `write_timeout`.
         """
+
+    def send_nowait(self, data: bytes | memoryview) -> int:
+        """Hand over as many bytes of `data` as the system takes without waiting; returns how many.
+
+        Always 0 where the stream cannot say.
+
+        Raises:
+          trio.BrokenResourceError: the connection is lost.
+        """
+        return 0
 
     @abstractmethod
     def receive_nowait(self) -> bytes:
@@ -94,6 +106,7 @@ class SocketTransport(Transport):
     """A plain stream socket, taken out of Trio's hands with `detach()`."""
 
     __slots__ = ("_socket", "client", "is_secure")
+    takes_nowait = True
 
     def __init__(self, stream: trio.SocketStream) -> None:
         super().__init__()
@@ -115,16 +128,16 @@ class SocketTransport(Transport):
                 raise trio.BrokenResourceError(str(error)) from error
 
     async def send(self, data: bytes) -> None:
-        sent = self._send(data)
+        sent = self.send_nowait(data)
         if sent < len(data):
             with memoryview(data) as view:
                 while sent < len(data):
                     with self._waiting() as scope:
                         await trio.lowlevel.wait_writable(self._socket)
                     self._progressed(scope)
-                    sent += self._send(view[sent:])
+                    sent += self.send_nowait(view[sent:])
 
-    def _send(self, data: bytes | memoryview) -> int:
+    def send_nowait(self, data: bytes | memoryview) -> int:
         try:
             return self._socket.send(data)
         except BlockingIOError:

@@ -42,7 +42,6 @@ class Writer:
         "_outbox",
         "_scope",
         "_transport",
-        "bytes_written",
         "is_done",
     )
 
@@ -57,7 +56,6 @@ class Writer:
         self._is_nudged = False
         self._deadline = math.inf
         self.is_done = False
-        self.bytes_written = 0
 
     async def run(self) -> bool:
         """Write until everything is written; False if a deadline came first.
@@ -98,6 +96,7 @@ class Writer:
             if not pieces:
                 if outbox.is_sealed:
                     return
+                outbox.channel  # noqa: B018  # opens it, for a writer that was started for a control frame
                 try:
                     await outbox.receive(pieces)
                 except trio.EndOfChannel:
@@ -126,4 +125,4 @@ class Writer:
             pieces.clear()
         if last:
             await self._transport.send(last)
-        self.bytes_written += size
+        self._outbox.bytes_written += size

@@ -1,0 +1,154 @@
+"""What several test modules need: a connection in memory with a raw client, and the proof that nothing is left."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+import trio.testing
+
+from trioktor import Application, CloseReason, Frame, WebSockets, WebSocketSession
+from trioktor.protocol.assembler import MessageAssembler
+from trioktor.protocol.parser import FrameParser
+from trioktor.protocol.serializer import Serializer
+
+KEY = bytes.fromhex("37fa213d")
+Handler = Callable[[WebSocketSession], Awaitable[object]]
+
+REQUEST = (
+    b"GET %s HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+ACCEPT = b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"
+
+
+def client_bytes(*frames: Frame) -> bytes:
+    """Frames as a client writes them: masked."""
+    serializer = Serializer(masking=True)
+    pieces: list[bytes] = []
+    for frame in frames:
+        serializer.add(frame, pieces)
+    return b"".join(pieces)
+
+
+def application(handler: Handler, path: str = "/", **settings: object) -> Application:
+    """An application with one WebSocket route."""
+    app = Application()
+    app.install(WebSockets(**settings))  # type: ignore[arg-type]
+    app.websocket(path, handler)
+    return app
+
+
+class RawClient:
+    """The other end of a connection, byte by byte: nothing is answered by itself."""
+
+    def __init__(self, stream: trio.abc.HalfCloseableStream) -> None:
+        self.stream = stream
+        parser = FrameParser(masked=False, max_frame_size=None)
+        self._assembler = MessageAssembler(parser, None)
+        self._frames: list[Frame] = []
+
+    async def upgrade(self, path: bytes = b"/") -> bytes:
+        """Perform the opening handshake; returns the head of the answer."""
+        await self.stream.send_all(REQUEST % path)
+        data = b""
+        while b"\r\n\r\n" not in data:
+            chunk = await self.stream.receive_some()
+            assert chunk, f"the server hung up after {data!r}"
+            data += chunk
+        head, _, rest = data.partition(b"\r\n\r\n")
+        self._frames.extend(self._assembler.feed(rest))
+        return head
+
+    async def send(self, *frames: Frame) -> None:
+        """Write frames, masked."""
+        await self.stream.send_all(client_bytes(*frames))
+
+    async def send_bytes(self, data: bytes) -> None:
+        """Write bytes as they are."""
+        await self.stream.send_all(data)
+
+    async def receive(self) -> Frame | None:
+        """The next frame or message of the server, or None at the end of the stream."""
+        while not self._frames:
+            try:
+                data = await self.stream.receive_some()
+            except trio.BrokenResourceError:
+                return None
+            if not data:
+                return None
+            self._frames.extend(self._assembler.feed(bytes(data)))
+        return self._frames.pop(0)
+
+    async def receive_rest(self) -> list[Frame]:
+        """All frames until the end of the stream."""
+        frames = []
+        while (frame := await self.receive()) is not None:
+            frames.append(frame)
+        return frames
+
+    async def aclose(self) -> None:
+        """Hang up."""
+        await self.stream.aclose()
+
+
+def assert_all_over(session: WebSocketSession) -> None:
+    """Nothing is left of a session: the reason is known, the channels are closed, nobody waits."""
+    assert session.close_reason is not None
+    connection = session._connection
+    assert connection.closed.is_set()
+    assert connection.is_handler_done
+    assert connection.writer is None or connection.writer.is_done
+    assert connection._nursery is not None
+    assert not connection._nursery.child_tasks
+    assert session.outgoing.statistics().open_receive_channels == 0
+    assert session.incoming.statistics().open_send_channels == 0
+    with pytest.raises((trio.BrokenResourceError, trio.ClosedResourceError)):
+        session.outgoing.send_nowait("too late")
+    while True:
+        try:
+            session.incoming.receive_nowait()
+        except (trio.EndOfChannel, trio.ClosedResourceError):
+            break
+
+
+@asynccontextmanager
+async def connected(
+    handler: Handler, *, raw: bool = True, **settings: object
+) -> AsyncIterator[tuple[RawClient, list[WebSocketSession]]]:
+    """A raw client in conversation with a handler over memory streams.
+
+    On leaving the block the client's stream is closed, the server's side must come to its end, and nothing
+    may be left of it. The list holds the server's session once the handler runs.
+    """
+    sessions: list[WebSocketSession] = []
+
+    async def recording(session: WebSocketSession) -> None:
+        sessions.append(session)
+        await handler(session)
+
+    app = application(recording, **settings)
+    ours, theirs = trio.testing.memory_stream_pair()
+    client = RawClient(ours)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(app.handle_stream, theirs)
+        head = await client.upgrade()
+        assert head.startswith(b"HTTP/1.1 101 ")
+        await trio.testing.wait_all_tasks_blocked()
+        yield client, sessions
+        await ours.aclose()
+    for session in sessions:
+        assert_all_over(session)
+
+
+def close(code: int, message: str = "") -> Frame:
+    """A Close frame."""
+    return Frame.Close(CloseReason(code, message))
+
+
+def records_above_info(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """What was logged that somebody should look at."""
+    return [record for record in caplog.records if record.levelno > logging.INFO and record.name.startswith("trioktor")]
