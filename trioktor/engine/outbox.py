@@ -5,10 +5,10 @@ In the simplest case nothing waits: the first answer to a message goes straight 
 channel, and with it comes the writer. Most connections of most servers never need either.
 
 What does wait is in four places, emptied in this order: the rest of a frame that the system did not take
-whole, the control lane (Pings, and the Pongs we owe), the backlog, the channel. The backlog exists only once the outbox is sealed: `seal` moves everything out of the channel,
-which also completes the sends that were blocked on it, shuts the channel, and puts the Close behind the
-rest. So whatever was accepted before the end goes out in order, and then the Close, with no second queue
-on the way of a frame in normal times.
+whole, the control lane (Pings, and the Pongs we owe), the backlog, the channel. The backlog exists only
+once the outbox is sealed: `seal` moves everything out of the channel, which also completes the sends that
+were blocked on it, shuts the channel, and puts the Close behind the rest. So whatever was accepted before
+the end goes out in order, and then the Close, with no second queue on the way of a frame in normal times.
 
 The engine holds no send handle of the channel, so that closing the last one can be seen. Sends through
 `session.send` are bounded in bytes, too; those through the channel itself only in number.
