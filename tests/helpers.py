@@ -100,7 +100,7 @@ def assert_all_over(session: WebSocketSession) -> None:
     assert session.close_reason is not None
     connection = session._connection
     assert connection.closed.is_set()
-    assert connection.is_handler_done
+    assert connection.tasks.are_done
     assert connection.writer is None or connection.writer.is_done
     assert connection._nursery is not None
     assert not connection._nursery.child_tasks

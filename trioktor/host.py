@@ -17,7 +17,9 @@ import trio
 
 from .application import Application, GetRoute, WebSocketRoute
 from .call import Call
-from .engine.connection import DRAIN_LIMIT, Connection, Stop
+from .engine.connection import Connection, Stop
+from .engine.outcome import split
+from .engine.reader import DRAIN_LIMIT
 from .engine.transport import Transport, open_transport
 from .protocol.handshake import choose_subprotocol, judge_origin, judge_upgrade, upgrade_response
 from .protocol.http import HeadReader, Refusal, RequestHead, Response, refusal_response
@@ -33,6 +35,10 @@ current_connection: contextvars.ContextVar[Connection | None] = contextvars.Cont
     "trioktor.current_connection", default=None
 )
 """The connection whose handler this task belongs to."""
+
+
+def _log_bug(error: Exception) -> None:
+    logger.error("a connection ended with an error of trioktor's own", exc_info=error)
 
 
 @final
@@ -87,6 +93,13 @@ class Host:
             request = await self._open(stream, transport)
             if request is not None:
                 await self._serve(transport, *request)
+        except BaseException as error:
+            # Nothing but cancellation and Ctrl-C is meant to get here, and nothing else may end the server.
+            bug, rest = split(error)
+            if bug is not None:
+                (self._on_failure or _log_bug)(bug)
+            if rest is not None:
+                raise rest from None
         finally:
             self._count -= 1
             await transport.aclose()
@@ -217,8 +230,8 @@ class Host:
                 call.path,
                 call.client,
                 connection.close_reason,
-                connection.frames_received,
-                connection.bytes_received,
+                connection.reader.frames_read,
+                connection.reader.bytes_read,
                 connection.outbox.frames_taken,
                 connection.outbox.bytes_written,
             )

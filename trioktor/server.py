@@ -71,7 +71,7 @@ class Server:
         with trio.move_on_after(self._shutdown_grace):
             await host.wait_gone(host.connections())
         for connection in host.connections():
-            connection.cancel_handler("the server is closing")
+            connection.tasks.cancel("the server is closing")
             connection.stop_by(host.stop.begin())
         await host.wait_gone(host.connections())
 

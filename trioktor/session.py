@@ -310,7 +310,7 @@ class WebSocketSession(trio.abc.Channel[Frame]):
         Raises:
           ConnectionClosed: the conversation is over.
         """
-        if self._connection.state.is_over or self._connection.is_handler_done:
+        if self._connection.state.is_over or self._connection.tasks.are_done:
             self._raise_over()
         self._connection.start_soon(fn, args)
 

@@ -243,6 +243,7 @@ class Outbox:
             self._backlog.insert(0, close)
         self._taken += len(items) + 1
 
+    @trio.lowlevel.enable_ki_protection
     def write_goodbye(self, transport: Transport) -> bool:
         """Write the Close of a sealed outbox that never had a writer; False if that needs one."""
         if self._queue is not None or self._rest or self._control or self._pongs or len(self._backlog) != 1:

@@ -1,0 +1,172 @@
+"""The reader: the connection's thread of life.
+
+It reads until the conversation is over (`_receive`), sees the last answers and our Close out (`_conclude`),
+closes the stream, and watches a handler that stays on. The first two run shielded, one after the other,
+each in a scope whose deadline the connection may bring forward.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from ..errors import CloseTimeout
+from ..protocol.close import CloseCode, CloseReason
+from ..protocol.closing import Signal, State
+from ..protocol.errors import ProtocolError
+from ..protocol.frames import CONTROL, CloseFrame, Frame, PingFrame
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+DRAIN_LIMIT: Final = 0.5
+"""Seconds for which input is thrown away after our Close, so that a reset does not overtake it."""
+
+_TURN: Final = 0xFF
+"""Frames after which the reader gives others a turn, less one: a chunk can hold 10,922 empty ones."""
+
+
+class Reader:
+    """Read one connection to its end.
+
+    Args:
+      trailing: bytes that came with the handshake.
+    """
+
+    __slots__ = (
+        "_connection",
+        "_deadline",
+        "_is_input_unread",
+        "_scope",
+        "_trailing",
+        "bytes_read",
+        "frames_read",
+        "is_reading",
+    )
+
+    def __init__(self, connection: Connection, trailing: bytes) -> None:
+        self._connection = connection
+        self._trailing = trailing
+        self._scope: trio.CancelScope | None = None
+        self._deadline = math.inf
+        self._is_input_unread = False
+        self.is_reading = True
+        self.frames_read = 0
+        self.bytes_read = 0
+
+    async def run(self) -> None:
+        """Read to the end, conclude, and close the stream; then wait for the handler."""
+        connection = self._connection
+        with trio.CancelScope(shield=True, deadline=self._deadline) as self._scope:
+            await self._receive()
+        self.is_reading = False
+        if not connection.state.is_over:  # its time is up
+            connection.lose(connection.write_error or CloseTimeout("the peer did not answer our Close in time"))
+        connection.inbox.end()
+        with trio.CancelScope(shield=True, deadline=self._deadline) as self._scope:
+            await self._conclude()
+        await connection.finish()
+        await self._watch_handler()
+
+    def stop_by(self, deadline: float) -> None:
+        """Be through with reading and concluding by `deadline`, an absolute time."""
+        self._deadline = min(self._deadline, deadline)
+        self.limit(deadline)
+
+    def limit(self, deadline: float) -> None:
+        """Be through with what it does now by `deadline`."""
+        if self._scope is not None:
+            self._scope.deadline = min(self._scope.deadline, deadline)
+
+    def end_reading(self) -> None:
+        """Read nothing more, and conclude."""
+        if self.is_reading:
+            self.limit(-math.inf)
+
+    async def _receive(self) -> None:
+        """Read until nothing more is to be read, and signal why."""
+        connection, transport, inbox = self._connection, self._connection.transport, self._connection.inbox
+        data, self._trailing = self._trailing, b""
+        try:
+            while True:
+                frames_before = self.frames_read
+                for frame in connection.assembler.feed(data):
+                    self.frames_read += 1
+                    if frame.first_byte & CONTROL:
+                        if self._is_last(frame):
+                            return
+                    elif not inbox.offer(frame):
+                        await inbox.wait(transport.has_hung_up, connection.owner)
+                        connection.sign_of_life()
+                    if not self.frames_read & _TURN:
+                        await trio.lowlevel.checkpoint()
+                inbox.is_burst = self.frames_read - frames_before > 1
+                data = await transport.receive()
+                if not data:
+                    connection.lose(connection.write_error)
+                    return
+                self.bytes_read += len(data)
+                connection.sign_of_life()
+        except ProtocolError as error:
+            self._is_input_unread = True
+            connection.signal(Signal.FAIL, CloseReason(error.close_code), error)
+        except trio.BrokenResourceError as error:
+            connection.lose(connection.write_error or error.__cause__ or error)
+
+    def _is_last(self, frame: Frame) -> bool:
+        """Answer a control frame; True if it was a Close, behind which nothing is read."""
+        connection = self._connection
+        if type(frame) is CloseFrame:
+            connection.close_received = frame.reason or CloseReason(CloseCode.NO_STATUS)
+            connection.signal(Signal.PEER_CLOSE, connection.close_received)
+            return True
+        if type(frame) is PingFrame:
+            connection.owe_pong(frame)
+        else:
+            connection.pong_received(frame)
+        return False
+
+    async def _conclude(self) -> None:
+        """See the last answers and our Close out."""
+        connection = self._connection
+        state = connection.state
+        if (state is State.BROKEN and not self._is_input_unread) or connection.write_error is not None:
+            return
+        if not connection.outbox.is_sealed:
+            assert connection.close_reason is not None
+            with trio.move_on_after(connection.settings.answer_grace):
+                await connection.answered.wait()
+            code = connection.close_reason.code  # the peer's, echoed (RFC 6455 §5.5.1), or the violation's
+            connection.seal(None if code == CloseCode.NO_STATUS else CloseReason(code))
+        await connection.outbox.flush()
+        if state.is_clean and not connection.client:
+            self._is_input_unread = bool(connection.transport.receive_nowait())
+        if self._is_input_unread or not state.is_clean or connection.client:
+            await self._drain()
+
+    async def _drain(self) -> None:
+        """Let the peer read our Close: closing with unread input would reset the connection."""
+        transport = self._connection.transport
+        with trio.move_on_after(DRAIN_LIMIT):
+            await transport.send_eof()
+            try:
+                while await transport.receive():
+                    pass
+            except trio.BrokenResourceError:
+                pass
+
+    async def _watch_handler(self) -> None:
+        """Cancel a handler that stays on after the end and does nothing with what is left."""
+        connection = self._connection
+        connection.tasks.cancel_children("the connection has ended")
+        grace = connection.settings.handler_grace
+        while not connection.tasks.are_done and grace is not None:
+            left = connection.inbox.waiting
+            with trio.move_on_after(grace):
+                await connection.tasks.wait_done()
+                return
+            if connection.inbox.waiting >= left:
+                connection.tasks.cancel("the conversation is over")
+                return
