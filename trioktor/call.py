@@ -45,13 +45,14 @@ class Call:
         scheme: str,
         protocol: str | None = None,
     ) -> None:
-        self.method = head.method
-        self.path, _, self._query = head.target.partition("?")
+        self.method: str = head.method
+        path, _, self._query = head.target.partition("?")
+        self.path: str = path
         self.headers: Headers = head.headers
-        self.path_parameters = path_parameters
-        self.client = client
-        self.scheme = scheme
-        self.protocol = protocol
+        self.path_parameters: Mapping[str, str] = path_parameters
+        self.client: tuple[str, int] | str | None = client
+        self.scheme: str = scheme
+        self.protocol: str | None = protocol
         self._attributes: dict[Any, Any] | None = None
 
     @property

@@ -39,8 +39,8 @@ class ConnectionClosed(TrioktorError, trio.BrokenResourceError):
 
     def __init__(self, close_reason: CloseReason | None, session: WebSocketSession) -> None:
         super().__init__(f"the conversation is over: {close_reason!r}")
-        self.close_reason = close_reason
-        self.session = session
+        self.close_reason: CloseReason | None = close_reason
+        self.session: WebSocketSession = session
 
 
 class ConnectionBroken(ConnectionClosed):
@@ -78,6 +78,6 @@ class HandshakeRefused(TrioktorError):
 
     def __init__(self, status: int, headers: Headers, body: bytes) -> None:
         super().__init__(f"the handshake was refused with {status}: {body[:200].decode('latin-1').strip()!r}")
-        self.status = status
-        self.headers = headers
-        self.body = body
+        self.status: int = status
+        self.headers: Headers = headers
+        self.body: bytes = body

@@ -25,7 +25,7 @@ from .protocol.handshake import choose_subprotocol, judge_origin, judge_upgrade,
 from .protocol.http import HeadReader, Refusal, RequestHead, Response, refusal_response
 from .session import WebSocketSession
 
-logger = logging.getLogger("trioktor.server")
+logger: logging.Logger = logging.getLogger("trioktor.server")
 _session_logger = logging.getLogger("trioktor.session")
 
 _ANSWER_LIMIT: Final = 5.0
@@ -69,9 +69,9 @@ class Host:
         pings: bool = True,
     ) -> None:
         application.freeze()
-        self.application = application
-        self.stop = Stop()
-        self.is_stopping = False
+        self.application: Application = application
+        self.stop: Stop = Stop()
+        self.is_stopping: bool = False
         self._limits = limits or Limits()
         self._on_failure = on_failure
         self._pings = pings
@@ -109,7 +109,7 @@ class Host:
     async def _open(self, stream: trio.abc.Stream, transport: Transport) -> tuple[RequestHead, bytes] | None:
         """TLS and the request's head, within `open_timeout`; None if there is nobody to answer."""
         limits = self._limits
-        refusal: Refusal
+        refusal: Refusal | None = None
         with trio.move_on_after(limits.open_timeout) as scope:
             self._opening.add(scope)
             try:
@@ -129,7 +129,7 @@ class Host:
                 return None
             finally:
                 self._opening.discard(scope)
-        if not scope.cancelled_caught:
+        if refusal is not None:
             await self._refuse(transport, refusal)
         return None
 

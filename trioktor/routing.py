@@ -93,14 +93,14 @@ class Pattern:
     __slots__ = ("names", "segments", "text")
 
     def __init__(self, text: str) -> None:
-        self.text = text
-        self.segments = [_parse_segment(segment, text) for segment in text.removeprefix("/").split("/")]
+        self.text: str = text
+        self.segments: list[_Segment] = [_parse_segment(segment, text) for segment in text.removeprefix("/").split("/")]
         names = [segment.name for segment in self.segments if segment.name]
         if len(names) != len(set(names)):
             raise ValueError(f"{text!r} names a parameter twice")
         if any(segment.kind in (_Kind.OPTIONAL, _Kind.TAIL) for segment in self.segments[:-1]):
             raise ValueError(f"{text!r}: an optional or tail parameter must be the last segment")
-        self.names = frozenset(names)
+        self.names: frozenset[str] = frozenset(names)
 
     @property
     def is_constant(self) -> bool:

@@ -70,8 +70,8 @@ class WebSocketSession(trio.abc.Channel[Frame]):
         self._open: FrameType | None = None  # the message whose fragments `send` was given
         self.incoming: trio.MemoryReceiveChannel[Frame] = connection.inbox.receive_channel
         self._may_write_through = False  # something was received since the last send
-        self.call = call
-        self.application = application
+        self.call: Call = call
+        self.application: Application | None = application
         connection.owner = self
 
     @property
@@ -147,7 +147,7 @@ class WebSocketSession(trio.abc.Channel[Frame]):
 
     # sending
 
-    async def send(self, message: Message) -> None:
+    async def send(self, value: Message) -> None:
         """Send a frame, a str (as Text) or bytes (as Binary); waits while the queue is full.
 
         A return means accepted, not delivered. Ping and Pong go ahead of what is queued; a Close frame is
@@ -158,7 +158,7 @@ class WebSocketSession(trio.abc.Channel[Frame]):
           ConnectionClosed: the conversation is over, or being closed.
           TypeError, ValueError, ProtocolError: this may not be sent (here).
         """
-        frame = message if isinstance(message, Frame) else as_frame(message)
+        frame = value if isinstance(value, Frame) else as_frame(value)
         self._turns = turns = self._turns + 1
         if turns & _FULL_CHECKPOINT:
             await _checkpoint_if_cancelled()

@@ -55,7 +55,7 @@ _OUTCOME_CODES: Final = {
     Outcome.FAILED: CloseCode.INTERNAL_ERROR,
 }
 
-logger = logging.getLogger("trioktor.session")
+logger: logging.Logger = logging.getLogger("trioktor.session")
 
 
 @final
@@ -123,26 +123,26 @@ class Connection:
         stop: Stop | None = None,
         on_failure: Callable[[Exception], None] | None = None,
     ) -> None:
-        self.transport = transport
-        self.settings = settings
-        self.client = client
+        self.transport: Transport = transport
+        self.settings: WebSockets = settings
+        self.client: bool = client
         self.owner: Any = self  # the session: named in errors and logs
         self.timeout: float = settings.timeout
         transport.write_timeout = settings.write_timeout
         # how the conversation stands
-        self.state = State.OPEN
+        self.state: State = State.OPEN
         self.close_reason: CloseReason | None = None
         self.close_sent: CloseReason | None = None
         self.close_received: CloseReason | None = None
-        self.is_closed_here = False
+        self.is_closed_here: bool = False
         self.cause: BaseException | None = None
         self.write_error: BaseException | None = None
         self._goodbye: CloseReason | None = None  # what our Close says
         # what it consists of
         parser = FrameParser(masked=not client, max_frame_size=settings.max_frame_size)
-        self.assembler = MessageAssembler(parser, settings.max_fragments)
-        self.inbox = Inbox(settings.incoming, settings.max_queued_bytes)
-        self.outbox = Outbox(
+        self.assembler: MessageAssembler = MessageAssembler(parser, settings.max_fragments)
+        self.inbox: Inbox = Inbox(settings.incoming, settings.max_queued_bytes)
+        self.outbox: Outbox = Outbox(
             settings.outgoing,
             settings.max_queued_bytes,
             Serializer(masking=client or settings.masking),
@@ -152,14 +152,14 @@ class Connection:
         )
         # who runs
         self._nursery: trio.Nursery | None = None
-        self.tasks = HandlerTasks(self._handler_ended, self._interrupted)
-        self.reader = Reader(self, trailing)
+        self.tasks: HandlerTasks = HandlerTasks(self._handler_ended, self._interrupted)
+        self.reader: Reader = Reader(self, trailing)
         self.writer: Writer | None = None
         self._keepalive: Keepalive | None = None
         self._on_failure = on_failure or self._log_failure
         # how it ends
-        self.answered = trio.Event()  # the handler has nothing more to say
-        self.closed = trio.Event()
+        self.answered: trio.Event = trio.Event()  # the handler has nothing more to say
+        self.closed: trio.Event = trio.Event()
         self._stop = stop or Stop()
         self._writer_deadline = math.inf
 

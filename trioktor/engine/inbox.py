@@ -27,7 +27,7 @@ _HANG_UP_PERIOD: Final = 1.0
 _LONG: Final = 10.0
 """Seconds after which a handler that lets the reader wait is named in a warning."""
 
-logger = logging.getLogger("trioktor.session")
+logger: logging.Logger = logging.getLogger("trioktor.session")
 
 
 class Inbox:
@@ -53,7 +53,9 @@ class Inbox:
     )
 
     def __init__(self, capacity: int, max_bytes: int) -> None:
-        self._send, self.receive_channel = trio.open_memory_channel[Frame](capacity)
+        send, receive = trio.open_memory_channel[Frame](capacity)
+        self._send = send
+        self.receive_channel: trio.MemoryReceiveChannel[Frame] = receive
         self._capacity = capacity
         self._max_bytes = max_bytes
         self._sizes: list[int] = []
@@ -61,7 +63,7 @@ class Inbox:
         self._held: Frame | None = None  # a message the channel had no place for
         self._overflows = False
         self._stall: trio.CancelScope | None = None  # round the reader's pause
-        self.is_burst = False  # whether the last read brought several frames
+        self.is_burst: bool = False  # whether the last read brought several frames
         self._room: trio.Event | None = None  # set by the session when it takes a message
 
     @property

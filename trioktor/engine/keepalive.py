@@ -38,9 +38,9 @@ class Keepalive:
     def __init__(self, connection: Connection, period: float, timeout: float, on_timeout: Callable[[], None]) -> None:
         self._connection = connection
         self._on_timeout = on_timeout
-        self.period = period
-        self.timeout = timeout
-        self.last_sign = 0.0
+        self.period: float = period
+        self.timeout: float = timeout
+        self.last_sign: float = 0.0
         self._payload: bytes | None = None  # of the Ping that is out
         self._ponged: trio.Event | None = None
         self._scope = trio.CancelScope()

@@ -106,25 +106,25 @@ class Outbox:
         self._capacity = capacity
         self._channel: trio.MemorySendChannel[Message] | None = None
         self._queue: trio.MemoryReceiveChannel[Message] | None = None
-        self.serializer = serializer
+        self.serializer: Serializer = serializer
         self._start_writer = start_writer
         self._rest = b""  # of a frame that went out in part
-        self.bytes_written = 0
+        self.bytes_written: int = 0
         self._max_bytes = max_bytes
         self._on_close_frame = on_close_frame
         self._on_misuse = on_misuse
-        self.is_sealed = False
+        self.is_sealed: bool = False
         self._control: list[Frame] = []
         self._pongs: list[Frame] = []
         self._backlog: list[Message] = []  # the next item last
         # bytes that session.send put into the channel, and who waits until they are fewer
-        self.queued_bytes = 0
+        self.queued_bytes: int = 0
         self._waiters: list[_Waiter] = []
         # flush: items taken out of the channel, and those of them whose bytes are with the system
         self._taken = 0
         self._written = 0
         self._flushes: list[tuple[int, trio.Event]] = []
-        self.frames_taken = 0
+        self.frames_taken: int = 0
 
     @property
     def is_full_of_bytes(self) -> bool:

@@ -52,9 +52,9 @@ class Reader:
         self._scope: trio.CancelScope | None = None
         self._deadline = math.inf
         self._is_input_unread = False
-        self.is_reading = True
-        self.frames_read = 0
-        self.bytes_read = 0
+        self.is_reading: bool = True
+        self.frames_read: int = 0
+        self.bytes_read: int = 0
 
     async def run(self) -> None:
         """Read to the end, conclude, and close the stream; then wait for the handler."""

@@ -114,8 +114,8 @@ class SocketTransport(Transport):
         family, kind, proto = inner.family, inner.type, inner.proto
         self._socket = socket.socket(family, kind, proto, fileno=inner.detach())
         self._socket.setblocking(False)
-        self.client = _peer_name(self._socket)
-        self.is_secure = False
+        self.client: tuple[str, int] | str | None = _peer_name(self._socket)
+        self.is_secure: bool = False
 
     async def receive(self) -> bytes:
         while True:
@@ -179,11 +179,13 @@ class StreamTransport(Transport):
     def __init__(self, stream: trio.abc.Stream) -> None:
         super().__init__()
         self._stream = stream
-        self.is_secure = isinstance(stream, trio.SSLStream)
+        self.is_secure: bool = isinstance(stream, trio.SSLStream)
         below: object = stream
         while isinstance(below, trio.SSLStream):
             below = below.transport_stream
-        self.client = _peer_name(below.socket) if isinstance(below, trio.SocketStream) else None
+        self.client: tuple[str, int] | str | None = (
+            _peer_name(below.socket) if isinstance(below, trio.SocketStream) else None
+        )
 
     async def receive(self) -> bytes:
         try:

@@ -55,7 +55,7 @@ class Writer:
         self._scope: trio.CancelScope | None = None
         self._is_nudged = False
         self._deadline = math.inf
-        self.is_done = False
+        self.is_done: bool = False
 
     async def run(self) -> bool:
         """Write until everything is written; False if a deadline came first.

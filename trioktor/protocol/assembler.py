@@ -33,8 +33,8 @@ class MessageAssembler:
     __slots__ = ("_decoded", "_decoder", "_first", "_fragments", "_payload", "_seen", "max_fragments", "parser")
 
     def __init__(self, parser: FrameParser, max_fragments: int | None) -> None:
-        self.parser = parser
-        self.max_fragments = max_fragments
+        self.parser: FrameParser = parser
+        self.max_fragments: int | None = max_fragments
         # the fragmented message under way
         self._first: Frame | None = None
         self._payload: bytearray | None = None

@@ -30,7 +30,7 @@ class ProtocolError(TrioktorError):
 
     def __init__(self, message: str, close_code: int = CloseCode.PROTOCOL_ERROR) -> None:
         super().__init__(message)
-        self.close_code = close_code
+        self.close_code: int = close_code
 
 
 @final
@@ -39,8 +39,8 @@ class FrameTooBig(ProtocolError):
 
     def __init__(self, size: int, limit: int) -> None:
         super().__init__(f"{size} bytes are more than max_frame_size allows ({limit})", CloseCode.TOO_BIG)
-        self.size = size
-        self.limit = limit
+        self.size: int = size
+        self.limit: int = limit
 
 
 @final

@@ -77,6 +77,11 @@ class Frame:
     def __init__(self) -> None:
         raise TypeError("Frame is abstract: use Frame.Text, Frame.Binary, Frame.Close, Frame.Ping or Frame.Pong")
 
+    def _fill(self, first_byte: int, data: bytes, decoded: str | None = None) -> None:
+        self.first_byte = first_byte
+        self.data = data
+        self.decoded = decoded
+
     @property
     def fin(self) -> bool:
         """Whether this is the last frame of its message."""
@@ -160,13 +165,11 @@ class TextFrame(Frame):
         rsv2: bool = False,
         rsv3: bool = False,
     ) -> None:
+        first_byte = _first_byte(0x1, fin, rsv1, rsv2, rsv3)
         if isinstance(text, str):
-            self.data = text.encode()
-            self.decoded = text
+            self._fill(first_byte, text.encode(), text)
         else:
-            self.data = _as_bytes(text)
-            self.decoded = None
-        self.first_byte = _first_byte(0x1, fin, rsv1, rsv2, rsv3)
+            self._fill(first_byte, _as_bytes(text))
 
     @property
     def text(self) -> str:
@@ -179,8 +182,8 @@ class TextFrame(Frame):
         if self.first_byte & (FIN | OPCODE) != WHOLE_TEXT:
             raise UnexpectedFrame("a fragment has no text of its own: expected a whole TEXT frame")
         if self.decoded is None:
-            self.decoded = self.data.decode()
-        return self.decoded
+            self._fill(self.first_byte, self.data, self.data.decode())
+        return self.decoded or ""
 
 
 @final
@@ -200,9 +203,7 @@ class BinaryFrame(Frame):
         rsv2: bool = False,
         rsv3: bool = False,
     ) -> None:
-        self.data = _as_bytes(data)
-        self.decoded = None
-        self.first_byte = _first_byte(0x2, fin, rsv1, rsv2, rsv3)
+        self._fill(_first_byte(0x2, fin, rsv1, rsv2, rsv3), _as_bytes(data))
 
 
 @final
@@ -215,13 +216,11 @@ class CloseFrame(Frame):
 
     def __init__(self, reason: CloseReason | None = None) -> None:
         if reason is None:
-            self.data = b""
+            self._fill(FIN | 0x8, b"")
         elif isinstance(reason, CloseReason):
-            self.data = reason.code.to_bytes(2, "big") + reason.message.encode()
+            self._fill(FIN | 0x8, reason.code.to_bytes(2, "big") + reason.message.encode())
         else:
             raise TypeError(f"reason must be a CloseReason or None, not {type_name(reason)}")
-        self.decoded = None
-        self.first_byte = FIN | 0x8
 
     @property
     def reason(self) -> CloseReason | None:
@@ -247,11 +246,10 @@ class _PingPongFrame(Frame):
     __match_args__ = ("data",)
 
     def __init__(self, data: bytes | bytearray | memoryview = b"") -> None:
-        self.data = _as_bytes(data)
-        if len(self.data) > MAX_CONTROL_BYTES:  # RFC 6455 §5.5
-            raise ValueError(f"a control frame holds at most {MAX_CONTROL_BYTES} bytes, not {len(self.data)}")
-        self.decoded = None
-        self.first_byte = FIN | self.type.opcode
+        payload = _as_bytes(data)
+        if len(payload) > MAX_CONTROL_BYTES:  # RFC 6455 §5.5
+            raise ValueError(f"a control frame holds at most {MAX_CONTROL_BYTES} bytes, not {len(payload)}")
+        self._fill(FIN | self.type.opcode, payload)
 
 
 @final

@@ -9,7 +9,7 @@ what follows it is the conversation's.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, TypeAlias, final
 
 import attrs
@@ -40,9 +40,9 @@ class Refusal(Exception):
 
     def __init__(self, status: int, text: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
         super().__init__(text)
-        self.status = status
-        self.text = text
-        self.headers = headers
+        self.status: int = status
+        self.text: str = text
+        self.headers: tuple[tuple[str, str], ...] = headers
 
 
 @final
@@ -188,7 +188,7 @@ def _check_header(name: str, value: str) -> None:
         raise ValueError(f"a header value holds a control character or one outside latin-1: {value!r}")
 
 
-HeaderPairs: TypeAlias = "Mapping[str, str] | Iterable[tuple[str, str]]"
+HeaderPairs: TypeAlias = "Mapping[str, str] | Sequence[tuple[str, str]]"
 
 
 def header_pairs(headers: HeaderPairs) -> tuple[tuple[str, str], ...]:
@@ -197,7 +197,8 @@ def header_pairs(headers: HeaderPairs) -> tuple[tuple[str, str], ...]:
     Raises:
       ValueError: a name or value cannot be written, such as one with a line break (response splitting).
     """
-    pairs = tuple(headers.items()) if isinstance(headers, Mapping) else tuple(headers)
+    items: Iterable[tuple[str, str]] = headers if isinstance(headers, Sequence) else headers.items()
+    pairs = tuple(items)
     for name, value in pairs:
         _check_header(name, value)
     return pairs

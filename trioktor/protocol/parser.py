@@ -65,10 +65,10 @@ class FrameParser:
     def __init__(
         self, *, masked: bool, max_frame_size: int | None, whole_messages: bool = True, reserved: int = 0
     ) -> None:
-        self.masked = masked
-        self.max_frame_size = max_frame_size
-        self.whole_messages = whole_messages
-        self.reserved = reserved
+        self.masked: bool = masked
+        self.max_frame_size: int | None = max_frame_size
+        self.whole_messages: bool = whole_messages
+        self.reserved: int = reserved
         self._head = b""  # the beginning of a header that is not complete
         # the message whose fragments are arriving
         self._message_kind: type[Frame] | None = None

@@ -46,8 +46,8 @@ class Serializer:
     __slots__ = ("_decoder", "_open", "masking", "reserved")
 
     def __init__(self, *, masking: bool, reserved: int = 0) -> None:
-        self.masking = masking
-        self.reserved = reserved
+        self.masking: bool = masking
+        self.reserved: int = reserved
         self._open: FrameType | None = None  # the type of the message whose fragments are going out
         self._decoder: codecs.IncrementalDecoder | None = None  # judges its text
 
