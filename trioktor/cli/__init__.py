@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import __version__
+from ..application import Application
 from ..server import run
 from .connect import add_connect_arguments, connect
 from .echo import add_echo_arguments, echo_application
@@ -90,12 +91,20 @@ def main(argv: Sequence[str] | None = None) -> None:
             application = load_application(arguments.application)
         options = _server_options(arguments)
         _set_up_logging(quiet=arguments.quiet)
-        run(application, **options)
+        _run(application, options)
     except KeyboardInterrupt:
         sys.exit(130)
     except (LoadError, OSError, ValueError) as error:
         print(f"trioktor {arguments.command}: {describe_error(error)}", file=sys.stderr)
         sys.exit(1)
+
+
+def _run(application: Application, options: dict[str, Any]) -> None:
+    try:
+        run(application, **options)
+    except OSError as error:
+        where = options.get("path") or f"{options['host']}:{options['port']}"
+        raise LoadError(f"cannot listen on {where}: {describe_error(error)}") from None
 
 
 def describe_error(error: Exception) -> str:

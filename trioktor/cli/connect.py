@@ -87,15 +87,20 @@ class _Client:
         except trio_websocket.ConnectionRejected as error:
             return _fail(f"{arguments.url} answered {error.status_code}: {printable(_first_line(error.body))}")
         except trio_websocket.HandshakeError as error:
+            if isinstance(error.__cause__, OSError):
+                return self._fail_to_connect(error.__cause__)
             return _fail(f"{arguments.url} does not speak WebSocket: {type(error).__name__}")
         except ssl.SSLError as error:
             return _fail(f"{arguments.url}: TLS failed: {error.reason or error}")
         except trio.BrokenResourceError as error:
             return _fail(f"{arguments.url}: TLS failed: {error.__cause__ or error}")
         except OSError as error:
-            cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
-            return _fail(f"cannot connect to {arguments.url}: {cause.strerror or cause}")
+            return self._fail_to_connect(error)
         return self._status
+
+    def _fail_to_connect(self, error: OSError) -> int:
+        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        return _fail(f"cannot connect to {self._arguments.url}: {cause.strerror or cause}")
 
     async def _converse(self, websocket: trio_websocket.WebSocketConnection) -> None:
         with trio.open_signal_receiver(signal.SIGINT) as signals:

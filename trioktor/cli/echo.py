@@ -20,7 +20,8 @@ _LISTS = ("origins", "subprotocols")
 _NO_FLAG = ("extensions",)
 
 
-def _number_or_none(text: str) -> float | int | None:
+def number(text: str) -> float | int | None:
+    """A number, or None for "none"; its name is what argparse shows."""
     if text.lower() == "none":
         return None
     return int(text) if text.lstrip("-").isdigit() else float(text)
@@ -37,9 +38,7 @@ def add_echo_arguments(parser: argparse.ArgumentParser) -> None:
         elif isinstance(field.default, bool):
             group.add_argument(flag, action="store_true")
         elif field.name not in _NO_FLAG:
-            group.add_argument(
-                flag, type=_number_or_none, default=field.default, metavar="N", help="(default: %(default)s)"
-            )
+            group.add_argument(flag, type=number, default=field.default, metavar="N", help="(default: %(default)s)")
 
 
 def _settings(arguments: argparse.Namespace) -> WebSockets:
