@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -34,10 +35,10 @@ def client_bytes(*frames: Frame) -> bytes:
     return b"".join(pieces)
 
 
-def application(handler: Handler, path: str = "/", **settings: object) -> Application:
+def application(handler: Handler, path: str = "/", **settings: Any) -> Application:
     """An application with one WebSocket route."""
     app = Application()
-    app.install(WebSockets(**settings))  # type: ignore[arg-type]
+    app.install(WebSockets(**settings))
     app.websocket(path, handler)
     return app
 
@@ -116,9 +117,7 @@ def assert_all_over(session: WebSocketSession) -> None:
 
 
 @asynccontextmanager
-async def connected(
-    handler: Handler, *, raw: bool = True, **settings: object
-) -> AsyncIterator[tuple[RawClient, list[WebSocketSession]]]:
+async def connected(handler: Handler, **settings: Any) -> AsyncIterator[tuple[RawClient, list[WebSocketSession]]]:
     """A raw client in conversation with a handler over memory streams.
 
     On leaving the block the client's stream is closed, the server's side must come to its end, and nothing

@@ -6,6 +6,7 @@ import random
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -18,7 +19,7 @@ SMALL = 4096
 
 @asynccontextmanager
 async def small_pipes(
-    handler: Callable[[WebSocketSession], Awaitable[object]], **settings: object
+    handler: Callable[[WebSocketSession], Awaitable[object]], **settings: Any
 ) -> AsyncIterator[RawClient]:
     """A raw client on a real connection whose buffers hold next to nothing."""
     app = application(handler, **settings)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import final
+from typing import Self, final
 
 import attrs
 import h11
@@ -49,8 +49,7 @@ class Handshake:
 
 
 @final
-@attrs.frozen(eq=False)
-class Conversation:
+class Conversation(tuple[trio.MemoryReceiveChannel[Frame], trio.MemorySendChannel[Message]]):
     """The client's end of a conversation; unpacks into `incoming` and `outgoing`.
 
     Attributes:
@@ -61,24 +60,27 @@ class Conversation:
     session: WebSocketSession
     response: Handshake
 
+    def __new__(cls, session: WebSocketSession, response: Handshake) -> Self:
+        """Pair the channels of a session."""
+        conversation = super().__new__(cls, (session.incoming, session.outgoing))
+        conversation.session = session
+        conversation.response = response
+        return conversation
+
     @property
     def incoming(self) -> trio.MemoryReceiveChannel[Frame]:
         """The server's messages; ends with `trio.EndOfChannel`."""
-        return self.session.incoming
+        return self[0]
 
     @property
     def outgoing(self) -> trio.MemorySendChannel[Message]:
         """Takes what the client says."""
-        return self.session.outgoing
+        return self[1]
 
     @property
     def close_reason(self) -> CloseReason | None:
         """What ended the conversation, as the client sees it."""
         return self.session.close_reason
-
-    def __iter__(self) -> Iterator[trio.MemoryReceiveChannel[Frame] | trio.MemorySendChannel[Message]]:
-        yield self.incoming
-        yield self.outgoing
 
 
 def _request(uri: str, key: str, headers: Sequence[tuple[str, str]]) -> h11.Request:

@@ -1,0 +1,383 @@
+"""Bytes to messages: tables read whole, byte by byte and with more behind them."""
+
+from __future__ import annotations
+
+import codecs
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from tests.helpers import KEY, client_bytes
+from trioktor import CloseReason, Frame, FrameTooBig, ProtocolError
+from trioktor.protocol.assembler import MessageAssembler
+from trioktor.protocol.close import may_be_sent
+from trioktor.protocol.mask import mask, rotate
+from trioktor.protocol.parser import FrameParser
+from trioktor.protocol.serializer import Serializer, head
+
+MIB = 1 << 20
+
+
+def assembler(*, limit: int | None = MIB, fragments: int | None = 4096, reserved: int = 0) -> MessageAssembler:
+    """What a server reads a client with."""
+    return MessageAssembler(FrameParser(masked=True, max_frame_size=limit, reserved=reserved), fragments)
+
+
+def read(reader: MessageAssembler, *chunks: bytes) -> tuple[list[Frame], int | None]:
+    """The frames of these chunks, and the close code of the violation they end with."""
+    frames: list[Frame] = []
+    try:
+        for chunk in chunks:
+            frames.extend(iter(reader.feed(chunk)))
+    except ProtocolError as error:
+        return frames, error.close_code
+    return frames, None
+
+
+def masked(first_byte: int, payload: bytes, key: bytes = KEY) -> bytes:
+    """A frame as a client writes it, whatever its first byte."""
+    return head(first_byte, len(payload), 0x80) + key + mask(payload, key)
+
+
+HELLO = bytes.fromhex("818537fa213d7f9f4d5158")
+GOOD: dict[str, tuple[bytes, list[Frame]]] = {
+    "RFC 5.7 masked Hello, T604": (HELLO, [Frame.Text("Hello")]),
+    "T111 fragments with a Ping between": (
+        bytes.fromhex("018337fa213d76b862 898437fa213d47934f5a 008237fa213d06c8 808137fa213d04"),
+        [Frame.Ping(b"ping"), Frame.Text("ABC123")],
+    ),
+    "T605 three fragments": (
+        masked(0x01, b"1") + masked(0x00, b"2") + masked(0x80, b"3"),
+        [Frame.Text("123")],
+    ),
+    "empty text": (masked(0x81, b""), [Frame.Text("")]),
+    "empty fragments": (masked(0x02, b"") + masked(0x00, b"") + masked(0x80, b""), [Frame.Binary(b"")]),
+    "T601 five bytes": (masked(0x82, b"12345"), [Frame.Binary(b"12345")]),
+    "125 bytes": (masked(0x82, b"x" * 125), [Frame.Binary(b"x" * 125)]),
+    "126 bytes": (masked(0x82, b"x" * 126), [Frame.Binary(b"x" * 126)]),
+    "65,535 bytes": (masked(0x82, b"x" * 65535), [Frame.Binary(b"x" * 65535)]),
+    "65,536 bytes": (masked(0x82, b"x" * 65536), [Frame.Binary(b"x" * 65536)]),
+    "a Ping of 125 bytes, T614": (masked(0x89, b"p" * 125), [Frame.Ping(b"p" * 125)]),
+    "an unasked Pong": (masked(0x8A, b"p"), [Frame.Pong(b"p")]),
+    "an empty Close, T622": (masked(0x88, b""), [Frame.Close()]),
+    "a Close": (masked(0x88, b"\x03\xe8bye"), [Frame.Close(CloseReason(1000, "bye"))]),
+    "T621 a Close with Cyrillic": (
+        masked(0x88, b"\x03\xe8" + "websocket закрыт".encode()),
+        [Frame.Close(CloseReason(1000, "websocket закрыт"))],
+    ),
+    "text whose characters are cut by fragments": (
+        masked(0x01, "日本".encode()[:4]) + masked(0x80, "日本".encode()[4:]),
+        [Frame.Text("日本")],
+    ),
+    "a mask of ones": (masked(0x81, b"Hello", b"\xff" * 4), [Frame.Text("Hello")]),
+    "a mask of zeros": (masked(0x81, b"Hello", bytes(4)), [Frame.Text("Hello")]),
+}
+
+
+def cuts(data: bytes) -> dict[str, list[bytes]]:
+    """The same bytes in several pieces."""
+    step = max(1, len(data) // 500)
+    return {
+        "whole": [data],
+        "byte by byte": [data[i : i + 1] for i in range(len(data))] if len(data) < 500 else [data[:7], data[7:]],
+        "in pieces": [data[i : i + step] for i in range(0, len(data), step)],
+    }
+
+
+@pytest.mark.parametrize("cut", ["whole", "byte by byte", "in pieces"])
+@pytest.mark.parametrize("case", GOOD)
+def test_good_bytes_give_their_messages(case: str, cut: str) -> None:
+    """However the bytes are cut, and with more behind them."""
+    data, frames = GOOD[case]
+    assert (frames, None) == read(assembler(), *cuts(data)[cut])
+    assert ([*frames, Frame.Text("Hello")], None) == read(assembler(), *cuts(data + HELLO)[cut])
+
+
+BAD: dict[str, tuple[bytes, int]] = {
+    "R02 unmasked": (b"\x81\x05Hello", 1002),
+    "R02 unmasked and long": (b"\x82\x7e\x00\x80", 1002),
+    "R04 rsv1": (masked(0xC1, b"x"), 1002),
+    "R04 rsv2": (masked(0xA2, b"x"), 1002),
+    "R04 rsv3 on a Ping": (masked(0x99, b"x"), 1002),
+    "T602 R05 a 16-bit length that fits in 7": (b"\x81\xfe\x00\x06", 1002),
+    "R05 a 16-bit length of 125": (b"\x81\xfe\x00\x7d", 1002),
+    "R05 a 64-bit length that fits in 16": (b"\x82\xff" + (65535).to_bytes(8, "big"), 1002),
+    "R05 the most significant bit": (b"\x82\xff" + (1 << 63 | 5).to_bytes(8, "big"), 1002),
+    "R05 all bits": (b"\x82\xff" + b"\xff" * 8, 1002),
+    "T603 an enormous length": (b"\x82\xff" + bytes.fromhex("123456789abcdef0"), 1009),
+    "2 GiB": (b"\x82\xff" + (1 << 31).to_bytes(8, "big"), 1009),
+    "one byte too long": (b"\x82\xff" + (MIB + 1).to_bytes(8, "big"), 1009),
+    "T608 a long control frame": (b"\x89\xfe", 1002),
+    "a fragmented Ping": (masked(0x09, b"x"), 1002),
+    "a fragmented Close": (masked(0x08, b""), 1002),
+    "nothing to continue": (masked(0x80, b"x"), 1002),
+    "T609 a new message inside another": (masked(0x01, b"Foo") + masked(0x81, b"Bar"), 1002),
+    "T319 opcode 3": (bytes.fromhex("838037fa213d"), 1002),
+    "opcode B": (masked(0x8B, b""), 1002),
+    "R09 a Close of one byte": (masked(0x88, b"\x03"), 1002),
+    "T108 R09 the code 59395": (masked(0x88, b"\xe8\x03"), 1002),
+    "R09 the code 1005": (masked(0x88, b"\x03\xed"), 1002),
+    "R06 bad UTF-8 in a Close": (masked(0x88, b"\x03\xe8\xff"), 1007),
+    "R06 bad UTF-8": (masked(0x81, b"ab\xff"), 1007),
+    "R06 cut-off UTF-8": (masked(0x81, b"ab\xe2\x82"), 1007),
+    "R06 a surrogate": (masked(0x81, b"\xed\xa0\x80"), 1007),
+    "R06 bad UTF-8 in the second fragment": (masked(0x01, b"ab") + masked(0x00, b"\xff"), 1007),
+    "R06 bad UTF-8 across fragments": (masked(0x01, b"\xe2\x82") + masked(0x80, b"A"), 1007),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_bytes_are_refused_with_their_code(case: str) -> None:
+    """The messages before a violation come out first, however the bytes are cut."""
+    data, code = BAD[case]
+    for pieces in cuts(data).values():
+        assert ([], code) == read(assembler(), *pieces)
+    for pieces in cuts(HELLO + data).values():
+        assert ([Frame.Text("Hello")], code) == read(assembler(), *pieces)
+
+
+def test_a_masked_frame_of_a_server_is_refused() -> None:
+    """RFC 6455 §5.1 forbids what a server may not do as well."""
+    reader = MessageAssembler(FrameParser(masked=False, max_frame_size=None), None)
+    assert ([Frame.Text("Hello")], 1002) == read(reader, b"\x81\x05Hello" + HELLO)
+
+
+def test_frames_of_a_server_are_read_in_pieces_too() -> None:
+    """The client's side parses without masks."""
+    reader = MessageAssembler(FrameParser(masked=False, max_frame_size=None), None)
+    data = b"\x81\x05Hello" + head(0x82, 300) + bytes(300)
+    assert ([Frame.Text("Hello"), Frame.Binary(bytes(300))], None) == read(reader, *cuts(data)["byte by byte"])
+
+
+@pytest.mark.parametrize("opcode", range(16))
+def test_reserved_bits_need_an_owner_and_stand_on_first_data_frames_only(opcode: int) -> None:
+    """RSV1 of a negotiated extension passes on Text and Binary and nowhere else."""
+    data = masked(0xC0 | opcode, b"")
+    assert ([], 1002) == read(assembler(), data)
+    frames, code = read(assembler(reserved=0x40), data)
+    assert (None if opcode in (1, 2) else 1002) == code
+    assert all(frame.rsv1 and not frame.rsv2 for frame in frames)
+
+
+def test_text_with_a_reserved_bit_is_not_read_as_utf8() -> None:
+    """An extension reads it first, whole or in fragments, in one piece or several."""
+    whole = masked(0xC1, b"\xff\xfe")
+    parts = masked(0x41, b"\xff") + masked(0x80, b"\xfe")
+    for data in (whole, parts):
+        for pieces in cuts(data).values():
+            frames, code = read(assembler(reserved=0x40), *pieces)
+            assert code is None
+            assert [b"\xff\xfe"] == [frame.data for frame in frames]
+            assert frames[0].rsv1
+
+
+def test_close_codes_are_accepted_as_the_rfc_registers_them() -> None:
+    """R09: of all numbers 1000 to 1003, 1007 to 1014 and 3000 to 4999."""
+    legal = {*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)}
+    assert legal == {code for code in range(65536) if may_be_sent(code)}
+
+
+@pytest.mark.parametrize(
+    ("code", "answer"), [(999, 1002), (1000, None), (1004, 1002), (1015, 1002), (4999, None), (5000, 1002)]
+)
+def test_a_close_frame_with_a_code_is_judged_by_it(code: int, answer: int | None) -> None:
+    """The parser uses the same list."""
+    assert answer == read(assembler(), masked(0x88, code.to_bytes(2, "big")))[1]
+
+
+def test_utf8_fails_at_the_first_bad_byte_in_the_middle_of_a_frame() -> None:
+    """What follows the bad byte is not waited for."""
+    reader = assembler()
+    data = masked(0x81, "κόσμε".encode() + b"\xf4\x90\x80\x80" + b"x" * 1000)
+    assert ([], 1007) == read(reader, *(data[i : i + 1] for i in range(8 + len("κόσμε".encode()) + 2)))
+
+
+@pytest.mark.parametrize("lead", range(0x80, 0x100))
+def test_every_two_bytes_are_judged_as_the_codec_does(lead: int) -> None:
+    """Byte by byte, inside a frame and across fragments, the verdict is that of the strict codec."""
+    for second in range(0, 0x100, 5):
+        text = bytes((lead, second))
+        expected = None
+        try:
+            codecs.getincrementaldecoder("utf-8")().decode(text)
+        except UnicodeDecodeError:
+            expected = 1007
+        long = masked(0x81, text + b"xyz")
+        assert expected == read(assembler(), long[:8])[1]
+        assert expected == read(assembler(), masked(0x01, text[:1]), masked(0x00, text[1:]))[1]
+
+
+def test_the_limit_is_exact_for_frames_and_messages() -> None:
+    """T112 to T114: exactly the limit passes; one more is refused from its header."""
+    assert ([Frame.Binary(b"x" * 1024)], None) == read(assembler(limit=1024), masked(0x82, b"x" * 1024))
+    assert ([], 1009) == read(assembler(limit=1023), masked(0x82, b"x" * 1024)[:4])
+    first = masked(0x02, b"x" * 1000)
+    assert ([Frame.Binary(b"x" * 1025)], None) == read(assembler(limit=1025), first, masked(0x80, b"x" * 25))
+    assert ([], 1009) == read(assembler(limit=1025), first, masked(0x80, b"x" * 26)[:2])
+    assert ([Frame.Ping(b"p" * 9)], None) == read(assembler(limit=8), masked(0x02, b"x" * 8) + masked(0x89, b"p" * 9))
+
+
+def test_too_big_names_size_and_limit() -> None:
+    """The error carries both numbers."""
+    with pytest.raises(FrameTooBig, match="2000 bytes are more than max_frame_size allows") as error:
+        list(assembler(limit=1000).feed(masked(0x82, b"x" * 2000)))
+    assert (2000, 1000) == (error.value.size, error.value.limit)
+
+
+def test_the_limit_may_be_changed_and_left_out() -> None:
+    """A new limit counts from the next header; None is none; a raw parser limits frames alone."""
+    reader = assembler(limit=10)
+    reader.parser.max_frame_size = None
+    assert [Frame.Binary(b"x" * 5000)] == read(reader, masked(0x82, b"x" * 5000))[0]
+    raw = FrameParser(masked=True, max_frame_size=10, whole_messages=False)
+    assert 3 == len(list(raw.feed(masked(0x02, b"x" * 10) + masked(0x00, b"x" * 10) + masked(0x80, b"x" * 10))))
+
+
+@pytest.mark.parametrize("piece", [b"", b"x"])
+def test_too_many_fragments_are_refused(piece: bytes) -> None:
+    """Empty ones and tiny ones: 1008 beyond the allowance."""
+    frames, code = read(assembler(fragments=10), masked(0x02, piece), masked(0x00, piece) * 9)
+    assert ([], None) == (frames, code)
+    assert ([], 1008) == read(assembler(fragments=10), masked(0x02, piece), masked(0x00, piece) * 10)
+
+
+def test_fragments_that_carry_something_are_welcome() -> None:
+    """One for every 64 bytes is always allowed, and the count starts anew with each message."""
+    message = masked(0x02, b"x" * 64) + masked(0x00, b"x" * 64) * 500 + masked(0x80, b"")
+    assert None is read(assembler(fragments=10), message)[1]
+    reader = assembler(fragments=2)
+    for _ in range(1000):
+        assert None is read(reader, masked(0x01, b"a") + masked(0x80, b"b"))[1]
+    assert None is read(assembler(fragments=None), masked(0x02, b""), masked(0x00, b"") * 9000)[1]
+
+
+def test_memory_grows_with_what_arrived_and_not_with_what_was_claimed() -> None:
+    """A header may claim anything: nothing is allocated for it."""
+    reader = assembler(limit=None)
+    assert ([], None) == read(reader, b"\x82\xff" + (1 << 62).to_bytes(8, "big") + KEY + b"x" * 10)
+    assert 10 == sum(map(len, reader.parser._partial_pieces or ()))
+    assert reader.parser.take_partial() is None
+
+
+@pytest.mark.parametrize("size", [*range(1, 20), 383, 384, 385, 1000, 1001, 1002, 1003])
+def test_masking_is_xor_with_the_repeated_key(size: int) -> None:
+    """At every size, whichever way is taken, and from any offset on."""
+    data = bytes(i * 7 & 0xFF for i in range(size))
+    expected = bytes(byte ^ KEY[i & 3] for i, byte in enumerate(data))
+    assert expected == mask(data, KEY)
+    for offset in range(5):
+        assert expected[offset:] == mask(data[offset:], rotate(KEY, offset))
+
+
+frames_strategy = st.lists(
+    st.one_of(
+        st.text(max_size=200).map(Frame.Text),
+        st.binary(max_size=400).map(Frame.Binary),
+        st.binary(max_size=125).map(Frame.Ping),
+        st.binary(max_size=125).map(Frame.Pong),
+    ),
+    max_size=6,
+)
+
+
+def cut_at(data: bytes, positions: list[int]) -> list[bytes]:
+    """Bytes cut at these positions, taken modulo their length."""
+    places = sorted({0, len(data), *(position % (len(data) + 1) for position in positions)})
+    return [data[a:b] for a, b in pairwise(places)]
+
+
+@settings(max_examples=150, deadline=None)
+@given(frames_strategy, st.lists(st.integers(0, 10_000), max_size=8))
+def test_what_is_written_is_read_however_it_is_cut(frames: list[Frame], positions: list[int]) -> None:
+    """Serializer and parser are each other's inverse."""
+    assert (frames, None) == read(assembler(), *cut_at(client_bytes(*frames), positions))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.one_of(st.binary(max_size=40), st.sampled_from([data for data, _ in GOOD.values() if len(data) < 300])),
+        max_size=8,
+    ),
+    st.lists(st.integers(0, 10_000), max_size=8),
+)
+def test_any_bytes_give_the_same_frames_and_error_however_they_are_cut(
+    pieces: list[bytes], positions: list[int]
+) -> None:
+    """Frames, or frames and one protocol error, and never another exception."""
+    data = b"".join(pieces)
+    assert read(assembler(limit=500, fragments=3), data) == read(
+        assembler(limit=500, fragments=3), *cut_at(data, positions)
+    )
+
+
+SERVER_VECTORS = {
+    "RFC 5.7 Hello": ("810548656c6c6f", Frame.Text("Hello")),
+    "RFC 5.7 Ping": ("890548656c6c6f", Frame.Ping(b"Hello")),
+    "RFC 5.7 256 bytes": ("827e0100" + "00" * 256, Frame.Binary(bytes(256))),
+    "RFC 5.7 64 KiB": ("827f0000000000010000" + "00" * 65536, Frame.Binary(bytes(65536))),
+    "Close 1000": ("880203e8", Frame.Close(CloseReason(1000))),
+    "T314 Close 1013": ("880603f574657374", Frame.Close(CloseReason(1013, "test"))),
+    "T203 Ping timeout": ("880e03f350696e672074696d656f7574", Frame.Close(CloseReason(1011, "Ping timeout"))),
+    "empty Close": ("8800", Frame.Close()),
+    "empty text": ("8100", Frame.Text("")),
+}
+
+
+@pytest.mark.parametrize("case", SERVER_VECTORS)
+def test_frames_are_written_in_the_fewest_bytes(case: str) -> None:
+    """The vectors of RFC 6455 §5.7, and Ktor's."""
+    pieces: list[bytes] = []
+    Serializer(masking=False).add(SERVER_VECTORS[case][1], pieces)
+    assert SERVER_VECTORS[case][0] == b"".join(pieces).hex()
+
+
+def written(*frames: Frame, **options: int) -> str:
+    """What a server writes for these frames."""
+    serializer = Serializer(masking=False, **options)
+    pieces: list[bytes] = []
+    for frame in frames:
+        serializer.add(frame, pieces)
+    return b"".join(pieces).hex()
+
+
+def test_fragments_are_continued_and_control_frames_may_stand_between() -> None:
+    """RFC 5.7: `01 03 …`, `80 02 …`; a message after the last fragment is a message again."""
+    assert "010348656c" + "8900" + "80026c6f" + "810161" == written(
+        Frame.Text("Hel", fin=False), Frame.Ping(), Frame.Text("lo"), Frame.Text("a")
+    )
+
+
+def test_a_character_may_be_cut_by_fragments() -> None:
+    """Bytes that are no text by themselves are, together."""
+    euro = "€".encode()
+    assert "0101e2" + "8002" + "82ac" == written(Frame.Text(euro[:1], fin=False), Frame.Text(euro[1:]))
+
+
+@pytest.mark.parametrize(
+    ("frames", "error"),
+    [
+        ([Frame.Text("a", fin=False), Frame.Binary(b"b")], "inside the fragments of a TEXT message"),
+        ([Frame.Binary(b"a", rsv1=True)], "a reserved bit needs an extension"),
+        ([Frame.Close(CloseReason(1005))], "the close code 1005 may not be sent"),
+        ([Frame.Text(b"\xff")], "not UTF-8"),
+        ([Frame.Text(b"\xe2", fin=False), Frame.Text(b"A")], "not UTF-8"),
+    ],
+)
+def test_what_a_peer_would_refuse_is_not_written(frames: list[Frame], error: str) -> None:
+    """The serializer knows what went before."""
+    with pytest.raises(ProtocolError, match=error):
+        written(*frames)
+
+
+def test_a_reserved_bit_goes_out_with_its_extension() -> None:
+    """The seam for extensions."""
+    assert "c10161" == written(Frame.Text("a", rsv1=True), reserved=0x40)
+
+
+def test_masked_frames_have_a_fresh_key_each() -> None:
+    """RFC 6455 §5.3: not the same key twice (but with luck of one in four billion)."""
+    first, second = client_bytes(Frame.Binary(bytes(50))), client_bytes(Frame.Binary(bytes(50)))
+    assert first != second
+    assert first[1] == 0x80 | 50

@@ -1,0 +1,150 @@
+"""Frames, close reasons and the closing table: values that explain and defend themselves."""
+
+from __future__ import annotations
+
+import pytest
+
+from trioktor import CloseCode, CloseReason, Frame, FrameType, ProtocolError, UnexpectedFrame
+from trioktor.protocol.closing import TRANSITIONS, Signal, State
+
+
+def test_frames_show_their_parts() -> None:
+    """Type, text, data, fin and the reserved bits."""
+    frame = Frame.Text("hé", fin=False, rsv2=True)
+    assert (FrameType.TEXT, "hé".encode(), False, False, True, False) == (
+        frame.type, frame.data, frame.fin, frame.rsv1, frame.rsv2, frame.rsv3,
+    )  # fmt: skip
+    assert "<Frame TEXT fin=False, rsv2, 3 bytes>" == repr(frame)
+    assert [(1, False), (2, False), (8, True), (9, True), (10, True)] == [(t.opcode, t.is_control) for t in FrameType]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Frame.Text("x"),
+        lambda: Frame.Binary(b"x", rsv3=True),
+        lambda: Frame.Close(CloseReason(1000, "x")),
+        lambda: Frame.Ping(b"x"),
+        lambda: Frame.Pong(b"x"),
+    ],
+)
+def test_frames_are_compared_and_hashed_by_value(make: object) -> None:
+    """Two frames that say the same are the same."""
+    assert callable(make)
+    assert make() == make()
+    assert hash(make()) == hash(make())
+    assert make() != Frame.Binary(b"other")
+    assert make() != "x"
+
+
+def test_text_from_bytes_equals_text_from_str() -> None:
+    """How a frame was made does not matter; bytes-like objects are copied."""
+    assert Frame.Text("é") == Frame.Text("é".encode())
+    assert "é" == Frame.Text(bytearray("é".encode())).text
+    assert b"ab" == Frame.Binary(memoryview(b"ab")).data
+    assert Frame.Text("a") != Frame.Text("a", fin=False)
+
+
+def test_patterns_take_frames_apart() -> None:
+    """`match` binds text, data and reason by position."""
+    match [Frame.Text("a"), Frame.Binary(b"b"), Frame.Close(CloseReason(1000)), Frame.Ping(b"d"), Frame.Pong(b"e")]:
+        case [Frame.Text(a), Frame.Binary(b), Frame.Close(c), Frame.Ping(d), Frame.Pong(e)]:
+            assert ("a", b"b", CloseReason(1000), b"d", b"e") == (a, b, c, d, e)
+        case _:
+            pytest.fail("no match")
+
+
+@pytest.mark.parametrize("frame", [Frame.Binary(b"x"), Frame.Ping(), Frame.Close(), Frame.Text("x", fin=False)])
+def test_only_a_whole_text_has_text(frame: Frame) -> None:
+    """Everything else raises an error that says what was expected; it is an AttributeError, too."""
+    with pytest.raises(UnexpectedFrame, match="expected a whole TEXT frame"):
+        _ = frame.text
+    assert not hasattr(frame, "text")
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "text"),
+    [
+        (lambda: Frame(), TypeError, "abstract"),
+        (lambda: Frame.Text(1), TypeError, "not int"),  # type: ignore[arg-type]
+        (lambda: Frame.Binary("x"), TypeError, "not str"),  # type: ignore[arg-type]
+        (lambda: Frame.Ping("x"), TypeError, "not str"),  # type: ignore[arg-type]
+        (lambda: Frame.Close(1000), TypeError, "not int"),  # type: ignore[arg-type]
+        (lambda: Frame.Ping(b"x" * 126), ValueError, "at most 125"),
+        (lambda: Frame.Pong(b"x" * 126), ValueError, "at most 125"),
+        (lambda: Frame.Text("\ud800"), ValueError, "surrogates"),
+        (lambda: CloseReason(1000, "x" * 124), ValueError, "123 bytes"),
+        (lambda: CloseReason(1000, "я" * 62), ValueError, "takes 124"),
+        (lambda: CloseReason(1000, "\ud800"), ValueError, "surrogates"),
+        (lambda: CloseReason(65536), ValueError, "two bytes"),
+        (lambda: CloseReason("1000"), TypeError, "not str"),  # type: ignore[arg-type]
+        (lambda: CloseReason(1000, b"x"), TypeError, "not bytes"),  # type: ignore[arg-type]
+    ],
+)
+def test_wrong_sizes_and_types_are_refused_in_the_constructor(make: object, error: type[Exception], text: str) -> None:
+    """T611 to T613, T619: refused where they are made, by a text that says why."""
+    assert callable(make)
+    with pytest.raises(error, match=text):
+        make()
+
+
+def test_the_longest_reason_fits() -> None:
+    """T610: 123 bytes of text make a Close of 125."""
+    frame = Frame.Close(CloseReason(1000, "x" * 123))
+    assert 125 == len(frame.data)
+    assert CloseReason(1000, "x" * 123) == frame.reason
+
+
+def test_reasons_name_their_codes() -> None:
+    """Known codes by name, others by number; codes compare with plain numbers."""
+    assert "CloseReason(NORMAL, 'bye')" == repr(CloseReason(CloseReason.Codes.NORMAL, "bye"))
+    assert "CloseReason(4001, '')" == repr(CloseReason(4001))
+    assert CloseCode.TOO_BIG is CloseReason(1009).known_code
+    assert CloseReason(4001).known_code is None
+    assert CloseReason(1000) == CloseReason(CloseCode.NORMAL)
+
+
+@pytest.mark.parametrize(("data", "code"), [(b"\x03", 1002), (b"\x03\xe8\xff", 1007)])
+def test_a_bad_close_payload_has_no_reason(data: bytes, code: int) -> None:
+    """Reading it raises the violation that it is."""
+    frame = Frame.Close()
+    frame.data = data
+    with pytest.raises(ProtocolError) as error:
+        _ = frame.reason
+    assert code == error.value.close_code
+
+
+EXPECTED = {
+    (State.OPEN, Signal.BEGIN_CLOSE): State.CLOSING,
+    (State.OPEN, Signal.PEER_CLOSE): State.ANSWERING,
+    (State.OPEN, Signal.FAIL): State.FAILING,
+    (State.OPEN, Signal.LOSE): State.BROKEN,
+    (State.CLOSING, Signal.BEGIN_CLOSE): State.CLOSING,
+    (State.CLOSING, Signal.PEER_CLOSE): State.CLOSED,
+    (State.CLOSING, Signal.FAIL): State.BROKEN,
+    (State.CLOSING, Signal.LOSE): State.BROKEN,
+    (State.ANSWERING, Signal.BEGIN_CLOSE): State.ANSWERING,
+    (State.ANSWERING, Signal.PEER_CLOSE): None,
+    (State.ANSWERING, Signal.FAIL): State.ANSWERING,
+    (State.ANSWERING, Signal.LOSE): State.CLOSED,
+    (State.FAILING, Signal.BEGIN_CLOSE): State.FAILING,
+    (State.FAILING, Signal.PEER_CLOSE): None,
+    (State.FAILING, Signal.FAIL): State.FAILING,
+    (State.FAILING, Signal.LOSE): State.BROKEN,
+    (State.CLOSED, Signal.PEER_CLOSE): None,
+    (State.BROKEN, Signal.PEER_CLOSE): None,
+}
+
+
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("signal", Signal)
+def test_every_signal_in_every_state_leads_where_it_should(state: State, signal: Signal) -> None:
+    """The whole table, written a second time; an end stays an end."""
+    expected = EXPECTED.get((state, signal), state)
+    assert expected == TRANSITIONS[state].get(signal)
+
+
+def test_states_say_whether_it_is_over_and_clean() -> None:
+    """Over: nothing more is read. Clean: the peer said goodbye."""
+    assert {State.OPEN, State.CLOSING} == {state for state in State if not state.is_over}
+    assert {State.ANSWERING, State.CLOSED} == {state for state in State if state.is_clean}

@@ -1,0 +1,94 @@
+"""The house stays as it is drawn: what is pure stays pure, and imports point one way."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import trioktor
+
+PACKAGE = Path(trioktor.__file__).parent
+MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py"))
+IMPURE = {"trio", "ssl", "socket", "select", "selectors", "signal", "logging", "time", "random", "threading", "asyncio"}
+
+LAYERS = [
+    {"protocol"},
+    {"errors", "config"},
+    {"engine"},
+    {"call", "session"},
+    {"routing", "application"},
+    {"host"},
+    {"server"},
+    {"testing", "cli", "__init__", "__main__"},
+]
+
+
+class _Imports(ast.NodeVisitor):
+    """What a module imports when it runs: names of other packages, and our own modules."""
+
+    def __init__(self, module: str) -> None:
+        self.foreign: set[str] = set()
+        self.ours: set[str] = set()
+        self._package = module.split("/")[:-1]
+        self.visit(ast.parse((PACKAGE / f"{module}.py").read_text()))
+
+    def visit_If(self, node: ast.If) -> None:
+        """Imports for type checkers alone do not count."""
+        if ast.unparse(node.test) != "TYPE_CHECKING":
+            self.generic_visit(node)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        """Nor do imports inside functions, which happen later."""
+
+    visit_AsyncFunctionDef = visit_FunctionDef  # type: ignore[assignment]
+
+    def visit_Import(self, node: ast.Import) -> None:
+        """`import x.y` is x."""
+        self.foreign |= {name.name.split(".")[0] for name in node.names}
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        """`from x import y` is x, `from .x import y` a module of ours."""
+        if not node.level:
+            self.foreign.add((node.module or "").split(".")[0])
+            return
+        base = self._package[: len(self._package) + 1 - node.level]
+        names = [node.module] if node.module else [name.name for name in node.names]
+        for name in names:
+            self.ours.add("/".join([*base, *name.split(".")]))
+
+
+def layer(module: str) -> int:
+    """The number of the layer that a module belongs to."""
+    top = module.split("/")[0]
+    return next(number for number, names in enumerate(LAYERS) if top in names)
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module.startswith("protocol/")])
+def test_the_protocol_core_is_pure(module: str) -> None:
+    """It imports nothing that can wait, log or tell the time."""
+    assert set() == _Imports(module).foreign & (IMPURE | {"trio_websocket"})
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_one_way(module: str) -> None:
+    """A module imports from its own layer or from those below it."""
+    if module == "__init__":
+        return
+    wrong = {name for name in _Imports(module).ours if name and name != "__version__" and layer(name) > layer(module)}
+    assert set() == wrong
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module != "cli/connect"])
+def test_trio_websocket_is_the_clients_alone(module: str) -> None:
+    """The other implementation is the other side, and no part of this one."""
+    assert "trio_websocket" not in _Imports(module).foreign
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_modules_say_what_they_are_for(module: str) -> None:
+    """Every module opens with a docstring, and none reaches into Trio's private parts."""
+    source = (PACKAGE / f"{module}.py").read_text()
+    assert ast.get_docstring(ast.parse(source))
+    assert "trio._" not in source
