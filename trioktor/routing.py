@@ -125,7 +125,8 @@ class Pattern:
             if segment.name:
                 parameters[segment.name] = value
             qualities.append(segment.quality)
-        return (tuple(qualities), parameters) if len(path) == len(self.segments) else None
+        # That the path ends with the pattern counts as a constant would: better than a tail left empty.
+        return ((*qualities, _CONSTANT), parameters) if len(path) == len(self.segments) else None
 
 
 def join(prefix: str, path: str) -> str:
