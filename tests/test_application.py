@@ -47,6 +47,10 @@ async def nothing() -> None:
     """A handler without a session."""
 
 
+async def positional_only(session: WebSocketSession, room: str, /) -> None:
+    """A handler with a parameter that cannot be filled by name."""
+
+
 async def keyword_only(*, session: WebSocketSession) -> None:
     """A handler whose session cannot be handed over."""
 
@@ -78,6 +82,8 @@ def twice(register: Callable[[], object]) -> None:
         (lambda app: app.websocket("/", sync), TypeError, "sync is not async: write `async def sync"),
         (lambda app: app.websocket("/", SyncCallable()), TypeError, "is not async"),
         (lambda app: app.websocket("/", lambda session: None), TypeError, "is not async: write `async def"),
+        (lambda app: app.websocket("/", functools.partial(sync)), TypeError, "is not async"),
+        (lambda app: app.websocket("/{room}", positional_only), (TypeError, ValueError), "room"),
         (lambda app: app.websocket("/", generator), TypeError, "generator is an async generator.*instead of yielding"),
         (lambda app: app.websocket("/", "quiet"), TypeError, "an async function, not 'quiet'"),
         (lambda app: app.websocket("/", nothing), TypeError, r"takes no session: write `async def nothing\(session\)`"),
@@ -100,14 +106,14 @@ def twice(register: Callable[[], object]) -> None:
     ],
     ids=[
         "not installed", "not installed, nested", "installed twice", "a dict installed", "the class installed",
-        "sync function", "sync callable", "lambda", "async generator", "a string", "no session", "session by keyword",
+        "sync function", "sync callable", "lambda", "sync partial", "positional only", "async generator", "a string", "no session", "session by keyword",
         "unknown parameter", "misspelt parameter", "malformed", "malformed route", "name twice over nesting",
         "below a tail", "duplicate path", "duplicate get", "route as decorator", "unknown override",
         "override out of range", "override of a wrong kind", "sync get", "get without call", "get unknown parameter",
     ],
 )  # fmt: skip
 def test_a_mistake_at_registration_names_its_fix(
-    register: Callable[[Any], object], error: type[Exception], fix: str
+    register: Callable[[Any], object], error: type[Exception] | tuple[type[Exception], ...], fix: str
 ) -> None:
     """F01, F15: at the line where it is made, not at the first request."""
     with pytest.raises(error, match=fix):

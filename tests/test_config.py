@@ -115,4 +115,4 @@ def test_settings_are_frozen() -> None:
 def test_settings_are_given_by_name() -> None:
     """Nobody remembers the order of fifteen numbers."""
     with pytest.raises(TypeError, match="positional"):
-        WebSockets(60)  # type: ignore[misc]
+        WebSockets(60)  # type: ignore[call-arg]
