@@ -7,9 +7,10 @@ application is frozen, so that all its servers serve the same thing.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, TypedDict, TypeVar, Unpack, final, overload
+from typing import Any, TypedDict, TypeVar, Unpack, final, overload
 
 import attrs
 import trio
@@ -192,17 +193,18 @@ class Application(Routes):
         Raises:
           Refusal: 404 for the path or 405 for the method, the same with and without parameters.
         """
+        methods = ("GET",) if head.is_upgrade else ("GET", "HEAD")
         fallback: tuple[WebSocketRoute | GetRoute, dict[str, str]] | None = None
         for endpoint, parameters in self._table.find(head.target.partition("?")[0]):
             wanted = endpoint.websocket if head.is_upgrade else endpoint.get
-            if wanted is not None and head.method in ("GET", "HEAD"):
+            if wanted is not None and head.method in methods:
                 return wanted, parameters
             other = wanted or endpoint.websocket or endpoint.get
             if fallback is None and other is not None:
                 fallback = other, parameters
         if fallback is None:
             raise Refusal(404, "there is nothing at this path")
-        if head.method not in ("GET", "HEAD"):
+        if head.method not in methods:
             raise Refusal(405, f"{head.method} is not served here", (("Allow", "GET"),))
         return fallback
 
@@ -236,28 +238,29 @@ class Application(Routes):
         endpoint.get = get or endpoint.get
 
 
-_KEYWORD_KINDS: Final = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-
-
 def _wanted_parameters(handler: object, pattern: Pattern, first: str) -> tuple[str, ...]:
     """The path parameters that a handler takes by name, or an error that says what is wrong with it."""
     name = getattr(handler, "__qualname__", repr(handler))
     if not callable(handler):
         raise TypeError(f"a handler is an async function, not {handler!r}")
     target: Callable[..., object] = handler
-    if not inspect.isroutine(handler):
-        target = type(handler).__call__
+    while isinstance(target, functools.partial):
+        target = target.func
+    if not inspect.isroutine(target):
+        target = type(target).__call__
     if inspect.isasyncgenfunction(target):
         raise TypeError(f"{name} is an async generator: take the {first} and send with it instead of yielding")
-    if not inspect.iscoroutinefunction(inspect.unwrap(target)) and not hasattr(handler, "func"):
+    if not inspect.iscoroutinefunction(inspect.unwrap(target)):
         raise TypeError(f"{name} is not async: write `async def {name}({first})`")
     parameters = list(inspect.signature(handler).parameters.values())
     if not parameters or parameters[0].kind is inspect.Parameter.KEYWORD_ONLY:
         raise TypeError(f"{name} takes no {first}: write `async def {name}({first})`")
     wanted = []
     for parameter in parameters[1:]:
-        if parameter.kind not in _KEYWORD_KINDS:
+        if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
             continue
+        if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
+            raise TypeError(f"{name} takes {parameter.name!r} by position: path parameters are given by name")
         if parameter.name in pattern.names:
             wanted.append(parameter.name)
         elif parameter.default is inspect.Parameter.empty:

@@ -28,6 +28,8 @@ from .session import WebSocketSession
 logger: logging.Logger = logging.getLogger("trioktor.server")
 _session_logger = logging.getLogger("trioktor.session")
 
+_LOGGED: Final = 200
+"""Characters of a path that are logged."""
 _ANSWER_LIMIT: Final = 5.0
 """Seconds in which a client must take a plain HTTP answer."""
 
@@ -140,9 +142,9 @@ class Host:
         if limit is not None and self._count > limit:
             raise Refusal(503, "the server has all the connections it can take")
 
-    async def _refuse(self, transport: Transport, refusal: Refusal) -> None:
+    async def _refuse(self, transport: Transport, refusal: Refusal, *, with_body: bool = True) -> None:
         logger.debug("refused with %d: %s", refusal.status, refusal.text)
-        await self._answer(transport, refusal_response(refusal).to_bytes())
+        await self._answer(transport, refusal_response(refusal).to_bytes(with_body=with_body))
 
     async def _answer(self, transport: Transport, data: bytes) -> None:
         """Write a whole HTTP answer and let the client read it: a close with unread input would reset it."""
@@ -157,6 +159,7 @@ class Host:
             pass
 
     async def _serve(self, transport: Transport, head: RequestHead, trailing: bytes) -> None:
+        is_head = head.method == "HEAD"
         try:
             route, parameters = self.application.find(head)
             if isinstance(route, GetRoute):
@@ -164,7 +167,7 @@ class Host:
                 return
             connection = await self._upgrade(transport, route, head, parameters, trailing)
         except Refusal as refusal:
-            await self._refuse(transport, refusal)
+            await self._refuse(transport, refusal, with_body=not is_head)
             return
         except (trio.BrokenResourceError, OSError) as error:
             logger.debug("a connection was lost before its upgrade: %s", error)
@@ -200,7 +203,8 @@ class Host:
         try:
             judge_origin(head.headers, settings.origins)
         except Refusal as refusal:
-            hint = Refusal(refusal.status, f"{refusal.text} at {head.target!r}: list it in WebSockets(origins=[...])")
+            where = f"{refusal.text} at {head.target[:_LOGGED]!r}"
+            hint = Refusal(refusal.status, f"{where}: list it in WebSockets(origins=[...])")
             logger.warning("%s", hint)
             raise hint from None
         call = self._call(transport, head, parameters, "ws")
@@ -215,7 +219,7 @@ class Host:
     async def _converse(self, connection: Connection, route: WebSocketRoute) -> None:
         session: WebSocketSession = connection.owner
         call = session.call
-        _session_logger.info("opened %s for %s", call.path, call.client)
+        _session_logger.info("opened %.200s for %s", call.path, call.client)
         self._connections.add(connection)
         current_connection.set(connection)
         try:
@@ -226,7 +230,7 @@ class Host:
             self._connections.discard(connection)
             self._changed.unpark_all()
             _session_logger.info(
-                "closed %s for %s: %r, in %d frames %d bytes, out %d frames %d bytes",
+                "closed %.200s for %s: %r, in %d frames %d bytes, out %d frames %d bytes",
                 call.path,
                 call.client,
                 connection.close_reason,

@@ -364,7 +364,7 @@ class WebSocketSession(trio.abc.Channel[Frame]):
     def __repr__(self) -> str:
         connection = self._connection
         return (
-            f"<WebSocketSession {self.call.path} {connection.state.name}"
+            f"<WebSocketSession {self.call.path[:100]} {connection.state.name}"
             f" in {connection.inbox.waiting} out {connection.outbox.waiting}>"
         )
 
