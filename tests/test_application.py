@@ -106,7 +106,8 @@ def twice(register: Callable[[], object]) -> None:
     ],
     ids=[
         "not installed", "not installed, nested", "installed twice", "a dict installed", "the class installed",
-        "sync function", "sync callable", "lambda", "sync partial", "positional only", "async generator", "a string", "no session", "session by keyword",
+        "sync function", "sync callable", "lambda", "sync partial", "positional only",
+        "async generator", "a string", "no session", "session by keyword",
         "unknown parameter", "misspelt parameter", "malformed", "malformed route", "name twice over nesting",
         "below a tail", "duplicate path", "duplicate get", "route as decorator", "unknown override",
         "override out of range", "override of a wrong kind", "sync get", "get without call", "get unknown parameter",

@@ -298,7 +298,7 @@ async def test_odd_bytes_in_a_header_crash_nothing(
     ours, theirs = trio.testing.memory_stream_pair()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(served.app.handle_stream, theirs)
-        await ours.send_all(request(**change))  # type: ignore[arg-type]
+        await ours.send_all(request(**change))
         data = bytes(await ours.receive_some())
         await ours.aclose()
     status = parse(data)[0]

@@ -39,6 +39,7 @@ class Reader:
         "_connection",
         "_deadline",
         "_is_input_unread",
+        "_reading_deadline",
         "_scope",
         "_trailing",
         "bytes_read",
@@ -51,6 +52,7 @@ class Reader:
         self._trailing = trailing
         self._scope: trio.CancelScope | None = None
         self._deadline = math.inf
+        self._reading_deadline = math.inf
         self._is_input_unread = False
         self.is_reading: bool = True
         self.frames_read: int = 0
@@ -59,7 +61,8 @@ class Reader:
     async def run(self) -> None:
         """Read to the end, conclude, and close the stream; then wait for the handler."""
         connection = self._connection
-        with trio.CancelScope(shield=True, deadline=self._deadline) as self._scope:
+        deadline = min(self._deadline, self._reading_deadline)
+        with trio.CancelScope(shield=True, deadline=deadline) as self._scope:
             await self._receive()
         self.is_reading = False
         if not connection.state.is_over:  # its time is up
@@ -79,6 +82,8 @@ class Reader:
         """Be through with what it does now by `deadline`."""
         if self._scope is not None:
             self._scope.deadline = min(self._scope.deadline, deadline)
+        else:  # it has not had its first turn yet
+            self._reading_deadline = min(self._reading_deadline, deadline)
 
     def end_reading(self) -> None:
         """Read nothing more, and conclude."""
