@@ -1,12 +1,15 @@
-"""A server without sockets: a listener in memory, for tests of `serve` with the autojump clock."""
+"""Listening: a server in memory for the autojump clock, names with given addresses, and what is left open."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, final
 
+import pytest
 import trio
 import trio.testing
 
@@ -56,3 +59,53 @@ async def serving(
         server: Server = await nursery.start(partial(serve, app, listeners=[where], **options))
         yield server, connect
         nursery.cancel_scope.cancel()
+
+
+@final
+class Addresses(trio.abc.HostnameResolver):
+    """Every name has these addresses."""
+
+    def __init__(self, *addresses: str) -> None:
+        self._addresses = addresses
+
+    async def getaddrinfo(
+        self,
+        host: bytes | None,
+        port: bytes | str | int | None,
+        family: int = 0,
+        type: int = 0,  # noqa: A002  # its name there
+        proto: int = 0,
+        flags: int = 0,
+    ) -> Any:
+        """All of them, in order."""
+        assert isinstance(port, int)
+        return [
+            (socket.AF_INET6, socket.SOCK_STREAM, 6, "", (address, port, 0, 0))
+            if ":" in address
+            else (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
+            for address in self._addresses
+        ]
+
+    async def getnameinfo(self, sockaddr: Any, flags: int) -> Any:
+        """Not asked for."""
+        raise NotImplementedError
+
+
+@contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    """What is open afterwards was open before."""
+
+    def descriptors() -> dict[str, str]:
+        found = {}
+        for name in os.listdir("/proc/self/fd"):
+            try:
+                found[name] = os.readlink(f"/proc/self/fd/{name}")
+            except FileNotFoundError:
+                pass  # the listing's own
+        return found
+
+    if not os.path.exists("/proc/self/fd"):
+        pytest.skip("this system does not list open descriptors")
+    before = descriptors()
+    yield
+    assert descriptors() == before

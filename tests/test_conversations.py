@@ -747,6 +747,7 @@ async def test_output_of_send_is_bounded_in_bytes_and_everything_accepted_goes_o
         log.append(number)
 
     async def handler(session: Session) -> None:
+        await trio.sleep(1)  # the gate is shut by now
         await session.send(bytes(400))
         await trio.sleep(1)
         async with trio.open_nursery() as nursery:

@@ -19,7 +19,7 @@ import trio.testing
 import trustme
 
 from tests.helpers import REQUEST, RawClient, application, assert_all_over, close, records_above_info
-from tests.listening import MemoryListener, serving
+from tests.listening import Addresses, MemoryListener, no_descriptor_left, serving
 from trioktor import Application, CloseReason, Frame, Server, WebSocketSession, serve
 
 Clock = trio.testing.MockClock
@@ -58,26 +58,6 @@ async def connect(server: Server) -> RawClient:
     return RawClient(await trio.open_tcp_stream(HERE, server.port))
 
 
-@contextmanager
-def no_descriptor_left() -> Iterator[None]:
-    """What is open afterwards was open before."""
-
-    def descriptors() -> dict[str, str]:
-        found = {}
-        for name in os.listdir("/proc/self/fd"):
-            try:
-                found[name] = os.readlink(f"/proc/self/fd/{name}")
-            except FileNotFoundError:
-                pass  # the listing's own
-        return found
-
-    if not os.path.exists("/proc/self/fd"):
-        pytest.skip("this system does not list open descriptors")
-    before = descriptors()
-    yield
-    assert descriptors() == before
-
-
 # where it listens
 
 
@@ -109,30 +89,6 @@ async def test_port_0_is_a_free_port_that_the_server_names() -> None:
         await assert_echoes(await connect(server))
 
 
-class TwoAddresses(trio.abc.HostnameResolver):
-    """Every name has an IPv4 and an IPv6 address."""
-
-    async def getaddrinfo(
-        self,
-        host: bytes | None,
-        port: bytes | str | int | None,
-        family: int = 0,
-        type: int = 0,  # noqa: A002  # its name there
-        proto: int = 0,
-        flags: int = 0,
-    ) -> Any:
-        """Both loopback addresses."""
-        assert isinstance(port, int)
-        return [
-            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (HERE, port)),
-            (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", port, 0, 0)),
-        ]
-
-    async def getnameinfo(self, sockaddr: Any, flags: int) -> Any:
-        """Not asked for."""
-        raise NotImplementedError
-
-
 async def test_port_0_is_the_same_number_on_every_address() -> None:
     """Trio alone would take one for each."""
     try:
@@ -140,7 +96,7 @@ async def test_port_0_is_the_same_number_on_every_address() -> None:
             probe.bind(("::1", 0))
     except OSError:
         pytest.skip("there is no IPv6 here")
-    trio.socket.set_custom_hostname_resolver(TwoAddresses())
+    trio.socket.set_custom_hostname_resolver(Addresses(HERE, "::1"))
     for _ in range(10):
         async with running(application(echo), 0, host="both.example") as server:
             names = [

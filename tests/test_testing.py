@@ -12,6 +12,7 @@ import trio.testing
 from tests.helpers import application, assert_all_over, records_above_info
 from trioktor import (
     Application,
+    Call,
     CloseReason,
     ConnectionClosed,
     Frame,
@@ -48,10 +49,11 @@ async def test_a_conversation_unpacks_into_incoming_and_outgoing(autojump_clock:
         assert isinstance(incoming, trio.MemoryReceiveChannel)
         assert isinstance(outgoing, trio.MemorySendChannel)
         assert isinstance(conversation.session, WebSocketSession)
-        assert conversation.close_reason is None
+        reasons = [conversation.close_reason]
         assert conversation.response.status == 101
         assert conversation.response.headers["Upgrade"] == "websocket"
-    assert conversation.close_reason == CloseReason(1000)
+    reasons.append(conversation.close_reason)
+    assert reasons == [None, CloseReason(1000)]
     assert_all_over(conversation.session)
 
 
@@ -124,6 +126,7 @@ async def test_incoming_ends_with_end_of_channel(autojump_clock: Clock) -> None:
         assert conversation.close_reason == CloseReason(3000, "enough")
         with pytest.raises(trio.EndOfChannel):
             await conversation.incoming.receive()
+        await conversation.session.wait_closed()
         with pytest.raises((trio.BrokenResourceError, trio.ClosedResourceError)):
             await conversation.outgoing.send("too late")
         with pytest.raises(ConnectionClosed):
@@ -143,7 +146,8 @@ async def test_the_clients_session_is_a_session(autojump_clock: Clock) -> None:
         assert await conversation.session.receive_text() == "hello"
         assert conversation.session.call.path == "/"
         await conversation.session.aclose(4001, "my reason")
-        assert conversation.session.close_received == CloseReason(4001, "my reason")
+        assert conversation.session.close_sent == CloseReason(4001, "my reason")
+        assert conversation.session.close_received == CloseReason(4001)
     assert reasons == [CloseReason(4001, "my reason")]
 
 
@@ -171,7 +175,7 @@ async def test_a_client_that_vanishes_is_1006_for_the_server(autojump_clock: Clo
     [
         ("/nothing", None, 404, "there is nothing"),
         ("/", "https://elsewhere.example", 403, "https://elsewhere.example"),
-        ("/page", None, 426, "WebSocket"),
+        ("/page", None, 200, "a page"),
     ],
 )
 async def test_a_refused_handshake_raises_what_the_server_said(
@@ -179,6 +183,11 @@ async def test_a_refused_handshake_raises_what_the_server_said(
 ) -> None:
     """T507: status, headers and body, bare; the block does not run."""
     app = application(echo)
+
+    @app.get("/page")
+    async def page(call: Call) -> str:
+        return "a page"
+
     with pytest.raises(HandshakeRefused, match=str(status)) as refusal:
         async with handle_websocket_conversation(app, path, origin=origin):
             raise AssertionError("not reached")
@@ -328,9 +337,10 @@ async def test_a_failure_of_the_handler_comes_from_that_of_the_body(autojump_clo
 
 
 async def test_both_failing_on_their_own_shows_both(autojump_clock: Clock) -> None:
-    """Even if the handler fails only because the body did."""
+    """The handler's comes out, the body's stands behind it."""
     with pytest.raises(Bug, match="on purpose") as raised:
-        async with handle_websocket_conversation(application(fail_at_the_end), "/"):
+        async with handle_websocket_conversation(application(fail_at_once), "/") as conversation:
+            await conversation.session.wait_closed()
             raise Failed("in the body")
     assert isinstance(raised.value.__cause__, Failed)
 

@@ -72,7 +72,7 @@ class Host:
     ) -> None:
         application.freeze()
         self.application: Application = application
-        self.stop: Stop = Stop()
+        self.stop: Stop = Stop(on_begin=self._stop_all)
         self.is_stopping: bool = False
         self._limits = limits or Limits()
         self._on_failure = on_failure
@@ -165,12 +165,9 @@ class Host:
             if isinstance(route, GetRoute):
                 await self._serve_get(transport, route, self._call(transport, head, parameters, "http"))
                 return
-            connection = await self._upgrade(transport, route, head, parameters, trailing)
+            connection = self._upgrade(transport, route, head, parameters, trailing)
         except Refusal as refusal:
             await self._refuse(transport, refusal, with_body=not is_head)
-            return
-        except (trio.BrokenResourceError, OSError) as error:
-            logger.debug("a connection was lost before its upgrade: %s", error)
             return
         del head, trailing, parameters  # the conversation may be long
         await self._converse(connection, route)
@@ -190,7 +187,7 @@ class Host:
 
     # the conversation
 
-    async def _upgrade(
+    def _upgrade(
         self,
         transport: Transport,
         route: WebSocketRoute,
@@ -209,10 +206,16 @@ class Host:
             raise hint from None
         call = self._call(transport, head, parameters, "ws")
         call.protocol = choose_subprotocol(call.offered_protocols, settings.subprotocols)
-        await transport.send(upgrade_response(key, call.protocol))
         if not self._pings:
             settings = attrs.evolve(settings, ping_period=None)
-        connection = Connection(transport, settings, trailing=trailing, stop=self.stop, on_failure=self._on_failure)
+        connection = Connection(
+            transport,
+            settings,
+            greeting=upgrade_response(key, call.protocol),
+            trailing=trailing,
+            stop=self.stop,
+            on_failure=self._on_failure,
+        )
         WebSocketSession(connection, call, self.application)
         return connection
 
@@ -259,8 +262,10 @@ class Host:
             await self._changed.park()
         await trio.lowlevel.checkpoint()
 
-    def stop_all(self) -> None:
-        """Have every connection say goodbye and be gone by the shared deadline."""
-        deadline = self.stop.begin()
+    def _stop_all(self) -> None:
+        """Cancel every handler; have every connection say goodbye and be gone by the shared deadline."""
+        self.is_stopping = True
+        self.cancel_opening()
         for connection in list(self._connections):
-            connection.stop_by(deadline)
+            connection.stop_by(self.stop.deadline)
+            connection.tasks.cancel("the server is ending")

@@ -19,6 +19,7 @@ from typing import Any, NoReturn, final
 import trio
 
 from .application import Application
+from .engine.connection import STOP_LIMIT
 from .engine.listeners import open_tcp, open_unix, remove_unix, wrap_tls
 from .host import Host, Limits
 from .protocol.close import CloseCode, CloseReason
@@ -72,7 +73,7 @@ class Server:
             await host.wait_gone(host.connections())
         for connection in host.connections():
             connection.tasks.cancel("the server is closing")
-            connection.stop_by(host.stop.begin())
+            connection.stop_by(trio.current_time() + STOP_LIMIT)
         await host.wait_gone(host.connections())
 
     def _abort(self) -> None:
@@ -134,9 +135,8 @@ async def serve(
     opened: list[Listener] = list(listeners or ())
     if port is not None:
         opened.extend(await open_tcp(port, host=host, backlog=backlog))
-    unix = await open_unix(path, backlog=backlog) if path is not None else None
-    if unix is not None:
-        opened.append(unix)
+    if path is not None:
+        opened.append(await open_unix(path, backlog=backlog))
     if ssl_context is not None:
         opened = wrap_tls(opened, ssl_context)
     server = Server(connections, opened, shutdown_grace)
@@ -146,8 +146,8 @@ async def serve(
     except BaseExceptionGroup as group:
         _raise_single(group)
     finally:
-        if unix is not None:
-            remove_unix(unix)
+        if path is not None:
+            remove_unix(path)
 
 
 async def _accept(
@@ -163,7 +163,7 @@ async def _accept(
         # Handlers that are slow to notice their cancellation must not delay the others' goodbye.
         host.cancel_opening()
         if owns:
-            host.stop_all()
+            host.stop.begin()
         raise
 
 

@@ -153,20 +153,23 @@ async def handle_websocket_conversation(
         error, `from` the block's.
     """
     failures: list[Exception] = []
+    body: Exception | None = None
     try:
         async with _converse(app, uri, headers, subprotocols, origin, pings, failures) as conversation:
-            yield conversation
+            try:
+                yield conversation
+            except Exception as error:  # raised below, once the handler has ended
+                body = error
     except BaseExceptionGroup as group:
         raised: BaseException = group
         while isinstance(raised, BaseExceptionGroup) and len(raised.exceptions) == 1:
             raised = raised.exceptions[0]
-        failure = merge(failures)
-        if failure is not None and isinstance(raised, Exception):
-            raise failure from raised
         raise raised from None
     failure = merge(failures)
     if failure is not None:
-        raise failure
+        raise failure from body
+    if body is not None:
+        raise body
 
 
 @asynccontextmanager
@@ -193,7 +196,9 @@ async def _converse(
         except BaseException:
             await trio.aclose_forcefully(ours)
             raise
-        connection = Connection(StreamTransport(ours), WebSockets(max_frame_size=None), client=True, trailing=trailing)
+        # It answers a Close at once: a test that is told the end has nothing more to say.
+        settings = WebSockets(max_frame_size=None, answer_grace=0)
+        connection = Connection(StreamTransport(ours), settings, client=True, trailing=trailing)
         call = Call(
             request,
             path_parameters={},

@@ -61,14 +61,23 @@ logger: logging.Logger = logging.getLogger("trioktor.session")
 @final
 @attrs.define(eq=False)
 class Stop:
-    """The end that a server's connections share: one absolute deadline for all of them."""
+    """The end that a server's connections share: one absolute deadline for all of them.
+
+    `on_begin` is called when the first of them is cancelled or interrupted: the others must not hear of it
+    only when that one has said its goodbye, and the time is up.
+    """
 
     deadline: float = math.inf
+    on_begin: Callable[[], None] | None = None
+    _has_begun: bool = False
 
     def begin(self) -> float:
-        """The deadline; set by the first who asks."""
-        if self.deadline == math.inf:
-            self.deadline = trio.current_time() + STOP_LIMIT
+        """Begin the end, if nobody has; returns the deadline."""
+        if not self._has_begun:
+            self._has_begun = True
+            self.deadline = min(self.deadline, trio.current_time() + STOP_LIMIT)
+            if self.on_begin is not None:
+                self.on_begin()
         return self.deadline
 
 
@@ -79,6 +88,8 @@ class Connection:
       transport: the stream below; closed by `run`.
       settings: the configuration that holds here.
       client: whether this is the client's side, which masks.
+      greeting: bytes to write first: the 101. Written here, so that no cancellation comes between them and
+        the conversation.
       trailing: bytes that came with the handshake.
       stop: the end shared with other connections.
       on_failure: called with what a handler raised, if that is a failure; the default logs it.
@@ -86,6 +97,7 @@ class Connection:
 
     __slots__ = (
         "_goodbye",
+        "_greeting",
         "_keepalive",
         "_nursery",
         "_on_failure",
@@ -119,6 +131,7 @@ class Connection:
         settings: WebSockets,
         *,
         client: bool = False,
+        greeting: bytes = b"",
         trailing: bytes = b"",
         stop: Stop | None = None,
         on_failure: Callable[[Exception], None] | None = None,
@@ -137,6 +150,7 @@ class Connection:
         self.is_closed_here: bool = False
         self.cause: BaseException | None = None
         self.write_error: BaseException | None = None
+        self._greeting = greeting
         self._goodbye: CloseReason | None = None  # what our Close says
         # what it consists of
         parser = FrameParser(masked=not client, max_frame_size=settings.max_frame_size)
@@ -174,6 +188,7 @@ class Connection:
         try:
             async with trio.open_nursery() as self._nursery:
                 self._nursery.start_soon(self.reader.run, name="trioktor reader")
+                self._greet()
                 self.set_keepalive(self.settings.ping_period, self.timeout)
                 try:
                     await self.tasks.run_handler(handler)
@@ -188,6 +203,13 @@ class Connection:
         """Run a task beside the handler; its failure counts as the handler's."""
         assert self._nursery is not None
         self.tasks.start_soon(self._nursery, fn, args)
+
+    def _greet(self) -> None:
+        greeting, self._greeting = self._greeting, b""
+        try:
+            self.outbox.hand_over(greeting, self.transport)
+        except trio.BrokenResourceError as error:
+            self._write_failed(error.__cause__ or error)
 
     async def finish(self) -> None:
         """Close the stream and let go of everybody who waits for it."""

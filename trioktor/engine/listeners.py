@@ -74,11 +74,10 @@ async def _is_stale(name: str) -> bool:
     return False
 
 
-def remove_unix(listener: trio.SocketListener) -> None:
-    """Remove the file of a UNIX listener, if it is still there."""
-    name = listener.socket.getsockname()
+def remove_unix(path: str | os.PathLike[str]) -> None:
+    """Remove the file of a UNIX socket, if it is still there."""
     try:
-        os.unlink(name)
+        os.unlink(path)
     except OSError:
         pass
 

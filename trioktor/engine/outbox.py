@@ -171,10 +171,11 @@ class Outbox:
         data = b"".join(pieces)
         self._taken += 1
         self.frames_taken += 1
-        self._hand_over(data, transport)
+        self.hand_over(data, transport)
         return True
 
-    def _hand_over(self, data: bytes, transport: Transport) -> None:
+    def hand_over(self, data: bytes, transport: Transport) -> None:
+        """Write bytes that nothing stands before; what is not taken at once is left to the writer."""
         sent = transport.send_nowait(data)
         self.bytes_written += sent
         if sent == len(data):
@@ -250,7 +251,7 @@ class Outbox:
             return False
         pieces: list[bytes] = []
         self.gather(pieces)
-        self._hand_over(b"".join(pieces), transport)
+        self.hand_over(b"".join(pieces), transport)
         return not self._rest
 
     def abandon(self) -> None:

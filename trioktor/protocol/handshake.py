@@ -102,7 +102,7 @@ def judge_origin(headers: Headers, origins: Origins) -> None:
                 return
         elif any(_matches(origin, pattern) for pattern in origins):
             return
-    raise Refusal(403, f"the origin {ascii(origin[:200])} is not allowed")
+    raise Refusal(403, f"the origin {origin[:200]!a} is not allowed")
 
 
 def _is_same_origin(origin: str, host: str) -> bool:

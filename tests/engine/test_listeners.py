@@ -1,0 +1,162 @@
+"""Listeners: one number for every address, UNIX sockets and their files, TLS round either."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import ssl
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from tests.listening import Addresses, MemoryListener, no_descriptor_left
+from trioktor.engine.listeners import open_tcp, open_unix, remove_unix, wrap_tls
+
+HERE = "127.0.0.1"
+
+
+def has_ipv6() -> bool:
+    """Whether there is an IPv6 loopback address."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+@pytest.fixture
+def left_behind(tmp_path: Path) -> Iterator[Path]:
+    """A socket file that nobody listens on."""
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(os.fspath(path))
+    yield path
+    path.unlink(missing_ok=True)
+
+
+async def close_all(listeners: list[Any]) -> None:
+    """Close them."""
+    for listener in listeners:
+        await listener.aclose()
+
+
+async def test_one_address_has_one_listener() -> None:
+    """With a free port where 0 is asked for, and with that one where it is asked for."""
+    [listener] = await open_tcp(0, host=HERE, backlog=None)
+    port = listener.socket.getsockname()[1]
+    assert port > 0
+    await listener.aclose()
+    [listener] = await open_tcp(port, host=HERE, backlog=5)
+    assert listener.socket.getsockname() == (HERE, port)
+    await listener.aclose()
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="there is no IPv6 here")
+async def test_port_0_is_one_number_for_all_addresses() -> None:
+    """And nothing is left of the attempts."""
+    with no_descriptor_left():
+        trio.socket.set_custom_hostname_resolver(Addresses(HERE, "::1"))
+        for _ in range(20):
+            listeners = await open_tcp(0, host="both.example", backlog=None)
+            first, second = (listener.socket.getsockname() for listener in listeners)
+            assert (first[0], second[0]) == (HERE, "::1")
+            assert first[1] == second[1] > 0
+            await close_all(listeners)
+
+
+async def test_addresses_that_cannot_have_the_same_number_are_an_error_in_the_end() -> None:
+    """The same address twice: after some attempts the system's error, and nothing is left of them."""
+    with no_descriptor_left():
+        trio.socket.set_custom_hostname_resolver(Addresses(HERE, HERE))
+        with pytest.raises(OSError) as refusal:
+            await open_tcp(0, host="twice.example", backlog=None)
+        assert refusal.value.errno == errno.EADDRINUSE
+
+
+async def test_a_port_in_use_is_the_systems_error() -> None:
+    """Nothing is tried again."""
+    [first] = await open_tcp(0, host=HERE, backlog=None)
+    with no_descriptor_left():
+        with pytest.raises(OSError) as refusal:
+            await open_tcp(first.socket.getsockname()[1], host=HERE, backlog=None)
+        assert refusal.value.errno == errno.EADDRINUSE
+    await first.aclose()
+
+
+@pytest.mark.parametrize("backlog", [None, 1, 50])
+async def test_a_unix_listener_accepts(backlog: int | None, tmp_path: Path) -> None:
+    """As a TCP one does."""
+    path = tmp_path / "socket"
+    listener = await open_unix(path, backlog=backlog)
+    assert stat.S_ISSOCK(path.stat().st_mode)
+    client = await trio.open_unix_socket(path)
+    server = await listener.accept()
+    await server.send_all(b"hello")
+    assert await client.receive_some() == b"hello"
+    await close_all([client, server, listener])
+
+
+async def test_a_socket_that_nobody_listens_on_is_replaced(left_behind: Path) -> None:
+    """A server that crashed left it."""
+    listener = await open_unix(left_behind, backlog=None)
+    client = await trio.open_unix_socket(left_behind)
+    await close_all([client, await listener.accept(), listener])
+
+
+async def test_a_socket_in_use_is_refused(tmp_path: Path) -> None:
+    """The one who listens there keeps the file, and nothing is left open of the attempt."""
+    path = tmp_path / "socket"
+    listener = await open_unix(path, backlog=None)
+    with no_descriptor_left():
+        with pytest.raises(OSError) as refusal:
+            await open_unix(path, backlog=None)
+        assert refusal.value.errno == errno.EADDRINUSE
+    assert stat.S_ISSOCK(path.stat().st_mode)
+    await listener.aclose()
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+async def test_what_is_no_socket_is_left_alone(kind: str, tmp_path: Path) -> None:
+    """Whatever it is, it is not ours to remove."""
+    path = tmp_path / "precious"
+    if kind == "file":
+        path.write_text("data")
+    else:
+        path.mkdir()
+    with no_descriptor_left(), pytest.raises(OSError) as refusal:
+        await open_unix(path, backlog=None)
+    assert refusal.value.errno == errno.EADDRINUSE
+    assert path.exists()
+
+
+async def test_the_file_of_a_unix_listener_is_removed(tmp_path: Path) -> None:
+    """By name; that it is gone already is no error."""
+    path = tmp_path / "socket"
+    listener = await open_unix(path, backlog=None)
+    remove_unix(path)
+    assert not path.exists()
+    remove_unix(path)
+    await listener.aclose()
+
+
+async def test_tls_goes_round_every_listener() -> None:
+    """What it accepts is an `SSLStream` of the server's side that forgives a missing goodbye."""
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    inner = MemoryListener()
+    [listener] = wrap_tls([inner], context)
+    assert isinstance(listener, trio.SSLListener)
+    client = await inner.connect()
+    stream = await listener.accept()
+    assert isinstance(stream, trio.SSLStream)
+    assert stream.server_side
+    await listener.aclose()
+    assert inner.is_closed
+    await trio.aclose_forcefully(stream)
+    await client.aclose()
