@@ -114,6 +114,8 @@ class Host:
         refusal: Refusal | None = None
         with trio.move_on_after(limits.open_timeout) as scope:
             self._opening.add(scope)
+            if self.is_stopping:  # accepted in the last moment
+                scope.cancel("the server is shutting down")
             try:
                 if isinstance(stream, trio.SSLStream):
                     await stream.do_handshake()
