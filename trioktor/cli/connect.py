@@ -42,7 +42,7 @@ def connect(arguments: argparse.Namespace) -> int:
     """Run the client; returns its exit status."""
     try:
         parts = urlsplit(arguments.url)
-        if parts.scheme not in ("ws", "wss") or not parts.hostname or (parts.port or 1) < 1:
+        if parts.scheme not in ("ws", "wss") or not parts.hostname or parts.port == 0:
             raise ValueError
     except ValueError:
         return _fail(f"not a WebSocket address: {arguments.url!r}; write ws://host:port/path")
