@@ -21,6 +21,7 @@ import trio
 from .application import Application
 from .engine.connection import STOP_LIMIT
 from .engine.listeners import open_tcp, open_unix, remove_unix, wrap_tls
+from .engine.outcome import first_leaf
 from .host import Host, Limits
 from .protocol.close import CloseCode, CloseReason
 from .session import WebSocketSession
@@ -172,19 +173,13 @@ def _raise_single(group: BaseExceptionGroup[BaseException]) -> NoReturn:
     for kind in (KeyboardInterrupt, SystemExit):
         found = group.subgroup(kind)
         if found is not None:
-            raise _first_leaf(found) from None
+            raise first_leaf(found) from None
     cancelled, rest = group.split(trio.Cancelled)
     if rest is None:
         assert cancelled is not None
-        raise _first_leaf(cancelled) from None
-    leaf = _first_leaf(rest)
+        raise first_leaf(cancelled) from None
+    leaf = first_leaf(rest)
     raise leaf if len(rest.exceptions) == 1 else group
-
-
-def _first_leaf(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def run(app: Application, port: int | None = 8080, *, host: str | None = "127.0.0.1", **options: Any) -> None:

@@ -55,7 +55,11 @@ def _server_options(arguments: argparse.Namespace) -> dict[str, Any]:
         options["path"] = arguments.unix
     if arguments.certificate is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(arguments.certificate, arguments.key)
+        try:
+            context.load_cert_chain(arguments.certificate, arguments.key)
+        except OSError as error:
+            files = " or ".join(name for name in (arguments.certificate, arguments.key) if name is not None)
+            raise LoadError(f"cannot use {files}: {describe_error(error)}") from None
         options["ssl_context"] = context
     elif arguments.key is not None:
         raise LoadError("--key goes with --certificate")

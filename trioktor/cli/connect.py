@@ -13,14 +13,18 @@ import math
 import signal
 import ssl
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TextIO, final
 from urllib.parse import urlsplit
 
 import trio
 import trio_websocket
 
+from ..engine.outcome import first_leaf
+
 _SILENCE = 1.0
+_PATIENCE = 10.0
+"""Seconds for connecting, and for saying goodbye."""
 _GOOD_CODES = (1000, 1001, 1005)
 
 
@@ -46,14 +50,7 @@ def connect(arguments: argparse.Namespace) -> int:
             raise ValueError
     except ValueError:
         return _fail(f"not a WebSocket address: {arguments.url!r}; write ws://host:port/path")
-    try:
-        return trio.run(_Client(arguments).run)
-    except KeyboardInterrupt:
-        return 130
-    except BaseExceptionGroup as group:
-        if group.subgroup(KeyboardInterrupt) is not None:
-            return 130
-        raise
+    return trio.run(_Client(arguments).run)
 
 
 def _fail(text: str) -> int:
@@ -67,40 +64,103 @@ def printable(text: str) -> str:
 
 
 @final
+class _Watched(trio.abc.Stream):
+    """A stream that tells when it is over.
+
+    trio-websocket waits for the rest of a handshake even when it cannot come any more.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, on_end: Callable[[], object]) -> None:
+        self._stream = stream
+        self._on_end = on_end
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        try:
+            data = await self._stream.receive_some(max_bytes)
+        except trio.BrokenResourceError:
+            self._on_end()
+            raise
+        if not data:
+            self._on_end()
+        return data
+
+    async def aclose(self) -> None:
+        self._on_end()
+        await self._stream.aclose()
+
+
+class _NoHandshake(Exception):
+    """What is at the other end does not speak WebSocket, or not in time."""
+
+
+@final
 class _Client:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self._arguments = arguments
+        self._url = urlsplit(arguments.url)
         self._sent = 0
         self._received = 0
         self._status = 0
+        self._is_connected = False
         self._deadline = trio.CancelScope()  # round the wait for the last answers
 
     async def run(self) -> int:
-        arguments = self._arguments
         try:
-            context = ssl.create_default_context(cafile=arguments.ca) if arguments.url.startswith("wss") else None
-            async with trio_websocket.open_websocket_url(
-                arguments.url, context, subprotocols=arguments.subprotocol, max_message_size=1 << 26
-            ) as websocket:
-                print(f"connected to {arguments.url}", file=sys.stderr)
+            async with trio.open_nursery() as nursery:
+                websocket = await self._open(nursery)
+                self._is_connected = True
+                print(f"connected to {self._arguments.url}", file=sys.stderr, flush=True)
                 await self._converse(websocket)
-        except trio_websocket.ConnectionRejected as error:
-            return _fail(f"{arguments.url} answered {error.status_code}: {printable(_first_line(error.body))}")
-        except trio_websocket.HandshakeError as error:
-            if isinstance(error.__cause__, OSError):
-                return self._fail_to_connect(error.__cause__)
-            return _fail(f"{arguments.url} does not speak WebSocket: {type(error).__name__}")
-        except ssl.SSLError as error:
-            return _fail(f"{arguments.url}: TLS failed: {error.reason or error}")
-        except trio.BrokenResourceError as error:
-            return _fail(f"{arguments.url}: TLS failed: {error.__cause__ or error}")
-        except OSError as error:
-            return self._fail_to_connect(error)
+                with trio.move_on_after(_PATIENCE):
+                    await websocket.aclose()
+                nursery.cancel_scope.cancel("the conversation is over")
+        except BaseExceptionGroup as group:
+            return self._fail(first_leaf(group))
         return self._status
 
-    def _fail_to_connect(self, error: OSError) -> int:
-        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
-        return _fail(f"cannot connect to {self._arguments.url}: {cause.strerror or cause}")
+    async def _open(self, nursery: trio.Nursery) -> trio_websocket.WebSocketConnection:
+        url, host = self._url, self._url.hostname or ""
+        secure = url.scheme == "wss"
+        with trio.move_on_after(_PATIENCE) as scope:
+            stream: trio.abc.Stream = await trio.open_tcp_stream(host, url.port or (443 if secure else 80))
+            nursery.start_soon(_close_at_the_end, stream)
+            if secure:
+                context = ssl.create_default_context(cafile=self._arguments.ca)
+                tls = trio.SSLStream(stream, context, server_hostname=host, https_compatible=True)
+                await tls.do_handshake()
+                stream = tls
+            return await trio_websocket.wrap_client_stream(
+                nursery,
+                _Watched(stream, scope.cancel),  # type: ignore[arg-type]  # any stream will do
+                url.netloc.rpartition("@")[2],
+                (url.path or "/") + (f"?{url.query}" if url.query else ""),
+                subprotocols=self._arguments.subprotocol,
+                max_message_size=1 << 26,
+            )
+        raise _NoHandshake
+
+    def _fail(self, error: BaseException) -> int:
+        """Say what went wrong in one line; returns the exit status."""
+        url = self._arguments.url
+        if isinstance(error, KeyboardInterrupt):
+            return 130
+        if isinstance(error, trio_websocket.ConnectionRejected):
+            return _fail(f"{url} answered {error.status_code}: {printable(_first_line(error.body))}")
+        if isinstance(error, (ssl.SSLError, trio.BrokenResourceError)):
+            return _fail(f"{url}: TLS failed: {printable(str(error.__cause__ or error))}")
+        if isinstance(error, OSError):
+            while isinstance(error.__cause__, (OSError, BaseExceptionGroup)):
+                error = first_leaf(error.__cause__)
+            return _fail(f"cannot connect to {url}: {getattr(error, 'strerror', None) or error}")
+        if self._is_connected:
+            raise error
+        return _fail(f"{url} does not speak WebSocket")  # trio-websocket has many ways to say so
 
     async def _converse(self, websocket: trio_websocket.WebSocketConnection) -> None:
         with trio.open_signal_receiver(signal.SIGINT) as signals:
@@ -151,6 +211,13 @@ class _Client:
             text = printable(reason.reason or "") if reason is not None else ""
             print(f"closed: {code} {text}".rstrip(), file=sys.stderr)
             self._status = 0 if code in _GOOD_CODES else 1
+
+
+async def _close_at_the_end(stream: trio.abc.Stream) -> None:
+    try:
+        await trio.sleep_forever()
+    finally:
+        await trio.aclose_forcefully(stream)
 
 
 def _first_line(body: bytes | None) -> str:

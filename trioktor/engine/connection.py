@@ -208,6 +208,7 @@ class Connection:
         greeting, self._greeting = self._greeting, b""
         try:
             self.outbox.hand_over(greeting, self.transport)
+            self.outbox.bytes_written -= len(greeting)  # it is no part of the conversation
         except trio.BrokenResourceError as error:
             self._write_failed(error.__cause__ or error)
 

@@ -75,3 +75,10 @@ def merge(errors: list[Exception]) -> Exception | None:
     if len(errors) > 1:
         return ExceptionGroup("several tasks of a session failed", errors)
     return errors[0] if errors else None
+
+
+def first_leaf(error: BaseException) -> BaseException:
+    """The exception itself, or the first that is no group inside of it."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
