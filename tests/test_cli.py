@@ -22,7 +22,7 @@ from trioktor import Frame, WebSockets, __version__
 from trioktor.cli import main
 
 HERE: Final = "127.0.0.1"
-PATIENCE: Final = 20
+PATIENCE: Final = 10
 """Seconds to wait for a line or an end that has to come; far more than it takes."""
 
 COMMAND: Final = [sys.executable, "-m", "trioktor"]
@@ -110,12 +110,14 @@ async def program(*arguments: str | Path, cwd: Path | None = None) -> AsyncItera
                 await pipe.aclose()
 
 
-async def connect(port: int, path: bytes = b"/") -> RawClient:
+@asynccontextmanager
+async def connected(port: int, path: bytes = b"/") -> AsyncIterator[RawClient]:
     """A client on a port, after its handshake."""
-    client = RawClient(await trio.open_tcp_stream(HERE, port))
-    head = await client.upgrade(path)
-    assert head.startswith(b"HTTP/1.1 101 ")
-    return client
+    async with await trio.open_tcp_stream(HERE, port) as stream:
+        client = RawClient(stream)
+        head = await client.upgrade(path)
+        assert head.startswith(b"HTTP/1.1 101 ")
+        yield client
 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 1) -> str:
@@ -152,21 +154,19 @@ def echo_port() -> Iterator[int]:
 @pytest.mark.parametrize("path", [b"/", b"/echo"])
 async def test_echo_echoes_at_the_root_and_at_echo(path: bytes, echo_port: int) -> None:
     """Text and binary."""
-    client = await connect(echo_port, path)
-    for frame in (Frame.Text("Grüße"), Frame.Binary(b"\x00\xff")):
-        await client.send(frame)
-        assert await client.receive() == frame
-    await client.aclose()
+    async with connected(echo_port, path) as client:
+        for frame in (Frame.Text("Grüße"), Frame.Binary(b"\x00\xff")):
+            await client.send(frame)
+            assert await client.receive() == frame
 
 
 async def test_the_actor_says_what_was_said_until_bye(echo_port: int) -> None:
     """The actor of Ktor's page."""
-    client = await connect(echo_port, b"/actor")
-    await client.send(Frame.Text("hello"), Frame.Binary(b"skipped"), Frame.Text("Bye"))
-    assert await client.receive() == Frame.Text("YOU SAID: hello")
-    assert await client.receive() == Frame.Text("YOU SAID: Bye")
-    assert await client.receive() == close(1000, "Client said BYE")
-    await client.aclose()
+    async with connected(echo_port, b"/actor") as client:
+        await client.send(Frame.Text("hello"), Frame.Binary(b"skipped"), Frame.Text("Bye"))
+        assert await client.receive() == Frame.Text("YOU SAID: hello")
+        assert await client.receive() == Frame.Text("YOU SAID: Bye")
+        assert await client.receive() == close(1000, "Client said BYE")
 
 
 async def test_a_browser_gets_a_page_at_the_root(echo_port: int) -> None:
@@ -189,21 +189,19 @@ async def test_echo_prints_its_address_and_a_line_for_each_connection() -> None:
     """Opened and closed, with code, reason, frames and bytes each way; two for each, and nothing else."""
     async with program("echo", "--port", "0") as echo:
         port = await echo.port()
-        client = await connect(port, b"/echo")
-        assert client.stream is not None
-        opened = await echo.line()
-        assert re.search(r"\bopened\b.*/echo\b.*127\.0\.0\.1", opened)
-        await client.send(Frame.Text("12345"), close(4000, "so long"))
-        assert await client.receive() == Frame.Text("12345")
-        closed = await echo.line()
-        assert re.search(r"\bclosed\b.*/echo\b.*127\.0\.0\.1.*4000.*so long", closed)
-        numbers = re.search(r"in (\d+) frames (\d+) bytes, out (\d+) frames (\d+) bytes", closed)
-        assert numbers is not None
-        frames_in, bytes_in, frames_out, bytes_out = map(int, numbers.groups())
-        assert (frames_in, frames_out) == (2, 2)
-        assert bytes_in == (6 + 5) + (6 + 9)
-        assert bytes_out == (2 + 5) + (2 + 2)
-        await client.aclose()
+        async with connected(port, b"/echo") as client:
+            opened = await echo.line()
+            assert re.search(r"\bopened\b.*/echo\b.*127\.0\.0\.1", opened)
+            await client.send(Frame.Text("12345"), close(4000, "so long"))
+            assert await client.receive() == Frame.Text("12345")
+            closed = await echo.line()
+            assert re.search(r"\bclosed\b.*/echo\b.*127\.0\.0\.1.*4000.*so long", closed)
+            numbers = re.search(r"in (\d+) frames (\d+) bytes, out (\d+) frames (\d+) bytes", closed)
+            assert numbers is not None
+            frames_in, bytes_in, frames_out, bytes_out = map(int, numbers.groups())
+            assert (frames_in, frames_out) == (2, 2)
+            assert bytes_in == (6 + 5) + (6 + 9)
+            assert bytes_out == (2 + 5) + (2 + 2)
         echo.signal(signal.SIGTERM)
         assert await echo.wait() == (0, [], [])
 
@@ -211,10 +209,9 @@ async def test_echo_prints_its_address_and_a_line_for_each_connection() -> None:
 async def test_a_quiet_server_prints_its_address_only() -> None:
     """`--quiet`: no line for each connection."""
     async with program("echo", "--port", "0", "--quiet") as echo:
-        client = await connect(await echo.port())
-        await client.send(close(1000))
-        assert await client.receive() == close(1000)
-        await client.aclose()
+        async with connected(await echo.port()) as client:
+            await client.send(close(1000))
+            assert await client.receive() == close(1000)
         echo.signal(signal.SIGTERM)
         assert await echo.wait() == (0, [], [])
 
@@ -252,13 +249,12 @@ async def test_the_flags_are_the_settings() -> None:
                 await stream.send_all(b"\x81\x83\x00\x00\x00\x00abc")
                 assert (await stream.receive_some(2)) == b"\x81\x83"
             await stream.aclose()
-        client = await connect(port)
-        await client.stream.send_all(b"\x82\x8b\x00\x00\x00\x00" + b"eleven byte")
-        answer = await client.stream.receive_some()
-        assert answer[0] == 0x88
-        code = bytes(byte ^ mask for byte, mask in zip(answer[6:8], answer[2:4], strict=True))
-        assert int.from_bytes(code, "big") == 1009
-        await client.aclose()
+        async with connected(port) as client:
+            await client.stream.send_all(b"\x82\x8b\x00\x00\x00\x00" + b"eleven byte")
+            answer = await client.stream.receive_some()
+            assert answer[0] == 0x88
+            code = bytes(byte ^ mask for byte, mask in zip(answer[6:8], answer[2:4], strict=True))
+            assert int.from_bytes(code, "big") == 1009
 
 
 @pytest.mark.parametrize(
@@ -380,13 +376,12 @@ async def test_the_first_signal_stops_gracefully() -> None:
     """Clients get 1001, and the exit status is 0."""
     async with program("echo", "--port", "0", "--quiet") as echo:
         port = await echo.port()
-        clients = [await connect(port) for _ in range(3)]
-        echo.signal(signal.SIGINT)
-        for client in clients:
-            assert await client.receive() == close(1001)
-            await client.send(close(1001))
-            assert await client.receive() is None
-            await client.aclose()
+        async with connected(port) as first, connected(port) as second:
+            echo.signal(signal.SIGINT)
+            for client in (first, second):
+                assert await client.receive() == close(1001)
+                await client.send(close(1001))
+                assert await client.receive() is None
         assert await echo.wait() == (0, [], [])
 
 
@@ -423,13 +418,11 @@ async def test_a_second_signal_ends_it_at_once(
         "    await trio.sleep_forever()\n"
     )
     arguments = ["serve", "stubborn:app", "--port", "0", "--quiet", "--shutdown-grace", "3600"]
-    async with program(*arguments, cwd=tmp_path) as server:
-        client = await connect(await server.port())
+    async with program(*arguments, cwd=tmp_path) as server, connected(await server.port()) as client:
         server.signal(first)
         assert await client.receive() == close(1001)
         server.signal(second)
         assert await server.wait() == (status, [], [])
-        await client.aclose()
 
 
 # serve
@@ -447,10 +440,11 @@ async def test_serve_serves_an_application_of_ones_own(tmp_path: Path) -> None:
     )
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "chat.py").write_text(code)
-    async with program("serve", "package.chat:app", "--port", "0", cwd=tmp_path) as server:
-        client = await connect(await server.port())
+    async with (
+        program("serve", "package.chat:app", "--port", "0", cwd=tmp_path) as server,
+        connected(await server.port()) as client,
+    ):
         assert await client.receive() == Frame.Text("my own")
-        await client.aclose()
 
 
 @pytest.mark.parametrize(
@@ -577,9 +571,12 @@ def test_a_refused_handshake_is_one_line(
     assert text in fails(capsys, "connect", f"ws://{HERE}:{echo_port}{path}")
 
 
-def test_tls_where_there_is_none_is_one_line(echo_port: int, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_tls_where_there_is_none_is_one_line(echo_port: int) -> None:
     """wss to a server that speaks ws."""
-    assert "TLS" in fails(capsys, "connect", f"wss://{HERE}:{echo_port}/")
+    async with program("connect", f"wss://{HERE}:{echo_port}/") as client:
+        status, output, errors = await client.wait()
+    assert (status, output, len(errors)) == (1, [], 1)
+    assert "TLS" in errors[0]
 
 
 @pytest.mark.parametrize(
@@ -592,8 +589,9 @@ async def test_a_server_that_speaks_something_else_is_one_line(answer: bytes) ->
     [listener] = await trio.open_tcp_listeners(0, host=HERE)
 
     async def talk(stream: trio.SocketStream) -> None:
-        await stream.receive_some()
-        await stream.send_all(answer)
+        async with stream:
+            await stream.receive_some()
+            await stream.send_all(answer)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.serve_listeners, talk, [listener])

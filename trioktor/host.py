@@ -90,9 +90,11 @@ class Host:
     async def handle(self, stream: trio.abc.Stream) -> None:
         """Serve one connection and close its stream."""
         self._count += 1
+        limit = self._limits.max_connections
+        is_surplus = limit is not None and self._count > limit
         transport = open_transport(stream)
         try:
-            request = await self._open(stream, transport)
+            request = await self._open(stream, transport, is_surplus=is_surplus)
             if request is not None:
                 await self._serve(transport, *request)
         except BaseException as error:
@@ -108,7 +110,9 @@ class Host:
 
     # the request
 
-    async def _open(self, stream: trio.abc.Stream, transport: Transport) -> tuple[RequestHead, bytes] | None:
+    async def _open(
+        self, stream: trio.abc.Stream, transport: Transport, *, is_surplus: bool
+    ) -> tuple[RequestHead, bytes] | None:
         """TLS and the request's head, within `open_timeout`; None if there is nobody to answer."""
         limits = self._limits
         refusal: Refusal | None = None
@@ -123,7 +127,10 @@ class Host:
                 while data := await transport.receive():
                     request = reader.feed(data)
                     if request is not None:
-                        self._judge_load()
+                        if self.is_stopping:
+                            raise Refusal(503, "the server is shutting down")
+                        if is_surplus:
+                            raise Refusal(503, "the server has all the connections it can take")
                         return request
                 return None
             except Refusal as error:
@@ -136,13 +143,6 @@ class Host:
         if refusal is not None:
             await self._refuse(transport, refusal)
         return None
-
-    def _judge_load(self) -> None:
-        limit = self._limits.max_connections
-        if self.is_stopping:
-            raise Refusal(503, "the server is shutting down")
-        if limit is not None and self._count > limit:
-            raise Refusal(503, "the server has all the connections it can take")
 
     async def _refuse(self, transport: Transport, refusal: Refusal, *, with_body: bool = True) -> None:
         logger.debug("refused with %d: %s", refusal.status, refusal.text)

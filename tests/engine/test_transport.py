@@ -277,7 +277,7 @@ async def test_a_write_without_a_timeout_waits(kind: str, autojump_clock: Clock)
     await finish(transport, peer)
 
 
-@pytest.mark.parametrize("kind", ["stream"])  # how much room a read makes in a socket is the system's to say
+@pytest.mark.parametrize("kind", ["socket", "stream"])
 async def test_a_peer_that_takes_a_little_now_and_then_is_waited_for(kind: str, autojump_clock: Clock) -> None:
     """A slice taken is progress, and reported; the whole takes many timeouts."""
     transport, peer = await stuck(kind)

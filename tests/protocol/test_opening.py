@@ -136,6 +136,21 @@ def test_what_follows_the_head_is_given_back(cut: int) -> None:
     assert ("GET", "/chat", "1.1") == (head.method, head.target, head.http_version)
 
 
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        ("http://example.com/chat?a=b", "/chat?a=b"),
+        ("WS://example.com:80", "/"),
+        ("https://example.com?a", "/?a"),
+        ("/chat/http://x", "/chat/http://x"),
+        ("*", "*"),
+    ],
+)
+def test_a_target_may_be_a_whole_address(target: str, path: str) -> None:
+    """RFC 9112 §3.2.2: its path is what counts."""
+    assert path == read_head(request(line=f"GET {target} HTTP/1.1")).target
+
+
 def test_the_version_that_is_spoken_is_named() -> None:
     """RFC 6455 §4.4: 426 says 13."""
     with pytest.raises(Refusal) as refusal:
@@ -256,9 +271,10 @@ def test_a_response_is_short_and_closes() -> None:
     """The body may be text or bytes; HEAD leaves it out and keeps its length."""
     response = Response("é", status=201, headers={"X": "y"})
     assert response.to_bytes() == (
-        b"HTTP/1.1 201 Unknown\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 2\r\n"
-        b"Connection: close\r\nX: y\r\n\r\n\xc3\xa9"
+        b"HTTP/1.1 201 Unknown\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n"
+        b"Content-Length: 2\r\nX: y\r\n\r\n\xc3\xa9"
     )
-    assert Response(b"ab").to_bytes(with_body=False).endswith(b"Content-Length: 2\r\nConnection: close\r\n\r\n")
+    assert Response(b"ab").to_bytes(with_body=False).endswith(b"Content-Length: 2\r\n\r\n")
+    assert b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n" == Response("", status=204).to_bytes()
     with pytest.raises(ValueError, match="between 200 and 599"):
         Response("", status=101)

@@ -94,8 +94,8 @@ class Transport(ABC):
     def _waiting(self) -> trio.CancelScope:
         return trio.move_on_after(math.inf if self.write_timeout is None else self.write_timeout)
 
-    def _progressed(self, scope: trio.CancelScope) -> None:
-        if scope.cancelled_caught:
+    def _progressed(self, *, is_any: bool) -> None:
+        if not is_any:
             raise WriteTimeout(f"the peer took nothing for {self.write_timeout:g} s")
         if self.on_progress is not None:
             self.on_progress()
@@ -134,8 +134,10 @@ class SocketTransport(Transport):
                 while sent < len(data):
                     with self._waiting() as scope:
                         await trio.lowlevel.wait_writable(self._socket)
-                    self._progressed(scope)
-                    sent += self.send_nowait(view[sent:])
+                    # Some room is not "writable" for the system until it is a good part of the buffer.
+                    taken = self.send_nowait(view[sent:])
+                    self._progressed(is_any=taken > 0 or not scope.cancelled_caught)
+                    sent += taken
 
     def send_nowait(self, data: bytes | memoryview) -> int:
         try:
@@ -201,7 +203,7 @@ class StreamTransport(Transport):
                         await self._stream.send_all(view[start : start + CHUNK])
                     except (OSError, ssl.SSLError, trio.ClosedResourceError) as error:
                         raise trio.BrokenResourceError(str(error)) from error
-                self._progressed(scope)
+                self._progressed(is_any=not scope.cancelled_caught)
 
     def receive_nowait(self) -> bytes:
         return b""
@@ -223,12 +225,12 @@ class StreamTransport(Transport):
 
 
 def _peer_name(sock: socket.socket | trio.socket.SocketType) -> tuple[str, int] | str | None:
-    """The peer's address: host and port, or a UNIX socket's path."""
+    """The peer's address: host and port, or a UNIX socket's path; None if it has no name."""
     try:
         name = sock.getpeername()
     except OSError:
         return None
-    return name if isinstance(name, str) else (name[0], name[1])
+    return (name or None) if isinstance(name, str) else (name[0], name[1])
 
 
 def open_transport(stream: trio.abc.Stream) -> Transport:

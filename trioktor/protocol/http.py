@@ -19,6 +19,8 @@ _END: Final = b"\r\n\r\n"
 TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 """A token of RFC 9110 §5.6.2: header names, subprotocols."""
 
+_ABSOLUTE: Final = re.compile(r"(?:https?|wss?)://[^/?]*", re.IGNORECASE)
+
 REASONS: Final[Mapping[int, str]] = {
     101: "Switching Protocols",
     200: "OK",
@@ -33,6 +35,9 @@ REASONS: Final[Mapping[int, str]] = {
     500: "Internal Server Error",
     503: "Service Unavailable",
 }
+
+
+_BODILESS: Final = (204, 304)
 
 
 class Refusal(Exception):
@@ -175,10 +180,19 @@ class HeadReader:
             raise Refusal(400, "a request with a body is not served here")
         return RequestHead(
             request.method.decode("ascii"),
-            request.target.decode("ascii"),
+            _origin_form(request.target.decode("ascii")),
             request.http_version.decode("ascii"),
             headers,
         )
+
+
+def _origin_form(target: str) -> str:
+    """The path and query of a target; RFC 9112 §3.2.2 has servers accept whole addresses."""
+    found = _ABSOLUTE.match(target)
+    if found is None:
+        return target
+    rest = target[found.end() :]
+    return rest if rest.startswith("/") else "/" + rest
 
 
 def _check_header(name: str, value: str) -> None:
@@ -233,13 +247,12 @@ class Response:
     def to_bytes(self, *, with_body: bool = True) -> bytes:
         """The whole response as it goes on the wire; `with_body=False` answers a HEAD request."""
         body = self.body.encode() if isinstance(self.body, str) else self.body
-        lines = [
-            f"HTTP/1.1 {self.status} {REASONS.get(self.status, 'Unknown')}",
-            f"Content-Type: {self.content_type}",
-            f"Content-Length: {len(body)}",
-            "Connection: close",
-            *(f"{name}: {value}" for name, value in self.headers),
-        ]
+        lines = [f"HTTP/1.1 {self.status} {REASONS.get(self.status, 'Unknown')}", "Connection: close"]
+        if self.status in _BODILESS:  # RFC 9110 §8.6: nor a length
+            body = b""
+        else:
+            lines += [f"Content-Type: {self.content_type}", f"Content-Length: {len(body)}"]
+        lines += [f"{name}: {value}" for name, value in self.headers]
         return "\r\n".join(lines).encode("latin-1") + _END + (body if with_body else b"")
 
 
