@@ -51,6 +51,11 @@ class RawClient:
         parser = FrameParser(masked=False, max_frame_size=None)
         self._assembler = MessageAssembler(parser, None)
         self._frames: list[Frame] = []
+        self.raw = bytearray()  # all that came behind the head of the answer
+
+    def _feed(self, data: bytes) -> None:
+        self.raw += data
+        self._frames.extend(self._assembler.feed(data))
 
     async def upgrade(self, path: bytes = b"/") -> bytes:
         """Perform the opening handshake; returns the head of the answer."""
@@ -61,7 +66,7 @@ class RawClient:
             assert chunk, f"the server hung up after {data!r}"
             data += chunk
         head, _, rest = data.partition(b"\r\n\r\n")
-        self._frames.extend(self._assembler.feed(rest))
+        self._feed(rest)
         return head
 
     async def send(self, *frames: Frame) -> None:
@@ -81,7 +86,7 @@ class RawClient:
                 return None
             if not data:
                 return None
-            self._frames.extend(self._assembler.feed(bytes(data)))
+            self._feed(bytes(data))
         return self._frames.pop(0)
 
     async def receive_rest(self) -> list[Frame]:
