@@ -12,6 +12,7 @@ import trio
 import trio.testing
 
 from trioktor import Application, CloseReason, Frame, WebSockets, WebSocketSession
+from trioktor.base_session import BaseSession
 from trioktor.protocol.assembler import MessageAssembler
 from trioktor.protocol.parser import FrameParser
 from trioktor.protocol.serializer import Serializer
@@ -101,7 +102,7 @@ class RawClient:
         await self.stream.aclose()
 
 
-def assert_all_over(session: WebSocketSession) -> None:
+def assert_all_over(session: BaseSession) -> None:
     """Nothing is left of a session: the reason is known, the channels are closed, nobody waits."""
     assert session.close_reason is not None
     connection = session._connection

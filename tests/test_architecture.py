@@ -15,13 +15,14 @@ IMPURE = {"trio", "ssl", "socket", "select", "selectors", "signal", "logging", "
 
 LAYERS = [
     {"protocol"},
-    {"errors", "config"},
+    {"errors", "config", "converters"},
     {"engine"},
-    {"call", "session"},
-    {"routing", "application"},
+    {"call", "statistics", "base_session", "streaming", "session", "raw_session", "broadcasting"},
+    {"routing", "handlers", "routes", "proxies"},
+    {"application", "auth", "upgrade"},
     {"host"},
     {"server"},
-    {"testing", "cli", "__init__", "__main__"},
+    {"testing", "pytest_plugin", "cli", "__init__", "__main__"},
 ]
 
 

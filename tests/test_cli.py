@@ -224,7 +224,7 @@ def test_every_setting_that_fits_a_flag_has_one(capsys: pytest.CaptureFixture[st
     text = capsys.readouterr().out
     flags = set(re.findall(r"(?<!\S)--[a-z-]+", text))
     expected = {f"--{field.name.replace('_', '-')}" for field in attrs.fields(WebSockets)}
-    expected -= {"--extensions", "--origins", "--subprotocols"}
+    expected -= {"--extensions", "--content-converter", "--origins", "--subprotocols"}
     expected |= {"--origin", "--subprotocol"}
     assert flags >= expected | {"--host", "--port", "--certificate", "--key", "--unix"}
 

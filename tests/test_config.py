@@ -26,6 +26,7 @@ DEFAULTS: dict[str, object] = {
     "write_timeout": 30,
     "answer_grace": 0.5,
     "handler_grace": 3,
+    "content_converter": None,
     "max_queued_bytes": 1 << 20,
 }
 
@@ -53,7 +54,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         ("origins", "https://example.com"),
         ("origins", ["https://example.com", 5]),
         ("origins", 5),
-        ("subprotocols", "chat"),
+        ("subprotocols", "two words"),
         ("subprotocols", None),
         ("subprotocols", [""]),
         ("subprotocols", ["two words"]),

@@ -1,13 +1,18 @@
 """Ktor's server WebSockets on Trio's structured concurrency."""
 
-from .application import Application, Routes
+from .application import Application
+from .broadcasting import Room, broadcast
 from .call import Call
-from .config import WebSockets
+from .config import CLOSE, SKIP, SUSPEND, ChannelConfig, Overflow, WebSockets
+from .converters import CattrsConverter, ContentConverter, JsonConverter, MsgspecConverter
+from .engine.listeners import inherited_listeners
 from .errors import (
     ChannelOverflow,
     CloseTimeout,
     ConnectionBroken,
     ConnectionClosed,
+    ConverterNotFound,
+    DeserializationError,
     HandshakeRefused,
     PingTimeout,
     WriteTimeout,
@@ -17,36 +22,58 @@ from .protocol.errors import FrameTooBig, ProtocolError, TrioktorError, Unexpect
 from .protocol.frames import Frame, FrameType
 from .protocol.handshake import SAME_ORIGIN
 from .protocol.http import Headers, Response
+from .raw_session import RawWebSocketSession
+from .routes import Routes
 from .server import Server, run, serve
 from .session import WebSocketSession
+from .statistics import SessionStatistics
+from .streaming import IncomingMessage, OutgoingMessage
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CLOSE",
     "SAME_ORIGIN",
+    "SKIP",
+    "SUSPEND",
     "Application",
     "Call",
+    "CattrsConverter",
+    "ChannelConfig",
     "ChannelOverflow",
     "CloseCode",
     "CloseReason",
     "CloseTimeout",
     "ConnectionBroken",
     "ConnectionClosed",
+    "ContentConverter",
+    "ConverterNotFound",
+    "DeserializationError",
     "Frame",
     "FrameTooBig",
     "FrameType",
     "HandshakeRefused",
     "Headers",
+    "IncomingMessage",
+    "JsonConverter",
+    "MsgspecConverter",
+    "OutgoingMessage",
+    "Overflow",
     "PingTimeout",
     "ProtocolError",
+    "RawWebSocketSession",
     "Response",
+    "Room",
     "Routes",
     "Server",
+    "SessionStatistics",
     "TrioktorError",
     "UnexpectedFrame",
     "WebSocketSession",
     "WebSockets",
     "WriteTimeout",
+    "broadcast",
+    "inherited_listeners",
     "run",
     "serve",
 ]

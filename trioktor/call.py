@@ -19,9 +19,12 @@ class Call:
       path: as on the request line, without the query.
       path_parameters: what the route's placeholders matched, percent-decoded.
       headers: the request's headers; names compare without case.
-      client: the peer's host and port, a UNIX socket's path, or None.
-      scheme: "ws" or "wss" ("http" or "https" for a plain request), as this server sees it.
+      client: the peer's host and port, a UNIX socket's path, or None; behind a trusted proxy what that says,
+        with port 0 where it names none.
+      scheme: "ws" or "wss" ("http" or "https" for a plain request), as this server, or a trusted proxy in
+        front of it, sees it.
       protocol: the subprotocol that was chosen, or None.
+      principal: who asks, as whoever authenticated it says; None if nobody did (Ktor's `call.principal`).
     """
 
     __slots__ = (
@@ -32,6 +35,7 @@ class Call:
         "method",
         "path",
         "path_parameters",
+        "principal",
         "protocol",
         "scheme",
     )
@@ -53,6 +57,7 @@ class Call:
         self.client: tuple[str, int] | str | None = client
         self.scheme: str = scheme
         self.protocol: str | None = protocol
+        self.principal: Any = None
         self._attributes: dict[Any, Any] | None = None
 
     @property

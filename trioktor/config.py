@@ -9,14 +9,20 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, final
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, final
 
 import attrs
 
 from .protocol.handshake import SAME_ORIGIN, OriginPolicy, Origins
 from .protocol.http import TOKEN
 
+if TYPE_CHECKING:
+    from .call import Call
+    from .converters import ContentConverter
+
 T = TypeVar("T")
+Subprotocols: TypeAlias = "str | Sequence[str] | Callable[[Call], str | None]"
 _Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
 
 
@@ -60,8 +66,17 @@ def _check_origins(_config: object, attribute: attrs.Attribute[Any], value: obje
 
 
 def _check_subprotocols(_config: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if callable(value):
+        return
     if not isinstance(value, tuple) or not all(isinstance(name, str) and TOKEN.fullmatch(name) for name in value):
-        raise ValueError(f"{attribute.name} must be a list of subprotocol names (RFC 9110 tokens), not {value!r}")
+        raise ValueError(
+            f"{attribute.name} must be a subprotocol's name, a list of them (RFC 9110 tokens), or a function"
+            f" of the call, not {value!r}"
+        )
+
+
+def _as_names(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else _as_tuple(value)
 
 
 def _check_extensions(_config: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -75,6 +90,60 @@ def _as_tuple(value: Any) -> Any:
         if value is None or isinstance(value, (str, OriginPolicy)) or not isinstance(value, Sequence)
         else tuple(value)
     )
+
+
+def _check_converter(_config: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    wanted = ("serialize", "deserialize", "is_applicable")
+    if value is not None and not all(callable(getattr(value, name, None)) for name in wanted):
+        raise ValueError(f"{attribute.name} must be a ContentConverter such as JsonConverter(), not {value!r}")
+    if isinstance(value, type):
+        raise ValueError(f"{attribute.name} must be a converter, not a class: write {value.__name__}()")
+
+
+@final
+class Overflow(Enum):
+    """What happens when a queue is full."""
+
+    SUSPEND = "wait until there is room"
+    CLOSE = "end the conversation"
+    SKIP = "leave this session out"
+
+
+SUSPEND: Final = Overflow.SUSPEND
+CLOSE: Final = Overflow.CLOSE
+SKIP: Final = Overflow.SKIP
+
+
+def _check_overflow(_config: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value not in (SUSPEND, CLOSE):
+        raise ValueError(f"{attribute.name} must be SUSPEND or CLOSE, not {value!r}")
+
+
+@final
+@attrs.frozen
+class ChannelConfig:
+    """A session's queue in one direction (Ktor's `channels { incoming = bounded(…) }`, F73 to F75).
+
+    Raises:
+      ValueError: a value makes no sense; the text names the argument.
+    """
+
+    capacity: int = attrs.field(default=64, validator=_count(optional=False))
+    """Frames that may wait."""
+
+    on_overflow: Overflow = attrs.field(default=SUSPEND, validator=_check_overflow)
+    """SUSPEND waits for room, and passes the back-pressure on. CLOSE ends the conversation: 1008 if the peer
+    sent more than fits, 1013 if we did; what was accepted before is not lost."""
+
+
+def channel_config(value: int | ChannelConfig) -> ChannelConfig:
+    """A queue's configuration, which may be given as a number."""
+    return value if isinstance(value, ChannelConfig) else ChannelConfig(value)
+
+
+def _check_channel(_config: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, ChannelConfig)) or (isinstance(value, int) and value < 1):
+        raise ValueError(f"{attribute.name} must be a whole number of at least 1 or a ChannelConfig, not {value!r}")
 
 
 @final
@@ -104,17 +173,19 @@ class WebSockets:
     origins: Origins = attrs.field(default=SAME_ORIGIN, converter=_as_tuple, validator=_check_origins)
     """Whose pages may connect: same origin, a list of names and patterns, or None for anyone."""
 
-    subprotocols: Sequence[str] = attrs.field(default=(), converter=_as_tuple, validator=_check_subprotocols)
-    """Subprotocols by preference; the first that the client offers is chosen."""
+    subprotocols: Subprotocols = attrs.field(default=(), converter=_as_names, validator=_check_subprotocols)
+    """Subprotocols by preference, of which the first that the client offers is chosen; or one name; or a
+    function of the call that returns one of `call.offered_protocols`, or None."""
 
     max_fragments: int | None = attrs.field(default=4096, validator=_count(optional=True))
     """Fragments of a message beyond one for every 64 bytes; bounds what empty fragments can cost."""
 
-    incoming: int = attrs.field(default=64, validator=_count(optional=False))
-    """Messages that wait for the handler before the reader stops; 16 measured far slower under load."""
+    incoming: int | ChannelConfig = attrs.field(default=64, validator=_check_channel)
+    """Messages that wait for the handler before the reader stops: a number, or a `ChannelConfig`.
+    16 measured far slower under load."""
 
-    outgoing: int = attrs.field(default=64, validator=_count(optional=False))
-    """Frames that wait for the network before `send` waits."""
+    outgoing: int | ChannelConfig = attrs.field(default=64, validator=_check_channel)
+    """Frames that wait for the network before `send` waits: a number, or a `ChannelConfig`."""
 
     close_timeout: float = attrs.field(default=10, validator=_seconds(optional=False))
     """Seconds for the peer to answer our Close, once that is with the operating system."""
@@ -127,6 +198,9 @@ class WebSockets:
 
     handler_grace: float | None = attrs.field(default=3, validator=_seconds(optional=True))
     """Seconds after the end in which a handler must return or take a frame, or it is cancelled."""
+
+    content_converter: ContentConverter | None = attrs.field(default=None, validator=_check_converter)
+    """Turns values into messages and back, for `send_serialized` and `receive_deserialized`."""
 
     max_queued_bytes: int = attrs.field(default=1 << 20, validator=_count(optional=False))
     """Bytes that wait in either queue before the reader, or `send`, stops; one frame always passes."""

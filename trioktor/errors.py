@@ -11,6 +11,8 @@
     ├── WriteTimeout           the peer took nothing for write_timeout
     ├── CloseTimeout           the peer did not answer our Close
     ├── ChannelOverflow        a bounded channel was full, where so configured
+    ├── ConverterNotFound      there is no content converter, and values were to be sent or received
+    ├── DeserializationError   a message is not the value that it has to be; `.frame` is the message
     └── HandshakeRefused       the server answered a client's handshake with another status than 101
 
 The protocol's own errors are in `trioktor.protocol.errors`.
@@ -25,9 +27,10 @@ import trio
 from .protocol.errors import TrioktorError
 
 if TYPE_CHECKING:
+    from .base_session import BaseSession
     from .protocol.close import CloseReason
+    from .protocol.frames import Frame
     from .protocol.http import Headers
-    from .session import WebSocketSession
 
 
 class ConnectionClosed(TrioktorError, trio.BrokenResourceError):
@@ -37,10 +40,10 @@ class ConnectionClosed(TrioktorError, trio.BrokenResourceError):
     session escape has simply ended.
     """
 
-    def __init__(self, close_reason: CloseReason | None, session: WebSocketSession) -> None:
+    def __init__(self, close_reason: CloseReason | None, session: BaseSession) -> None:
         super().__init__(f"the conversation is over: {close_reason!r}")
         self.close_reason: CloseReason | None = close_reason
-        self.session: WebSocketSession = session
+        self.session: BaseSession = session
 
 
 class ConnectionBroken(ConnectionClosed):
@@ -70,6 +73,23 @@ class CloseTimeout(TrioktorError):
 @final
 class ChannelOverflow(TrioktorError):
     """A channel was full that is configured to close the conversation rather than wait."""
+
+
+@final
+class ConverterNotFound(TrioktorError):
+    """`send_serialized` and `receive_deserialized` need `WebSockets(content_converter=…)`."""
+
+
+@final
+class DeserializationError(TrioktorError):
+    """A message is not the value that was asked for; `frame` is the message, `__cause__` what the converter met.
+
+    Escaping a handler it closes with 1007 and one line at INFO: the peer's doing.
+    """
+
+    def __init__(self, text: str, frame: Frame) -> None:
+        super().__init__(f"{text}: {frame!r}")
+        self.frame: Frame = frame
 
 
 @final

@@ -9,27 +9,31 @@ from __future__ import annotations
 import contextvars
 import logging
 import ssl
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final, final
 
 import attrs
 import trio
 
-from .application import Application, GetRoute, WebSocketRoute
+from .application import Application
+from .base_session import BaseSession
 from .call import Call
 from .engine.connection import Connection, Stop
 from .engine.outcome import split
 from .engine.reader import DRAIN_LIMIT
 from .engine.transport import Transport, open_transport
-from .protocol.handshake import choose_subprotocol, judge_origin, judge_upgrade, upgrade_response
 from .protocol.http import HeadReader, Refusal, RequestHead, Response, refusal_response
+from .raw_session import RawWebSocketSession
+from .routes import Before, GetRoute, WebSocketRoute
 from .session import WebSocketSession
+from .upgrade import ask_hooks, judge, upgrade_greeting
 
 logger: logging.Logger = logging.getLogger("trioktor.server")
 _session_logger = logging.getLogger("trioktor.session")
 
-_LOGGED: Final = 200
-"""Characters of a path that are logged."""
+_TOO_MANY: Final = "the server has all the connections it can take"
 _ANSWER_LIMIT: Final = 5.0
 """Seconds in which a client must take a plain HTTP answer."""
 
@@ -37,6 +41,11 @@ current_connection: contextvars.ContextVar[Connection | None] = contextvars.Cont
     "trioktor.current_connection", default=None
 )
 """The connection whose handler this task belongs to."""
+
+
+def _host_of(client: tuple[str, int] | str | None) -> str:
+    """The address by which connections are counted; UNIX sockets have none."""
+    return client[0] if isinstance(client, tuple) else ""
 
 
 def _log_bug(error: Exception) -> None:
@@ -52,13 +61,13 @@ class Limits:
     max_head_size: int = 16384
     max_headers: int = 100
     max_connections: int | None = None
+    max_connections_per_address: int | None = None
 
 
 class Host:
     """Serve connections of one application.
 
     Args:
-      on_failure: called with what a handler raised instead of logging it.
       pings: False turns the configured Pings off.
     """
 
@@ -67,7 +76,6 @@ class Host:
         application: Application,
         limits: Limits | None = None,
         *,
-        on_failure: Callable[[Exception], None] | None = None,
         pings: bool = True,
     ) -> None:
         application.freeze()
@@ -75,38 +83,60 @@ class Host:
         self.stop: Stop = Stop(on_begin=self._stop_all)
         self.is_stopping: bool = False
         self._limits = limits or Limits()
-        self._on_failure = on_failure
         self._pings = pings
         self._count = 0
+        self._addresses: Counter[str] = Counter()
         self._opening: set[trio.CancelScope] = set()
         self._connections: set[Connection] = set()
         self._changed = trio.lowlevel.ParkingLot()
 
     @property
-    def sessions(self) -> tuple[WebSocketSession, ...]:
+    def sessions(self) -> tuple[BaseSession, ...]:
         """The sessions that are running."""
         return tuple(connection.owner for connection in self._connections)
 
-    async def handle(self, stream: trio.abc.Stream) -> None:
-        """Serve one connection and close its stream."""
+    async def handle(self, stream: trio.abc.Stream, *, on_failure: Callable[[Exception], None] | None = None) -> None:
+        """Serve one connection and close its stream.
+
+        `on_failure` is called with what a handler raised instead of logging it.
+        """
         self._count += 1
         limit = self._limits.max_connections
         is_surplus = limit is not None and self._count > limit
         transport = open_transport(stream)
+        # A proxy has many clients: behind one that is trusted, the clients are counted instead.
+        is_proxy = self.application.is_proxy(transport.client)
+        address = "" if is_proxy else _host_of(transport.client)
         try:
-            request = await self._open(stream, transport, is_surplus=is_surplus)
-            if request is not None:
-                await self._serve(transport, *request)
+            with self._counted(address) as is_welcome:
+                request = await self._open(stream, transport, is_surplus=is_surplus or not is_welcome)
+                if request is not None:
+                    await self._serve(transport, *request, is_proxied=is_proxy, on_failure=on_failure)
         except BaseException as error:
             # Nothing but cancellation and Ctrl-C is meant to get here, and nothing else may end the server.
             bug, rest = split(error)
             if bug is not None:
-                (self._on_failure or _log_bug)(bug)
+                (on_failure or _log_bug)(bug)
             if rest is not None:
                 raise rest from None
         finally:
             self._count -= 1
             await transport.aclose()
+
+    @contextmanager
+    def _counted(self, address: str) -> Iterator[bool]:
+        """Count a connection of an address; whether it may have one more."""
+        limit = self._limits.max_connections_per_address
+        if limit is None or not address:
+            yield True
+            return
+        self._addresses[address] += 1
+        try:
+            yield self._addresses[address] <= limit
+        finally:
+            self._addresses[address] -= 1
+            if not self._addresses[address]:
+                del self._addresses[address]
 
     # the request
 
@@ -130,7 +160,7 @@ class Host:
                         if self.is_stopping:
                             raise Refusal(503, "the server is shutting down")
                         if is_surplus:
-                            raise Refusal(503, "the server has all the connections it can take")
+                            raise Refusal(503, _TOO_MANY)
                         return request
                 return None
             except Refusal as error:
@@ -160,24 +190,40 @@ class Host:
         except (trio.BrokenResourceError, OSError):
             pass
 
-    async def _serve(self, transport: Transport, head: RequestHead, trailing: bytes) -> None:
+    async def _serve(
+        self,
+        transport: Transport,
+        head: RequestHead,
+        trailing: bytes,
+        *,
+        is_proxied: bool,
+        on_failure: Callable[[Exception], None] | None,
+    ) -> None:
         is_head = head.method == "HEAD"
         try:
             route, parameters = self.application.find(head)
-            if isinstance(route, GetRoute):
-                await self._serve_get(transport, route, self._call(transport, head, parameters, "http"))
-                return
-            connection = self._upgrade(transport, route, head, parameters, trailing)
+            is_get = isinstance(route, GetRoute)
+            call = self._call(transport, head, parameters, "http" if is_get else "ws")
+            with self._counted(_host_of(call.client) if is_proxied else "") as is_welcome:
+                if not is_welcome:
+                    raise Refusal(503, _TOO_MANY)
+                if isinstance(route, GetRoute):
+                    await self._serve_get(transport, route, call)
+                    return
+                connection = await self._upgrade(transport, route, head, call, trailing, on_failure)
+                del head, trailing, parameters  # the conversation may be long
+                if connection is not None:
+                    await self._converse(connection, route)
         except Refusal as refusal:
             await self._refuse(transport, refusal, with_body=not is_head)
-            return
-        del head, trailing, parameters  # the conversation may be long
-        await self._converse(connection, route)
 
-    @staticmethod
-    def _call(transport: Transport, head: RequestHead, parameters: dict[str, str], scheme: str) -> Call:
-        secure = "s" if transport.is_secure else ""
-        return Call(head, path_parameters=parameters, client=transport.client, scheme=scheme + secure)
+    def _call(self, transport: Transport, head: RequestHead, parameters: dict[str, str], scheme: str) -> Call:
+        client, is_secure = transport.client, transport.is_secure
+        forwarded = self.application.forwarded(client, head.headers)
+        if forwarded is not None:
+            client = forwarded.client or client
+            is_secure = is_secure if forwarded.is_secure is None else forwarded.is_secure
+        return Call(head, path_parameters=parameters, client=client, scheme=scheme + "s" * is_secure)
 
     async def _serve_get(self, transport: Transport, route: GetRoute, call: Call) -> None:
         try:
@@ -189,42 +235,54 @@ class Host:
 
     # the conversation
 
-    def _upgrade(
+    async def _upgrade(
         self,
         transport: Transport,
         route: WebSocketRoute,
         head: RequestHead,
-        parameters: dict[str, str],
+        call: Call,
         trailing: bytes,
-    ) -> Connection:
+        on_failure: Callable[[Exception], None] | None,
+    ) -> Connection | None:
+        """The connection, ready to run; None if a hook had another answer."""
         settings = route.settings
-        key = judge_upgrade(head)
-        try:
-            judge_origin(head.headers, settings.origins)
-        except Refusal as refusal:
-            where = f"{refusal.text} at {head.target[:_LOGGED]!r}"
-            hint = Refusal(refusal.status, f"{where}: list it in WebSockets(origins=[...])")
-            logger.warning("%s", hint)
-            raise hint from None
-        call = self._call(transport, head, parameters, "ws")
-        call.protocol = choose_subprotocol(call.offered_protocols, settings.subprotocols)
+        key = judge(head, settings)
+        hooks = self.application.hooks(route)
+        if hooks:
+            response = await self._ask(hooks, call)
+            if response is not None:
+                await self._answer(transport, response.to_bytes())
+                return None
+        greeting = upgrade_greeting(key, route, call)
         if not self._pings:
             settings = attrs.evolve(settings, ping_period=None)
         connection = Connection(
             transport,
             settings,
-            greeting=upgrade_response(key, call.protocol),
+            raw=route.is_raw,
+            greeting=greeting,
             trailing=trailing,
             stop=self.stop,
-            on_failure=self._on_failure,
+            on_failure=on_failure,
         )
-        WebSocketSession(connection, call, self.application)
+        kind = RawWebSocketSession if route.is_raw else WebSocketSession
+        kind(connection, call, self.application)
         return connection
 
+    async def _ask(self, hooks: Sequence[Before], call: Call) -> Response | None:
+        """Ask the hooks, within `open_timeout`, and not beyond the server's end."""
+        with trio.move_on_after(self._limits.open_timeout) as scope:
+            self._opening.add(scope)
+            try:
+                return await ask_hooks(hooks, call)
+            finally:
+                self._opening.discard(scope)
+        raise Refusal(503, "the server is shutting down" if self.is_stopping else "the server took too long")
+
     async def _converse(self, connection: Connection, route: WebSocketRoute) -> None:
-        session: WebSocketSession = connection.owner
+        session: BaseSession = connection.owner
         call = session.call
-        _session_logger.info("opened %.200s for %s", call.path, call.client)
+        _session_logger.debug("opened %.200s for %s", call.path, call.client)
         self._connections.add(connection)
         current_connection.set(connection)
         try:
@@ -235,9 +293,10 @@ class Host:
             self._connections.discard(connection)
             self._changed.unpark_all()
             _session_logger.info(
-                "closed %.200s for %s: %r, in %d frames %d bytes, out %d frames %d bytes",
+                "closed %.200s for %s after %.3f s: %r, in %d frames %d bytes, out %d frames %d bytes",
                 call.path,
                 call.client,
+                trio.current_time() - connection.opened_at,
                 connection.close_reason,
                 connection.reader.frames_read,
                 connection.reader.bytes_read,

@@ -19,12 +19,12 @@ from typing import Any, NoReturn, final
 import trio
 
 from .application import Application
+from .base_session import BaseSession
 from .engine.connection import STOP_LIMIT
 from .engine.listeners import open_tcp, open_unix, remove_unix, wrap_tls
 from .engine.outcome import first_leaf
 from .host import Host, Limits
 from .protocol.close import CloseCode, CloseReason
-from .session import WebSocketSession
 
 Listener = trio.abc.Listener[trio.abc.Stream]
 
@@ -52,7 +52,7 @@ class Server:
         return int(ports.pop())
 
     @property
-    def sessions(self) -> tuple[WebSocketSession, ...]:
+    def sessions(self) -> tuple[BaseSession, ...]:
         """The sessions that are running now."""
         return self._host.sessions
 
@@ -101,6 +101,7 @@ async def serve(
     max_head_size: int = 16384,
     max_headers: int = 100,
     max_connections: int | None = None,
+    max_connections_per_address: int | None = None,
     handler_nursery: trio.Nursery | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -117,6 +118,8 @@ async def serve(
       shutdown_grace: seconds for handlers to return after `Server.aclose`.
       max_head_size, max_headers: limits of a request's head, in bytes and lines.
       max_connections: beyond so many, 503.
+      max_connections_per_address: beyond so many of one client's address, 503; behind a trusted proxy the
+        address is what the proxy says. Clients of a UNIX socket are not told apart.
       handler_nursery: where connections run, if they are to outlive this call; it owns them then.
       task_status: reports the `Server` once it accepts connections.
 
@@ -131,6 +134,7 @@ async def serve(
         max_head_size=max_head_size,
         max_headers=max_headers,
         max_connections=max_connections,
+        max_connections_per_address=max_connections_per_address,
     )
     connections = Host(app, limits)
     opened: list[Listener] = list(listeners or ())

@@ -1,130 +1,44 @@
-"""`WebSocketSession`: what a handler sees of its connection.
-
-`incoming` and `outgoing` are the connection's memory channels themselves. The session's own `receive` and
-`send` do the same and are several times faster under load: they check for cancellation (on every 32nd call
-with a full checkpoint, so that others get their turn and deadlines fire), then take or put without
-waiting, and after that nothing can be cancelled. So a cancelled call has done nothing, a finished one all.
-"""
+"""`WebSocketSession`: what a handler sees of its connection, in messages."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar, TypeVarTuple, final
+from typing import TYPE_CHECKING, Any, TypeVar, final, overload
 
 import trio
 
+from .base_session import BaseSession
 from .config import WebSockets
-from .engine.connection import Connection
-from .engine.outbox import Message, as_frame
-from .errors import ConnectionBroken, ConnectionClosed, ConnectionClosedHere
-from .protocol.close import CloseCode, CloseReason, may_be_sent
-from .protocol.errors import ProtocolError, UnexpectedFrame
-from .protocol.frames import (
-    CONTROL,
-    FIN,
-    RESERVED,
-    WHOLE_BINARY,
-    WHOLE_TEXT,
-    BinaryFrame,
-    CloseFrame,
-    Frame,
-    FrameType,
-    TextFrame,
-)
+from .converters import ContentConverter
+from .engine.streamed import StreamedMessage
+from .errors import ConnectionBroken, ConverterNotFound, DeserializationError
+from .protocol.assembler import MessageAssembler
+from .protocol.close import CloseCode, CloseReason
+from .protocol.errors import FrameTooBig, ProtocolError, UnexpectedFrame
+from .protocol.frames import CONTROL, FIN, BinaryFrame, CloseFrame, Frame, FrameType, TextFrame, frame_from_wire
+from .streaming import IncomingMessage, OutgoingMessage
+
+T = TypeVar("T")
 
 if TYPE_CHECKING:
     from .application import Application
     from .call import Call
-
-F = TypeVar("F", bound=Frame)
-Ts = TypeVarTuple("Ts")
-
-_FULL_CHECKPOINT = 0x1F
-"""Calls between full checkpoints, less one: `checkpoint_if_cancelled` never reads the clock."""
-
-_checkpoint = trio.lowlevel.checkpoint
-_checkpoint_if_cancelled = trio.lowlevel.checkpoint_if_cancelled
+    from .engine.connection import Connection
 
 
 @final
-class WebSocketSession(trio.abc.Channel[Frame]):
+class WebSocketSession(BaseSession):
     """One WebSocket conversation (Ktor's `DefaultWebSocketServerSession`).
 
-    Handed to handlers, not to be constructed. It may be used from any task of the same Trio run; from
-    threads, go through `trio.from_thread`.
-
-    Attributes:
-      incoming: whole Text and Binary messages, as a `trio.MemoryReceiveChannel`. It ends with
-        `trio.EndOfChannel` after whatever was buffered, however the conversation ended. Closing it says
-        that no input is wanted.
-      call: the request that opened the conversation.
-      application: the application that serves it.
+    Handed to handlers, not to be constructed. `incoming` holds whole Text and Binary messages; Pings are
+    answered, the closing handshake is done. Sent, a Ping or Pong goes ahead of what is queued.
     """
 
-    __slots__ = ("_connection", "_may_write_through", "_open", "_outbox", "_turns", "application", "call", "incoming")
+    __slots__ = ("_message", "_pieces")
 
     def __init__(self, connection: Connection, call: Call, application: Application | None) -> None:
-        self._connection = connection
-        self._outbox = connection.outbox
-        self._turns = 0
-        self._open: FrameType | None = None  # the message whose fragments `send` was given
-        self.incoming: trio.MemoryReceiveChannel[Frame] = connection.inbox.receive_channel
-        self._may_write_through = False  # something was received since the last send
-        self.call: Call = call
-        self.application: Application | None = application
-        connection.owner = self
-
-    @property
-    def outgoing(self) -> trio.MemorySendChannel[Message]:
-        """Takes frames, str and bytes; closing its last handle is `close()`.
-
-        The channel comes into being when it is first asked for.
-        """
-        return self._outbox.channel
-
-    # receiving
-
-    async def receive(self) -> Frame:
-        """Receive the next message.
-
-        Always a cancel point, and a schedule point at least every 32nd call. Cancelled, it has taken
-        nothing.
-
-        Raises:
-          trio.EndOfChannel: the conversation ended with the peer's Close.
-          ConnectionBroken: it ended in any other way; `__cause__` may say more.
-          trio.ClosedResourceError: `incoming` was closed here.
-        """
-        self._turns = turns = self._turns + 1
-        if turns & _FULL_CHECKPOINT:
-            await _checkpoint_if_cancelled()
-        else:
-            await _checkpoint()
-        try:
-            try:
-                frame = self.incoming.receive_nowait()
-            except trio.WouldBlock:
-                frame = await self.incoming.receive()
-        except trio.EndOfChannel:
-            if self._connection.state.is_clean:
-                raise
-            raise self._error(ConnectionBroken) from self._connection.cause
-        self._connection.inbox.message_taken()
-        self._may_write_through = True
-        return frame
-
-    async def __anext__(self) -> Frame:
-        try:
-            return await self.receive()
-        except trio.EndOfChannel:
-            raise StopAsyncIteration from None
-
-    def frames(self, kind: type[F]) -> AsyncIterator[F]:
-        """Iterate over the messages of one kind and skip the others (Ktor: `mapNotNull { it as? … }`).
-
-        Ends and raises as iterating over the session does.
-        """
-        return _FramesOf(self, kind)
+        super().__init__(connection, call, application)
+        self._message: IncomingMessage | None = None  # that is being received piece by piece
+        self._pieces: list[Frame] = []  # of a message that `receive` is joining
 
     async def receive_text(self) -> str:
         """Receive a message that has to be Text, and return its text.
@@ -145,50 +59,95 @@ class WebSocketSession(trio.abc.Channel[Frame]):
             raise UnexpectedFrame(f"expected a BINARY frame, got {frame.type.name}")
         return frame.data
 
-    # sending
+    async def receive_message(self) -> IncomingMessage:
+        """Receive the next message piece by piece, without holding it whole.
 
-    async def send(self, value: Message) -> None:
-        """Send a frame, a str (as Text) or bytes (as Binary); waits while the queue is full.
-
-        A return means accepted, not delivered. Ping and Pong go ahead of what is queued; a Close frame is
-        `close()`. Always a cancel point, and a schedule point at least every 32nd call. Cancelled, it has
-        sent nothing.
+        From the first call on messages are not joined as they arrive: `max_frame_size` bounds none of them
+        any more but those that `receive` joins, and `incoming` holds pieces, as frames whose `fin` says
+        which is the last. A handler that calls this first thing takes messages of any size. Always a
+        checkpoint. Cancelled, it has taken nothing.
 
         Raises:
-          ConnectionClosed: the conversation is over, or being closed.
-          TypeError, ValueError, ProtocolError: this may not be sent (here).
+          trio.EndOfChannel, ConnectionBroken, trio.ClosedResourceError: as `receive`.
         """
-        frame = value if isinstance(value, Frame) else as_frame(value)
-        self._turns = turns = self._turns + 1
-        if turns & _FULL_CHECKPOINT:
-            await _checkpoint_if_cancelled()
+        assembler = self._connection.assembler
+        assert isinstance(assembler, MessageAssembler)
+        assembler.stream()
+        if self._message is not None:
+            await self._message.skip()
+            self._message = None
+        if self._pieces:  # `receive` was cancelled in the middle of this message
+            await trio.lowlevel.checkpoint()
+            first = self._joined()
         else:
-            await _checkpoint()
-        first_byte = frame.first_byte
-        opened = self._open
-        if (first_byte != WHOLE_BINARY and (first_byte != WHOLE_TEXT or frame.decoded is None)) or opened is not None:
-            if self._is_sent_as_control(frame):
-                return
-            self._judge(frame)
-        outbox = self._outbox
-        if self._may_write_through:
-            # The first answer to a message goes straight out; a second one may find company in the queue.
-            self._may_write_through = False
-            if self._connection.write_through(frame):
-                return
+            first = await self._receive_piece()
+        self._is_partway = first.first_byte < FIN
+        self._message = IncomingMessage(self, first)
+        return self._message
+
+    async def _receive_piece(self) -> Frame:
         try:
-            if outbox.is_full_of_bytes and await outbox.wait_for_room(frame):
-                return
-            try:
-                self.outgoing.send_nowait(frame)
-            except trio.WouldBlock:
-                await self.outgoing.send(frame)
+            frame = await self.incoming.receive()
+        except trio.EndOfChannel:
+            self._raise_end()
+        self._connection.inbox.message_taken()
+        self._may_write_through = True
+        return frame
+
+    async def _complete(self, frame: Frame) -> Frame:
+        """Join a message that comes in pieces; skip one that was taken in part."""
+        if self._message is not None and not self._message.is_complete:
+            self._message.is_complete = frame.first_byte >= FIN
+            while not self._message.is_complete:
+                self._message.is_complete = (await self._receive_piece()).first_byte >= FIN
+            self._is_partway = False
+            return await self.receive()
+        self._pieces.append(frame)
+        self._is_partway = True
+        while self._pieces[-1].first_byte < FIN:
+            self._judge_size(sum(len(piece.data) for piece in self._pieces))
+            self._pieces.append(await self._receive_piece())
+        self._is_partway = False
+        return self._joined()
+
+    def _joined(self) -> Frame:
+        pieces, self._pieces = self._pieces, []
+        if len(pieces) == 1:
+            return pieces[0]
+        kind = type(pieces[0])
+        first_byte = pieces[-1].first_byte & FIN | pieces[0].type.opcode
+        frame = frame_from_wire(kind, first_byte, b"".join(piece.data for piece in pieces))
+        if kind is TextFrame:
+            frame.decoded = "".join(piece.decoded or "" for piece in pieces)
+        return frame
+
+    def _judge_size(self, size: int) -> None:
+        limit = self.max_frame_size
+        if limit is not None and size > limit:
+            error = FrameTooBig(size, limit)
+            self._connection.fail(CloseReason(CloseCode.TOO_BIG), error)
+            raise self._error(ConnectionBroken) from error
+
+    def message(self, kind: FrameType) -> OutgoingMessage:
+        """Send one message piece by piece: `async with session.message(FrameType.TEXT) as message`.
+
+        It takes its place in the queue on entering; what others send meanwhile goes out after it.
+
+        Raises:
+          ValueError: there are no messages of that kind.
+          ConnectionClosed: on entering, if the conversation is over.
+        """
+        return OutgoingMessage(self, kind)
+
+    async def _send_item(self, item: StreamedMessage) -> None:
+        if self._open is not None:
+            raise ProtocolError(f"finish the fragmented {self._open.name} message first")
+        if self._outbox.is_full:
+            self._close_if_full()
+        try:
+            await self._outbox.channel.send(item)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._raise_over()
-        except trio.Cancelled:
-            self._open = opened
-            raise
-        outbox.queued_bytes += len(frame.data)
 
     def _is_sent_as_control(self, frame: Frame) -> bool:
         if not frame.first_byte & CONTROL:
@@ -201,125 +160,70 @@ class WebSocketSession(trio.abc.Channel[Frame]):
             self._connection.send_control(frame)
         return True
 
-    def _judge(self, frame: Frame) -> None:
-        """Refuse at the call what the writer would have to refuse."""
-        if frame.first_byte & RESERVED & ~self._outbox.serializer.reserved:
-            raise ProtocolError(f"{frame!r}: a reserved bit needs an extension that uses it")
-        if self._open is not None and self._open is not frame.type:
-            raise ProtocolError(f"{frame!r}: finish the fragmented {self._open.name} message first")
-        is_last = frame.first_byte >= FIN
-        if isinstance(frame, TextFrame) and is_last and self._open is None:
-            frame.text  # noqa: B018  # decodes, or raises UnicodeDecodeError
-        self._open = None if is_last else frame.type
+    # values
 
-    async def flush(self) -> None:
-        """Wait until everything sent before is with the operating system.
-
-        At any time, also after `close()`; returns, and does not raise, if the connection ends. Always a
-        checkpoint. Source: Ktor's `flush` (F36), but for all that is queued.
-        """
-        await self._outbox.flush()
-
-    # ending
-
-    def close(self, reason: CloseReason | int = CloseCode.NORMAL, message: str = "") -> None:
-        """Begin the closing handshake, behind what is queued; does not wait.
-
-        The peer's messages go on arriving until its Close does; sending raises from now on. May be called
-        again: the first reason stands.
+    async def send_serialized(self, value: object) -> None:
+        """Send a value as the configured converter says it (F111).
 
         Raises:
-          ValueError: a code that may not be sent (1005, 1006, 1015, unregistered), or too long a message.
+          ConverterNotFound: none is configured.
+          TypeError, ValueError: the converter cannot say it. Otherwise as `send`.
         """
-        if not isinstance(reason, CloseReason):
-            reason = CloseReason(reason, message)
-        elif message:
-            raise TypeError("give the message inside the CloseReason")
-        self._close(reason)
+        await self.send(self._converter.serialize(value))
 
-    def _close(self, reason: CloseReason | None) -> None:
-        if reason is not None and not may_be_sent(reason.code):
-            raise ValueError(f"the close code {reason.code} may not be sent")
-        self._connection.close(reason)
-
-    async def aclose(self, reason: CloseReason | int = CloseCode.NORMAL, message: str = "") -> None:
-        """Close, and wait until the stream is closed; at most `close_timeout` after our Close went out.
-
-        Input that finds no place meanwhile is discarded. Always a checkpoint. Cancelled, it drops the
-        connection, and not the handler.
+    @overload
+    async def receive_deserialized(self, kind: type[T]) -> T: ...
+    @overload
+    async def receive_deserialized(self, kind: Any) -> Any: ...
+    async def receive_deserialized(self, kind: Any) -> Any:
+        """Receive a message that has to be a value of a type, as the configured converter reads it (F111).
 
         Raises:
-          ValueError: as `close`.
+          ConverterNotFound: none is configured.
+          DeserializationError: the message is not such a value; it is consumed. Otherwise as `receive`.
         """
-        self.close(reason, message)
-        self._connection.inbox.let_overflow()
-        try:
-            await self._connection.closed.wait()
-        except trio.Cancelled:
-            self._connection.drop()
-            raise
+        converter = self._converter
+        frame = await self.receive()
+        if not converter.is_applicable(frame):
+            raise DeserializationError(f"the converter does not read {frame.type.name} frames", frame)
+        return converter.deserialize(frame, kind)
 
-    def terminate(self) -> None:
-        """Drop the connection now, without a Close frame, and cancel the handler and its tasks.
+    @property
+    def _converter(self) -> ContentConverter:
+        converter = self._connection.settings.content_converter
+        if converter is None:
+            raise ConverterNotFound("install one: WebSockets(content_converter=JsonConverter())")
+        return converter
 
-        Does not wait: the caller, too, is cancelled at its next checkpoint if it is the handler.
+    # keepalive
+
+    async def ping(self, data: bytes | None = None) -> float:
+        """Send a Ping ahead of what is queued, and wait for its Pong; returns the round trip in seconds.
+
+        A Pong that answers a later Ping counts, too. Always a checkpoint; there is no timeout but the
+        caller's. W-14.
+
+        Raises:
+          ConnectionClosed: the conversation is over, or ends meanwhile.
+          ValueError: more than 125 bytes, or a Ping with the same bytes is out.
         """
-        self._connection.terminate()
-
-    async def wait_closed(self) -> CloseReason:
-        """Wait until the stream is closed; returns what ended the conversation. Always a checkpoint."""
-        await self._connection.closed.wait()
-        reason = self._connection.close_reason
-        assert reason is not None
-        return reason
-
-    @property
-    def close_reason(self) -> CloseReason | None:
-        """What ended the conversation, ours if we began; None until that is known. No Close at all is 1006."""
-        return self._connection.close_reason
-
-    @property
-    def close_sent(self) -> CloseReason | None:
-        """What our Close frame said, once it is with the system (empty: 1005)."""
-        return self._connection.close_sent
-
-    @property
-    def close_received(self) -> CloseReason | None:
-        """What the peer's Close frame said, once it has come (empty: 1005)."""
-        return self._connection.close_received
-
-    def _error(self, kind: type[ConnectionClosed]) -> ConnectionClosed:
-        return kind(self._connection.close_reason, self)
-
-    def _raise_over(self) -> NoReturn:
         connection = self._connection
-        if connection.is_closed_here or connection.close_reason is None:  # None: this handle was closed, a clone lives
-            raise self._error(ConnectionClosedHere) from None
-        if connection.state.is_clean:
-            raise self._error(ConnectionClosed) from None
-        raise self._error(ConnectionBroken) from connection.cause
-
-    # tasks
-
-    def start_soon(self, fn: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
-        """Start a task beside the handler (Ktor's `launch`).
-
-        It is cancelled when the handler returns or the connection ends; an exception of it cancels the
-        handler and counts as the handler's own.
-
-        Raises:
-          ConnectionClosed: the conversation is over.
-        """
-        if self._connection.state.is_over or self._connection.tasks.are_done:
+        if self._outbox.is_sealed or connection.state.is_over:
+            await trio.lowlevel.checkpoint()
             self._raise_over()
-        self._connection.start_soon(fn, args)
-
-    # settings
+        ping = connection.ping(data)
+        try:
+            await ping.answered.wait()
+        finally:
+            connection.pings.forget(ping)
+        if ping.round_trip is None:
+            self._raise_over()
+        return ping.round_trip
 
     @property
-    def extensions(self) -> tuple[object, ...]:
-        """The negotiated extensions; none yet."""
-        return ()
+    def latency(self) -> float | None:
+        """Seconds that the last answered Ping took, ours or the pinger's; None before the first."""
+        return self._connection.pings.latency
 
     @property
     def ping_interval(self) -> float | None:
@@ -340,49 +244,3 @@ class WebSocketSession(trio.abc.Channel[Frame]):
     def timeout(self, seconds: float) -> None:
         WebSockets(timeout=seconds)
         self._connection.set_keepalive(self._connection.ping_period, seconds)
-
-    @property
-    def max_frame_size(self) -> int | None:
-        """Bytes of a frame and of a message; counts from the next header on."""
-        return self._connection.assembler.parser.max_frame_size
-
-    @max_frame_size.setter
-    def max_frame_size(self, size: int | None) -> None:
-        WebSockets(max_frame_size=size)
-        self._connection.assembler.parser.max_frame_size = size
-
-    @property
-    def masking(self) -> bool:
-        """Whether what is sent from now on is masked."""
-        return self._outbox.serializer.masking
-
-    @masking.setter
-    def masking(self, on: bool) -> None:
-        WebSockets(masking=on)
-        self._outbox.serializer.masking = on
-
-    def __repr__(self) -> str:
-        connection = self._connection
-        return (
-            f"<WebSocketSession {self.call.path[:100]} {connection.state.name}"
-            f" in {connection.inbox.waiting} out {connection.outbox.waiting}>"
-        )
-
-
-class _FramesOf(Generic[F]):
-    """The messages of one kind."""
-
-    __slots__ = ("_kind", "_session")
-
-    def __init__(self, session: WebSocketSession, kind: type[F]) -> None:
-        self._session = session
-        self._kind = kind
-
-    def __aiter__(self) -> _FramesOf[F]:
-        return self
-
-    async def __anext__(self) -> F:
-        while True:
-            frame = await self._session.__anext__()
-            if isinstance(frame, self._kind):
-                return frame

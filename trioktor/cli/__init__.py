@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import ssl
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 
 from .. import __version__
 from ..application import Application
+from ..engine.listeners import inherited_listeners
 from ..server import run
 from .connect import add_connect_arguments, connect
 from .echo import add_echo_arguments, echo_application
@@ -39,6 +41,7 @@ def _add_server_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--host", default="127.0.0.1", help="address or name (default: %(default)s)")
     group.add_argument("--port", type=int, default=8080, help="0 takes a free one (default: %(default)s)")
     group.add_argument("--unix", metavar="PATH", help="a UNIX socket instead of a port")
+    group.add_argument("--listen-fds", action="store_true", help="sockets that a supervisor hands over (LISTEN_FDS)")
     group.add_argument("--certificate", metavar="FILE", help="PEM file with the certificate chain: speak TLS")
     group.add_argument("--key", metavar="FILE", help="PEM file with its private key, if that is another file")
     group.add_argument("--shutdown-grace", type=float, default=5, metavar="SECONDS", help="(default: %(default)s)")
@@ -53,6 +56,11 @@ def _server_options(arguments: argparse.Namespace) -> dict[str, Any]:
     }
     if arguments.unix is not None:
         options["path"] = arguments.unix
+    if arguments.listen_fds:
+        try:
+            options["listeners"] = inherited_listeners()
+        except RuntimeError as error:
+            raise LoadError(str(error)) from None
     if arguments.certificate is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
@@ -75,6 +83,8 @@ def _set_up_logging(*, quiet: bool) -> None:
     trouble = logging.StreamHandler(sys.stderr)
     trouble.setLevel(logging.WARNING)
     trouble.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    if not quiet:
+        logging.getLogger("trioktor.session").setLevel(logging.DEBUG)  # a line for every connection that opens
     root.addHandler(lines)
     root.addHandler(trouble)
 
@@ -108,7 +118,8 @@ def _run(application: Application, options: dict[str, Any]) -> None:
         run(application, **options)
     except OSError as error:
         where = options.get("path") or f"{options['host']}:{options['port']}"
-        raise LoadError(f"cannot listen on {where}: {describe_error(error)}") from None
+        hint = "; take another --port, or 0 for a free one" if error.errno == errno.EADDRINUSE else ""
+        raise LoadError(f"cannot listen on {where}: {describe_error(error)}{hint}") from None
 
 
 def describe_error(error: Exception) -> str:
@@ -121,6 +132,4 @@ def describe_error(error: Exception) -> str:
 
 def errno_name(number: int) -> str:
     """The symbol of an errno, such as EADDRINUSE."""
-    import errno
-
     return errno.errorcode.get(number, str(number))

@@ -17,7 +17,7 @@ from ..protocol.http import Response
 from ..session import WebSocketSession
 
 _LISTS = ("origins", "subprotocols")
-_NO_FLAG = ("extensions",)
+_NO_FLAG = ("extensions", "content_converter")
 
 
 def number(text: str) -> float | int | None:

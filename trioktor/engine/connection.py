@@ -26,19 +26,21 @@ from typing import Any, Final, final
 import attrs
 import trio
 
-from ..config import WebSockets
-from ..errors import PingTimeout, WriteTimeout
-from ..protocol.assembler import MessageAssembler
+from ..config import WebSockets, channel_config
+from ..errors import ChannelOverflow, PingTimeout, WriteTimeout
+from ..protocol.assembler import MessageAssembler, RawFrames
 from ..protocol.close import CloseCode, CloseReason
 from ..protocol.closing import TRANSITIONS, Signal, State
 from ..protocol.errors import ProtocolError
 from ..protocol.frames import CloseFrame, Frame
 from ..protocol.parser import FrameParser
 from ..protocol.serializer import Serializer, judge_close_reason
+from .frame_log import Feed, LoggingSerializer, is_logging, logged
 from .inbox import Inbox
 from .keepalive import Keepalive
 from .outbox import Outbox
 from .outcome import Outcome, judge
+from .pings import Ping, Pings
 from .reader import DRAIN_LIMIT, Reader
 from .tasks import HandlerTasks
 from .transport import Transport
@@ -52,6 +54,7 @@ _LAST_WORDS: Final = 0.5
 _OUTCOME_CODES: Final = {
     Outcome.RETURNED: CloseCode.NORMAL,
     Outcome.REFUSED: CloseCode.CANNOT_ACCEPT,
+    Outcome.INCONSISTENT: CloseCode.NOT_CONSISTENT,
     Outcome.FAILED: CloseCode.INTERNAL_ERROR,
 }
 
@@ -88,6 +91,7 @@ class Connection:
       transport: the stream below; closed by `run`.
       settings: the configuration that holds here.
       client: whether this is the client's side, which masks.
+      raw: whether the session sees every frame and answers by itself.
       greeting: bytes to write first: the 101. Written here, so that no cancellation comes between them and
         the conversation.
       trailing: bytes that came with the handshake.
@@ -111,10 +115,14 @@ class Connection:
         "close_received",
         "close_sent",
         "closed",
+        "feed",
         "inbox",
         "is_closed_here",
+        "is_raw",
+        "opened_at",
         "outbox",
         "owner",
+        "pings",
         "reader",
         "settings",
         "state",
@@ -131,6 +139,7 @@ class Connection:
         settings: WebSockets,
         *,
         client: bool = False,
+        raw: bool = False,
         greeting: bytes = b"",
         trailing: bytes = b"",
         stop: Stop | None = None,
@@ -139,6 +148,8 @@ class Connection:
         self.transport: Transport = transport
         self.settings: WebSockets = settings
         self.client: bool = client
+        self.is_raw: bool = raw
+        self.opened_at: float = trio.current_time()
         self.owner: Any = self  # the session: named in errors and logs
         self.timeout: float = settings.timeout
         transport.write_timeout = settings.write_timeout
@@ -153,16 +164,16 @@ class Connection:
         self._greeting = greeting
         self._goodbye: CloseReason | None = None  # what our Close says
         # what it consists of
-        parser = FrameParser(masked=not client, max_frame_size=settings.max_frame_size)
-        self.assembler: MessageAssembler = MessageAssembler(parser, settings.max_fragments)
-        self.inbox: Inbox = Inbox(settings.incoming, settings.max_queued_bytes)
+        parser = FrameParser(masked=not client, max_frame_size=settings.max_frame_size, whole_messages=not raw)
+        self.assembler: MessageAssembler | RawFrames = (
+            RawFrames(parser) if raw else MessageAssembler(parser, settings.max_fragments)
+        )
+        self.pings: Pings = Pings()
+        self.inbox: Inbox = Inbox(channel_config(settings.incoming), settings.max_queued_bytes)
+        serializer = Serializer(masking=client or settings.masking)
+        self.feed: Feed = self.assembler.feed
         self.outbox: Outbox = Outbox(
-            settings.outgoing,
-            settings.max_queued_bytes,
-            Serializer(masking=client or settings.masking),
-            self._close_frame_sent,
-            self._misused,
-            self._need_writer,
+            self, channel_config(settings.outgoing), settings.max_queued_bytes, serializer, in_order=raw
         )
         # who runs
         self._nursery: trio.Nursery | None = None
@@ -179,17 +190,27 @@ class Connection:
 
     # the nursery
 
+    def _log_frames(self) -> None:
+        self.feed = logged(self.feed, self.owner)
+        serializer = self.outbox.serializer
+        self.outbox.serializer = LoggingSerializer(
+            masking=serializer.masking, reserved=serializer.reserved, who=self.owner
+        )
+
     async def run(self, handler: Callable[[], Awaitable[object]]) -> None:
         """Run the handler and the conversation; returns when both are over and the stream is closed.
 
         Raises:
           BaseException: only what is no `Exception`: `Cancelled`, `KeyboardInterrupt`, `SystemExit`.
         """
+        if is_logging():
+            self._log_frames()
         try:
             async with trio.open_nursery() as self._nursery:
                 self._nursery.start_soon(self.reader.run, name="trioktor reader")
                 self._greet()
-                self.set_keepalive(self.settings.ping_period, self.timeout)
+                if not self.is_raw:  # there the handler sees the Pongs
+                    self.set_keepalive(self.settings.ping_period, self.timeout)
                 try:
                     await self.tasks.run_handler(handler)
                     await self.closed.wait()
@@ -234,7 +255,18 @@ class Connection:
             else:
                 logger.info("%s: the handler ended with %.200s", self.owner, ascii(error))
         self.inbox.let_overflow()
-        self.close(CloseReason(_OUTCOME_CODES[outcome]))
+        if self.is_raw and outcome is Outcome.RETURNED:
+            self._leave()
+        else:
+            self.close(CloseReason(_OUTCOME_CODES[outcome]))
+
+    def _leave(self) -> None:
+        """A raw handler returned: what is queued goes out, and no Close but the one that it sent itself."""
+        if self.state is State.OPEN:
+            self.lose()
+            self.outbox.seal(None)
+            self.reader.end_reading()
+        self.answered.set()
 
     def _log_failure(self, error: Exception) -> None:
         logger.error("%s: the handler failed", self.owner, exc_info=error)
@@ -257,17 +289,20 @@ class Connection:
     def close(self, reason: CloseReason | None, *, drop_queued: bool = False) -> None:
         """Begin the closing handshake behind what is queued; None is a Close without a code.
 
-        Once the peer has begun, it says that there is nothing more to answer.
+        Once the peer has begun, it says that there is nothing more to answer; but in a raw session it is the
+        answer.
         """
         if self.signal(Signal.BEGIN_CLOSE, reason or CloseReason(CloseCode.NO_STATUS)):
             self.is_closed_here = True
             self.seal(reason, drop_queued=drop_queued)
+        elif self.is_raw:
+            self.seal(reason, drop_queued=drop_queued)
         self.answered.set()
 
-    def fail(self, reason: CloseReason, cause: BaseException) -> None:
+    def fail(self, reason: CloseReason, cause: BaseException, *, drop_queued: bool = True) -> None:
         """End the conversation from our side as broken, with a Close that says so."""
         if self.signal(Signal.FAIL, reason, cause):
-            self.seal(reason, drop_queued=True)
+            self.seal(reason, drop_queued=drop_queued)
             self.reader.end_reading()
 
     def lose(self, cause: BaseException | None = None) -> None:
@@ -302,13 +337,20 @@ class Connection:
 
     # what comes out of `outgoing` and is no message
 
-    def _close_frame_sent(self, frame: CloseFrame) -> None:
+    def close_frame_sent(self, frame: CloseFrame) -> None:
+        """Put into `outgoing`, it is the same as `session.close`."""
         judge_close_reason(frame)
         self.close(frame.reason, drop_queued=True)
 
-    def _misused(self, error: ProtocolError) -> None:
+    def misused(self, error: ProtocolError) -> None:
+        """What may not be sent was put into `outgoing`."""
         logger.error("%s: what may not be sent was put into outgoing: %s", self.owner, error)
         self.fail(CloseReason(CloseCode.INTERNAL_ERROR), error)
+
+    def overflowed(self) -> None:
+        """More was put into `outgoing` than it holds, and that is to end the conversation."""
+        overflow = ChannelOverflow(f"outgoing was full with {self.outbox.waiting} frames")
+        self.fail(CloseReason(CloseCode.TRY_AGAIN_LATER), overflow, drop_queued=False)
 
     def _last_handle_closed(self) -> None:
         self.close(CloseReason(CloseCode.NORMAL))
@@ -334,7 +376,7 @@ class Connection:
     def send_control(self, frame: Frame) -> None:
         """Send a Ping or Pong ahead of what is queued."""
         self.outbox.put_control(frame)
-        self._need_writer()
+        self.need_writer()
 
     def sign_of_life(self) -> None:
         """The peer sent something, or was not listened to."""
@@ -344,12 +386,17 @@ class Connection:
     def owe_pong(self, ping: Frame) -> None:
         """Answer a Ping as soon as the writer can."""
         self.outbox.owe_pong(ping)
-        self._need_writer()
+        self.need_writer()
 
-    def pong_received(self, pong: Frame) -> None:
-        """A Pong came, asked for or not."""
-        if self._keepalive is not None:
-            self._keepalive.pong_received(pong)
+    def ping(self, payload: bytes | None = None) -> Ping:
+        """Send a Ping; its event is set when the Pong has come, or the conversation is over.
+
+        Raises:
+          ValueError: too many bytes, or one with the same is out.
+        """
+        ping = self.pings.begin(payload)
+        self.send_control(ping.frame)
+        return ping
 
     def _ping_timed_out(self) -> None:
         self.fail(
@@ -360,7 +407,7 @@ class Connection:
 
     # the writer
 
-    def _need_writer(self) -> None:
+    def need_writer(self) -> None:
         """There is something to write: start the writer, or have it look."""
         if self.writer is not None:
             self.writer.nudge()
@@ -385,7 +432,7 @@ class Connection:
             if self.outbox.write_goodbye(self.transport):
                 self._goodbye_written()
             else:
-                self._need_writer()
+                self.need_writer()
         except trio.BrokenResourceError as error:
             self._write_failed(error.__cause__ or error)
 

@@ -6,7 +6,8 @@ bytes are not counted down as he takes them: the sizes of what was put in are ke
 passes the limit the channel is asked how many of the newest are still there.
 
 `offer` is the hot path: no await, no cancel scope. It says False when the reader has to pause; `wait` is
-that pause, and the back-pressure. `let_overflow` ends both: what does not fit is dropped from then on.
+that pause, and the back-pressure; or, where the channel is configured so, it is the end. `let_overflow` ends
+both: what does not fit is dropped from then on.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import Final
 
 import trio
 
+from ..config import ChannelConfig, Overflow
+from ..errors import ChannelOverflow
 from ..protocol.frames import Frame
 
 _LOOK_AGAIN: Final = 0.02
@@ -34,13 +37,13 @@ class Inbox:
     """The incoming queue of one connection.
 
     Args:
-      capacity: messages that may wait.
+      config: messages that may wait, and what happens beyond them.
       max_bytes: payload bytes that may wait before the reader stops; one message always passes.
     """
 
     __slots__ = (
         "_bytes",
-        "_capacity",
+        "_config",
         "_held",
         "_max_bytes",
         "_overflows",
@@ -49,14 +52,15 @@ class Inbox:
         "_sizes",
         "_stall",
         "is_burst",
+        "peak",
         "receive_channel",
     )
 
-    def __init__(self, capacity: int, max_bytes: int) -> None:
-        send, receive = trio.open_memory_channel[Frame](capacity)
+    def __init__(self, config: ChannelConfig, max_bytes: int) -> None:
+        send, receive = trio.open_memory_channel[Frame](config.capacity)
         self._send = send
         self.receive_channel: trio.MemoryReceiveChannel[Frame] = receive
-        self._capacity = capacity
+        self._config = config
         self._max_bytes = max_bytes
         self._sizes: list[int] = []
         self._bytes = 0
@@ -65,6 +69,7 @@ class Inbox:
         self._stall: trio.CancelScope | None = None  # round the reader's pause
         self.is_burst: bool = False  # whether the last read brought several frames
         self._room: trio.Event | None = None  # set by the session when it takes a message
+        self.peak: int = 0  # of `waiting`, as far as somebody looked
 
     @property
     def is_stalled(self) -> bool:
@@ -74,7 +79,10 @@ class Inbox:
     @property
     def waiting(self) -> int:
         """Messages that the handler has not taken yet."""
-        return self._send.statistics().current_buffer_used
+        waiting = self._send.statistics().current_buffer_used
+        if waiting > self.peak:
+            self.peak = waiting
+        return waiting
 
     def offer(self, message: Frame) -> bool:
         """Queue a message without waiting; False means: call `wait` before the next one."""
@@ -92,7 +100,7 @@ class Inbox:
         size = len(message.data)
         self._bytes += size
         self._sizes.append(size)
-        if self._bytes > self._max_bytes or len(self._sizes) > 2 * self._capacity:
+        if self._bytes > self._max_bytes or len(self._sizes) > 2 * self._config.capacity:
             return self._has_room() or self._overflows
         return True
 
@@ -109,7 +117,10 @@ class Inbox:
 
         Raises:
           trio.BrokenResourceError: the connection hung up meanwhile.
+          ChannelOverflow: there is no room, and that is configured to be the end.
         """
+        if self._config.on_overflow is Overflow.CLOSE:
+            raise ChannelOverflow(f"incoming was full with {self.waiting} messages of {self._bytes} bytes")
         with trio.CancelScope() as self._stall:
             try:
                 await self._wait_for_room(has_hung_up, who)

@@ -12,13 +12,12 @@ So only a peer that is silent while we listen is given up. Source: Ktor's pinger
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import trio
 
-from ..protocol.frames import Frame, PingFrame
+from .pings import Ping
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -33,7 +32,7 @@ class Keepalive:
       on_timeout: called once when neither did.
     """
 
-    __slots__ = ("_connection", "_on_timeout", "_payload", "_ponged", "_scope", "last_sign", "period", "timeout")
+    __slots__ = ("_connection", "_on_timeout", "_scope", "last_sign", "period", "timeout")
 
     def __init__(self, connection: Connection, period: float, timeout: float, on_timeout: Callable[[], None]) -> None:
         self._connection = connection
@@ -41,8 +40,6 @@ class Keepalive:
         self.period: float = period
         self.timeout: float = timeout
         self.last_sign: float = 0.0
-        self._payload: bytes | None = None  # of the Ping that is out
-        self._ponged: trio.Event | None = None
         self._scope = trio.CancelScope()
 
     def stop(self) -> None:
@@ -53,27 +50,20 @@ class Keepalive:
         """The peer sent something, or took something: the time for the Pong starts anew."""
         self.last_sign = trio.current_time()
 
-    def pong_received(self, pong: Frame) -> None:
-        """A Pong came; one that answers no Ping of ours is a sign of life and nothing more."""
-        if self._ponged is not None and pong.data == self._payload:
-            self._ponged.set()
-
     async def run_pinger(self) -> None:
         """Send a Ping every period, after the Pong of the one before."""
         with self._scope:
             async with trio.open_nursery() as nursery:
                 while True:
                     await trio.sleep(self.period)
-                    self._payload = os.urandom(8)
-                    self._ponged = trio.Event()
                     self.sign_of_life()
-                    nursery.start_soon(self._watch, self._ponged, name="trioktor watchdog")
-                    self._connection.send_control(PingFrame(self._payload))
-                    await self._ponged.wait()
+                    ping = self._connection.ping()
+                    nursery.start_soon(self._watch, ping, name="trioktor watchdog")
+                    await ping.answered.wait()
 
-    async def _watch(self, ponged: trio.Event) -> None:
+    async def _watch(self, ping: Ping) -> None:
         """Wait for a Pong, as long as there are signs of life."""
-        while not ponged.is_set():
+        while not ping.answered.is_set():
             if self._connection.inbox.is_stalled:
                 self.sign_of_life()
             due = self.last_sign + self.timeout
@@ -81,4 +71,4 @@ class Keepalive:
                 self._on_timeout()
                 return
             with trio.move_on_at(due):
-                await ponged.wait()
+                await ping.answered.wait()

@@ -17,6 +17,8 @@ from typing import Final
 import trio
 
 _ATTEMPTS: Final = 20
+_FIRST_FD: Final = 3
+"""The first file descriptor that a supervisor hands over: sd_listen_fds(3)."""
 
 
 async def open_tcp(port: int, *, host: str | None, backlog: int | None) -> list[trio.SocketListener]:
@@ -80,6 +82,29 @@ def remove_unix(path: str | os.PathLike[str]) -> None:
         os.unlink(path)
     except OSError:
         pass
+
+
+def inherited_listeners() -> list[trio.SocketListener]:
+    """The listening sockets that a supervisor handed over (systemd's socket activation: `LISTEN_FDS`).
+
+    For `serve(listeners=…)` and `run(listeners=…)`. To be called once: the environment is cleared, so that
+    child processes do not take the sockets for theirs.
+
+    Raises:
+      RuntimeError: none were handed over to this process.
+      OSError: what was handed over is no listening socket.
+    """
+    pid, count = os.environ.pop("LISTEN_PID", None), os.environ.pop("LISTEN_FDS", None)
+    os.environ.pop("LISTEN_FDNAMES", None)
+    if pid != str(os.getpid()) or count is None or not count.isdecimal() or not int(count):
+        raise RuntimeError("no listening sockets were handed over (LISTEN_PID and LISTEN_FDS do not name this process)")
+    listeners = []
+    for number in range(_FIRST_FD, _FIRST_FD + int(count)):
+        sock = stdlib_socket.socket(fileno=number)
+        sock.setblocking(False)
+        sock.set_inheritable(False)
+        listeners.append(trio.SocketListener(trio.socket.from_stdlib_socket(sock)))
+    return listeners
 
 
 def wrap_tls(

@@ -10,6 +10,9 @@ once the outbox is sealed: `seal` moves everything out of the channel, which als
 were blocked on it, shuts the channel, and puts the Close behind the rest. So whatever was accepted before
 the end goes out in order, and then the Close, with no second queue on the way of a frame in normal times.
 
+A message that is sent piece by piece is one item of the channel (`streamed`): while it is open, it is what
+the writer takes from, and the channel waits.
+
 The engine holds no send handle of the channel, so that closing the last one can be seen. Sends through
 `session.send` are bounded in bytes, too; those through the channel itself only in number.
 
@@ -18,19 +21,22 @@ The engine holds no send handle of the channel, so that closing the last one can
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import attrs
 import trio
 
+from ..config import ChannelConfig, Overflow
 from ..protocol.errors import ProtocolError
 from ..protocol.frames import CONTROL, BinaryFrame, CloseFrame, Frame, PongFrame, TextFrame
 from ..protocol.serializer import Serializer
+from .streamed import StreamedMessage, drain
 from .transport import CHUNK, Transport
 
 Message: TypeAlias = "Frame | str | bytes"
 """What may be put into `outgoing`."""
+Item: TypeAlias = "Message | StreamedMessage"
+"""What the channel holds."""
 
 MAX_PONGS: Final = 16
 """Pongs that wait; beyond that the oldest is dropped (RFC 6455 §5.5.3 allows answering the latest only)."""
@@ -60,63 +66,73 @@ class _Waiter:
     accepted: bool = False
 
 
+class Owner(Protocol):
+    """What an outbox tells its connection."""
+
+    def close_frame_sent(self, frame: CloseFrame) -> None:
+        """A Close came out of the channel."""
+
+    def misused(self, error: ProtocolError) -> None:
+        """Something came out of the channel that may not be sent."""
+
+    def overflowed(self) -> None:
+        """More was put in than there is room for, and that is to be the end."""
+
+    def need_writer(self) -> None:
+        """There is something to write that cannot go straight out."""
+
+
 class Outbox:
     """The outgoing queue of one connection.
 
     Args:
-      capacity: frames that may wait in the channel.
+      owner: the connection.
+      config: frames that may wait in the channel, and what happens beyond them.
       max_bytes: bytes that `session.send` lets wait.
-      on_close_frame: called with the frame when a Close comes out of the channel.
-      on_misuse: called with the error when something comes out that may not be sent.
-      start_writer: called when there is something to write that cannot go straight out.
+      in_order: whether control frames, too, wait for what was put into the channel before them.
     """
 
     __slots__ = (
         "_backlog",
-        "_capacity",
         "_channel",
+        "_config",
         "_control",
         "_flushes",
+        "_in_order",
         "_max_bytes",
-        "_on_close_frame",
-        "_on_misuse",
+        "_owner",
         "_pongs",
         "_queue",
         "_rest",
-        "_start_writer",
+        "_stream",
         "_taken",
         "_waiters",
         "_written",
         "bytes_written",
         "frames_taken",
         "is_sealed",
+        "peak",
         "queued_bytes",
         "serializer",
     )
 
     def __init__(
-        self,
-        capacity: int,
-        max_bytes: int,
-        serializer: Serializer,
-        on_close_frame: Callable[[CloseFrame], None],
-        on_misuse: Callable[[ProtocolError], None],
-        start_writer: Callable[[], None],
+        self, owner: Owner, config: ChannelConfig, max_bytes: int, serializer: Serializer, *, in_order: bool = False
     ) -> None:
-        self._capacity = capacity
-        self._channel: trio.MemorySendChannel[Message] | None = None
-        self._queue: trio.MemoryReceiveChannel[Message] | None = None
+        self._owner = owner
+        self._config = config
+        self._in_order = in_order
+        self._channel: trio.MemorySendChannel[Item] | None = None
+        self._queue: trio.MemoryReceiveChannel[Item] | None = None
+        self._stream: StreamedMessage | None = None  # the one that is going out
         self.serializer: Serializer = serializer
-        self._start_writer = start_writer
         self._rest = b""  # of a frame that went out in part
         self.bytes_written: int = 0
         self._max_bytes = max_bytes
-        self._on_close_frame = on_close_frame
-        self._on_misuse = on_misuse
         self.is_sealed: bool = False
         self._control: list[Frame] = []
         self._pongs: list[Frame] = []
-        self._backlog: list[Message] = []  # the next item last
+        self._backlog: list[Item] = []  # the next item last
         # bytes that session.send put into the channel, and who waits until they are fewer
         self.queued_bytes: int = 0
         self._waiters: list[_Waiter] = []
@@ -125,6 +141,7 @@ class Outbox:
         self._written = 0
         self._flushes: list[tuple[int, trio.Event]] = []
         self.frames_taken: int = 0
+        self.peak: int = 0  # of what waited when the writer looked
 
     @property
     def is_full_of_bytes(self) -> bool:
@@ -135,24 +152,40 @@ class Outbox:
     def waiting(self) -> int:
         """Frames that nobody has taken to be written yet."""
         queued = self._queue.statistics().current_buffer_used if self._queue is not None else 0
-        return queued + len(self._backlog)
+        return queued + len(self._backlog) + (self._stream.waiting if self._stream is not None else 0)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the channel has no place for another item."""
+        return self._queue is not None and self._queue.statistics().current_buffer_used >= self._config.capacity
+
+    @property
+    def is_to_close_when_full(self) -> bool:
+        """Whether a full queue is the end, rather than something to wait for."""
+        return self._config.on_overflow is Overflow.CLOSE
 
     @property
     def is_writer_parked(self) -> bool:
         """Whether the writer waits on the channel, and nothing has been handed to it yet."""
-        return self._queue is not None and self._queue.statistics().tasks_waiting_receive > 0
+        source = self._source
+        return source is not None and source.statistics().tasks_waiting_receive > 0
+
+    @property
+    def _source(self) -> trio.MemoryReceiveChannel[Item] | trio.MemoryReceiveChannel[Frame] | None:
+        """Where the writer takes the next item from."""
+        return self._stream.queue if self._stream is not None else self._queue
 
     # the sending side
 
     @property
-    def channel(self) -> trio.MemorySendChannel[Message]:
+    def channel(self) -> trio.MemorySendChannel[Item]:
         """The sending end of the channel; opened, and its writer started, when first asked for."""
         if self._channel is None:
-            self._channel, self._queue = trio.open_memory_channel[Message](self._capacity)
+            self._channel, self._queue = trio.open_memory_channel[Item](self._config.capacity)
             if self.is_sealed:
                 self._queue.close()
             else:
-                self._start_writer()
+                self._owner.need_writer()
         return self._channel
 
     @trio.lowlevel.enable_ki_protection  # between the bytes that went out and the keeping of the rest
@@ -164,7 +197,7 @@ class Outbox:
         """
         if self._queue is not None and not self.is_writer_parked:
             return False
-        if self.is_sealed or self._rest or self._control or self._pongs:
+        if self.is_sealed or self._rest or self._control or self._pongs or self._stream is not None:
             return False
         pieces: list[bytes] = []
         self.serializer.add(frame, pieces)
@@ -182,7 +215,7 @@ class Outbox:
             self._written = self._taken - len(self._backlog)
         else:
             self._rest = data[sent:]
-            self._start_writer()
+            self._owner.need_writer()
 
     def put_control(self, frame: Frame) -> None:
         """Send a Ping or Pong ahead of what is queued; dropped once the outbox is sealed."""
@@ -214,9 +247,14 @@ class Outbox:
             self._waiters[0].woken.set()
 
     async def flush(self) -> None:
-        """Wait until all that was sent before is with the system, or the connection is over."""
+        """Wait until all that was sent before is with the system, or the connection is over.
+
+        While a streamed message is going out: until its fragments are, since what is behind it has to wait.
+        """
         target = self._taken
-        if self._queue is not None:
+        if self._stream is not None:
+            target += self._stream.waiting
+        elif self._queue is not None:
             statistics = self._queue.statistics()
             target += statistics.current_buffer_used + statistics.tasks_waiting_send
         if self._written >= target:
@@ -231,10 +269,7 @@ class Outbox:
         if self.is_sealed:
             return
         self.is_sealed = True
-        items: list[Message] = []
-        if self._queue is not None:
-            items = _drain(self._queue)
-            self._queue.close()
+        items = self._seal_queues()
         for waiter in self._waiters:
             items.append(waiter.frame)
             waiter.accepted = True
@@ -243,6 +278,28 @@ class Outbox:
         if close is not None:
             self._backlog.insert(0, close)
         self._taken += len(items) + 1
+
+    def _seal_queues(self) -> list[Item]:
+        """Shut the channel and the streamed messages; returns what they held.
+
+        What stands behind a streamed message that is not finished is dropped: it cannot be said any more.
+        """
+        items: list[Item] = []
+        streams = [self._stream] if self._stream is not None else []
+        queued = drain(self._queue) if self._queue is not None else []
+        if self._queue is not None:
+            self._queue.close()
+        is_cut = False
+        for item in [*streams, *queued]:
+            if isinstance(item, StreamedMessage):
+                frames = item.seal()
+                if not is_cut:
+                    items.extend(frames)
+                is_cut = is_cut or not item.is_finished
+            elif not is_cut:
+                items.append(item)
+        self._stream = None
+        return items
 
     @trio.lowlevel.enable_ki_protection
     def write_goodbye(self, transport: Transport) -> bool:
@@ -271,11 +328,17 @@ class Outbox:
         Raises:
           trio.EndOfChannel: the last handle on the channel was closed.
         """
-        assert self._queue is not None
+        source = self._source
+        assert source is not None
         try:
-            item = await self._queue.receive()
+            item = await source.receive()
         except trio.ClosedResourceError:
             return  # sealed
+        except trio.EndOfChannel:
+            if self._stream is None:
+                raise
+            self._stream = None
+            return
         self._taken += 1
         self._serialize(item, pieces)
 
@@ -292,12 +355,21 @@ class Outbox:
             self._pongs.clear()
         size = sum(map(len, pieces))
         before = size
+        if self._queue is not None:
+            self._look_at(self._queue.statistics())
         try:
             while size < CHUNK:
                 if self._backlog:
                     item = self._backlog.pop()
                 elif self.is_sealed or self._queue is None:
                     break
+                elif self._stream is not None:
+                    try:
+                        item = self._stream.queue.receive_nowait()
+                    except trio.EndOfChannel:
+                        self._stream = None
+                        continue
+                    self._taken += 1
                 else:
                     item = self._queue.receive_nowait()
                     self._taken += 1
@@ -312,20 +384,29 @@ class Outbox:
         self._wake_waiter()
         return size
 
-    def _serialize(self, item: Message, pieces: list[bytes]) -> None:
+    def _look_at(self, statistics: trio.MemoryChannelStatistics) -> None:
+        if statistics.current_buffer_used > self.peak:
+            self.peak = statistics.current_buffer_used
+        if statistics.tasks_waiting_send and self.is_to_close_when_full and not self.is_sealed:
+            self._owner.overflowed()
+
+    def _serialize(self, item: Item, pieces: list[bytes]) -> None:
         try:
+            if type(item) is StreamedMessage:
+                self._stream = item
+                return
             frame = item if type(item) is TextFrame or type(item) is BinaryFrame else as_frame(item)
             if type(frame) is CloseFrame and not self.is_sealed:
-                self._on_close_frame(frame)  # the same as session.close
+                self._owner.close_frame_sent(frame)  # the same as session.close
                 return
-            if frame.first_byte & CONTROL and not self.is_sealed:
+            if frame.first_byte & CONTROL and not self.is_sealed and not self._in_order:
                 ahead: list[bytes] = []
                 self.serializer.add(frame, ahead)
                 pieces[:0] = ahead
             else:
                 self.serializer.add(frame, pieces)
         except (ProtocolError, TypeError, ValueError) as error:
-            self._on_misuse(error if isinstance(error, ProtocolError) else ProtocolError(f"{item!r:.100}: {error}"))
+            self._owner.misused(error if isinstance(error, ProtocolError) else ProtocolError(f"{item!r:.100}: {error}"))
             return
         self.frames_taken += 1
 
@@ -343,12 +424,3 @@ class Outbox:
                 event.set()
             else:
                 self._flushes.append((target, event))
-
-
-def _drain(queue: trio.MemoryReceiveChannel[Message]) -> list[Message]:
-    items: list[Message] = []
-    try:
-        while True:
-            items.append(queue.receive_nowait())
-    except (trio.WouldBlock, trio.EndOfChannel):
-        return items

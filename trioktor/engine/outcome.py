@@ -13,7 +13,7 @@ from typing import final
 
 import trio
 
-from ..errors import ConnectionClosed
+from ..errors import ConnectionClosed, DeserializationError
 from ..protocol.errors import UnexpectedFrame
 
 
@@ -25,6 +25,8 @@ class Outcome(Enum):
     """It returned, or the end of its conversation escaped it."""
     REFUSED = auto()
     """It met a frame of a kind that it does not serve: the peer's doing."""
+    INCONSISTENT = auto()
+    """It met a message that is not the value it has to be: the peer's doing, too."""
     FAILED = auto()
     """It raised something else."""
 
@@ -47,12 +49,15 @@ def judge(error: Exception, session: object, *, is_over: bool) -> Outcome:
         somebody else's and a failure like any other.
     """
     kinds = {_judge_leaf(leaf, session, is_over=is_over) for leaf in _leaves(error)}
-    return next((kind for kind in (Outcome.FAILED, Outcome.REFUSED) if kind in kinds), Outcome.RETURNED)
+    worst_first = (Outcome.FAILED, Outcome.INCONSISTENT, Outcome.REFUSED)
+    return next((kind for kind in worst_first if kind in kinds), Outcome.RETURNED)
 
 
 def _judge_leaf(leaf: BaseException, session: object, *, is_over: bool) -> Outcome:
     if isinstance(leaf, UnexpectedFrame):
         return Outcome.REFUSED
+    if isinstance(leaf, DeserializationError):
+        return Outcome.INCONSISTENT
     if not is_over:
         return Outcome.FAILED
     if isinstance(leaf, ConnectionClosed):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from ..errors import CloseTimeout
+from ..errors import ChannelOverflow, CloseTimeout
 from ..protocol.close import CloseCode, CloseReason
 from ..protocol.closing import Signal, State
 from ..protocol.errors import ProtocolError
@@ -68,6 +68,7 @@ class Reader:
         if not connection.state.is_over:  # its time is up
             connection.lose(connection.write_error or CloseTimeout("the peer did not answer our Close in time"))
         connection.inbox.end()
+        connection.pings.end()
         with trio.CancelScope(shield=True, deadline=self._deadline) as self._scope:
             await self._conclude()
         await connection.finish()
@@ -97,14 +98,14 @@ class Reader:
         try:
             while True:
                 frames_before = self.frames_read
-                for frame in connection.assembler.feed(data):
+                for frame in connection.feed(data):
                     self.frames_read += 1
-                    if frame.first_byte & CONTROL:
-                        if self._is_last(frame):
-                            return
-                    elif not inbox.offer(frame):
+                    is_control = frame.first_byte & CONTROL
+                    if (not is_control or connection.is_raw) and not inbox.offer(frame):
                         await inbox.wait(transport.has_hung_up, connection.owner)
                         connection.sign_of_life()
+                    if is_control and self._is_last(frame):
+                        return
                     if not self.frames_read & _TURN:
                         await trio.lowlevel.checkpoint()
                 inbox.is_burst = self.frames_read - frames_before > 1
@@ -117,8 +118,12 @@ class Reader:
         except ProtocolError as error:
             self._is_input_unread = True
             connection.signal(Signal.FAIL, CloseReason(error.close_code), error)
+        except ChannelOverflow as error:
+            self._is_input_unread = True
+            connection.signal(Signal.FAIL, CloseReason(CloseCode.VIOLATED_POLICY), error)
         except trio.BrokenResourceError as error:
-            connection.lose(connection.write_error or error.__cause__ or error)
+            connection.write_error = connection.write_error or error.__cause__ or error
+            connection.lose(connection.write_error)
 
     def _is_last(self, frame: Frame) -> bool:
         """Answer a control frame; True if it was a Close, behind which nothing is read."""
@@ -127,29 +132,41 @@ class Reader:
             connection.close_received = frame.reason or CloseReason(CloseCode.NO_STATUS)
             connection.signal(Signal.PEER_CLOSE, connection.close_received)
             return True
-        if type(frame) is PingFrame:
-            connection.owe_pong(frame)
-        else:
-            connection.pong_received(frame)
+        if not connection.is_raw:
+            if type(frame) is PingFrame:
+                connection.owe_pong(frame)
+            else:
+                connection.pings.pong_received(frame.data)
         return False
 
     async def _conclude(self) -> None:
         """See the last answers and our Close out."""
         connection = self._connection
         state = connection.state
-        if (state is State.BROKEN and not self._is_input_unread) or connection.write_error is not None:
+        is_gone = state is State.BROKEN and not self._is_input_unread and not connection.is_raw
+        if is_gone or connection.write_error is not None:
             return
         if not connection.outbox.is_sealed:
-            assert connection.close_reason is not None
-            with trio.move_on_after(connection.settings.answer_grace):
-                await connection.answered.wait()
-            code = connection.close_reason.code  # the peer's, echoed (RFC 6455 §5.5.1), or the violation's
-            connection.seal(None if code == CloseCode.NO_STATUS else CloseReason(code))
+            await self._await_answers()
         await connection.outbox.flush()
         if state.is_clean and not connection.client:
             self._is_input_unread = bool(connection.transport.receive_nowait())
         if self._is_input_unread or not state.is_clean or connection.client:
             await self._drain()
+
+    async def _await_answers(self) -> None:
+        """Give the handler time for its last answers; the Close behind them is ours, but a raw session's own."""
+        connection = self._connection
+        settings = connection.settings
+        assert connection.close_reason is not None
+        is_own_business = connection.is_raw and connection.state is not State.FAILING
+        with trio.move_on_after(settings.close_timeout if is_own_business else settings.answer_grace):
+            await connection.answered.wait()
+        if is_own_business:
+            connection.outbox.seal(None)
+            return
+        code = connection.close_reason.code  # the peer's, echoed (RFC 6455 §5.5.1), or the violation's
+        connection.seal(None if code == CloseCode.NO_STATUS else CloseReason(code))
 
     async def _drain(self) -> None:
         """Let the peer read our Close: closing with unread input would reset the connection."""

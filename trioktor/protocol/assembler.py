@@ -10,6 +10,9 @@ not one that may be sent.
 
 A message may have `max_fragments` fragments beyond one for every 64 bytes of payload: enough for anyone who
 sends small pieces, and an end to those who send empty ones.
+
+On request (`stream`) messages are not joined but given piece by piece, as they arrive: frames whose `fin`
+says whether the message ends with them. Nothing is kept then, so a message may be of any size.
 """
 
 from __future__ import annotations
@@ -30,7 +33,18 @@ _new_decoder = codecs.getincrementaldecoder("utf-8")
 class MessageAssembler:
     """Turn the bytes of one direction into whole messages and control frames."""
 
-    __slots__ = ("_decoded", "_decoder", "_first", "_fragments", "_payload", "_seen", "max_fragments", "parser")
+    __slots__ = (
+        "_decoded",
+        "_decoder",
+        "_first",
+        "_fragments",
+        "_payload",
+        "_seen",
+        "_size",
+        "is_streaming",
+        "max_fragments",
+        "parser",
+    )
 
     def __init__(self, parser: FrameParser, max_fragments: int | None) -> None:
         self.parser: FrameParser = parser
@@ -43,6 +57,17 @@ class MessageAssembler:
         self._decoder: codecs.IncrementalDecoder | None = None
         self._decoded: list[str] | None = None
         self._seen = 0
+        # giving pieces instead of messages
+        self.is_streaming: bool = False
+        self._size = 0
+
+    def stream(self) -> None:
+        """From now on give messages piece by piece, the one under way included; `max_frame_size` is off."""
+        if not self.is_streaming:
+            self.is_streaming = True
+            self.parser.stream()
+            self._decoder = self._decoded = None  # what was decoded early is given, and decoded, again
+            self._seen = 0
 
     def feed(self, data: bytes) -> Iterator[Frame]:
         """Give the messages and control frames that `data` completes; to be exhausted before the next call.
@@ -50,6 +75,9 @@ class MessageAssembler:
         Raises:
           ProtocolError: what came before it has been given; its `close_code` is the answer to give.
         """
+        if self.is_streaming:
+            yield from self._feed_pieces(data)
+            return
         for frame in self.parser.feed(data):
             first_byte = frame.first_byte
             if first_byte == WHOLE_TEXT and self._decoder is None:
@@ -59,7 +87,7 @@ class MessageAssembler:
                 yield frame
             elif first_byte & CONTROL:
                 if type(frame) is CloseFrame:
-                    _judge_close(frame)
+                    judge_close(frame)
                 yield frame
             else:
                 message = self._add_fragment(frame)
@@ -69,6 +97,40 @@ class MessageAssembler:
         if partial is not None and self._is_plain_text(partial):
             self._decode_more(partial.data, final=False)
             self._seen += len(partial.data)
+
+    def _feed_pieces(self, data: bytes) -> Iterator[Frame]:
+        if self._first is not None and self._payload is not None:  # joined before there was a wish for pieces
+            piece = frame_from_wire(type(self._first), self._first.first_byte, bytes(self._payload))
+            self._first = self._payload = None
+            yield from self._piece(piece)
+        for frame in self.parser.feed(data):
+            if frame.first_byte & CONTROL:
+                if type(frame) is CloseFrame:
+                    judge_close(frame)
+                yield frame
+            else:
+                self._fragments += 1
+                yield from self._piece(frame)
+        partial = self.parser.take_partial()
+        if partial is not None and not partial.first_byte & CONTROL:
+            yield from self._piece(frame_from_wire(type(partial), partial.first_byte & ~FIN, partial.data))
+
+    def _piece(self, frame: Frame) -> Iterator[Frame]:
+        """Give a piece of a message, its text decoded as far as it goes; an empty one only as the last."""
+        is_last = frame.first_byte >= FIN
+        self._size += len(frame.data)
+        if is_last:
+            self._size = self._fragments = 0
+        else:
+            self._judge_fragments(self._size)
+        if type(frame) is TextFrame:
+            self._decode_more(frame.data, final=is_last)
+            assert self._decoded is not None
+            frame.decoded = self._decoded.pop()
+            if is_last:
+                self._decoder = self._decoded = None
+        if frame.data or is_last:
+            yield frame
 
     def _add_fragment(self, frame: Frame) -> Frame | None:
         """Add a fragment (or a whole text of which a part was decoded early) to its message."""
@@ -127,7 +189,35 @@ def _not_utf8(error: UnicodeDecodeError) -> ProtocolError:
     return ProtocolError(f"a text message is not UTF-8: {error.reason}", CloseCode.NOT_CONSISTENT)
 
 
-def _judge_close(frame: CloseFrame) -> None:
+def judge_close(frame: CloseFrame) -> None:
+    """Refuse a Close frame that may not be sent (RFC 6455 §7.4).
+
+    Raises:
+      ProtocolError: its payload is one byte, its code unregistered, or its text not UTF-8.
+    """
     reason = frame.reason
     if reason is not None and not may_be_sent(reason.code):
-        raise ProtocolError(f"a Close frame with the code {reason.code}")  # RFC 6455 §7.4
+        raise ProtocolError(f"a Close frame with the code {reason.code}")
+
+
+class RawFrames:
+    """Every frame as it came, for raw sessions; of the rules about messages only those of Close hold.
+
+    Stands where a `MessageAssembler` stands.
+    """
+
+    __slots__ = ("parser",)
+
+    def __init__(self, parser: FrameParser) -> None:
+        self.parser: FrameParser = parser
+
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """Give the frames that `data` completes; to be exhausted before the next call.
+
+        Raises:
+          ProtocolError: what came before it has been given; its `close_code` is the answer to give.
+        """
+        for frame in self.parser.feed(data):
+            if type(frame) is CloseFrame:
+                judge_close(frame)
+            yield frame

@@ -7,7 +7,8 @@ violation come out first; then `ProtocolError` is raised, and the parser is of n
 A header is judged as soon as its bytes are there: an unknown opcode with the first two, a length beyond
 the limit before a byte of payload is kept. A payload that arrives in several pieces is unmasked piece by
 piece; what is kept is what arrived, whatever the header claims. `take_partial` gives the new piece away,
-so that text can be judged in the middle of a frame.
+so that text can be judged in the middle of a frame; while streaming it is given away for good, and a frame
+may be of any size.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class FrameParser:
 
     __slots__ = (
         "_head",
+        "_is_streaming",
         "_message_kind",
         "_message_size",
         "_missing",
@@ -79,6 +81,12 @@ class FrameParser:
         self._partial_first_byte = 0
         self._partial_key: bytes | None = None
         self._partial_pieces: list[bytes] | None = None
+        self._partial_taken = 0
+        self._is_streaming = False
+
+    def stream(self) -> None:
+        """From now on keep nothing of data frames: `take_partial` has it, from the frame under way on."""
+        self._is_streaming = True
         self._partial_taken = 0
 
     def feed(self, data: bytes) -> Iterator[Frame]:
@@ -135,12 +143,15 @@ class FrameParser:
     def take_partial(self) -> Frame | None:
         """What newly arrived of a frame that is not complete: a frame of that head and these bytes.
 
-        Each byte is given once; None when there is nothing new. The whole frame still comes from `feed`.
+        Each byte is given once; None when there is nothing new. The whole frame still comes from `feed`;
+        while streaming, the part of it that was not taken before.
         """
         pieces = self._partial_pieces
         if pieces is None or self._partial_taken == len(pieces):
             return None
         fresh = b"".join(pieces[self._partial_taken :])
+        if self._is_streaming and not self._partial_first_byte & CONTROL:
+            pieces.clear()
         self._partial_taken = len(pieces)
         return frame_from_wire(self._partial_kind, self._partial_first_byte, fresh)
 
@@ -183,7 +194,7 @@ class FrameParser:
         return stop
 
     def _judge_size(self, first_byte: int, length: int, limit: int) -> None:
-        if not first_byte & CONTROL:
+        if not first_byte & CONTROL and not self._is_streaming:
             raise FrameTooBig(length + self._message_size, limit)
 
     def _note_fragment(self, kind: type[Frame], first_byte: int, length: int) -> None:

@@ -1,0 +1,109 @@
+"""Authentication before the upgrade: ready-made hooks for bearer tokens and basic credentials.
+
+They set `call.principal`, or answer 401 with a challenge (Ktor's `authenticate { webSocket(…) }`, F26).
+Secrets are compared in constant time. A browser's `WebSocket` cannot set headers: `query` takes the token
+from the address instead, where it may end up in logs; give out short-lived ones for that.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeAlias
+
+from .call import Call
+from .protocol.http import Response
+from .routes import Before
+
+TokenCheck: TypeAlias = "Mapping[str, Any] | Callable[[str], Awaitable[Any]]"
+PasswordCheck: TypeAlias = "Mapping[str, str] | Callable[[str, str], Awaitable[Any]]"
+
+
+def bearer(check: TokenCheck, *, realm: str = "trioktor", query: str | None = None) -> Before:
+    """Ask for a bearer token (RFC 6750).
+
+    Args:
+      check: principals by token; or an async function of the token that returns the principal, or None.
+      realm: named in the challenge.
+      query: a query parameter that may hold the token instead of the Authorization header.
+    """
+    refusal = _challenge("Bearer", realm)
+
+    async def authenticate(call: Call) -> Response | None:
+        token = _credentials(call, "bearer")
+        if token is None and query is not None:
+            token = call.query.get(query, [None])[0]
+        if token is None:
+            return refusal
+        call.principal = _look_up(check, token) if isinstance(check, Mapping) else await check(token)
+        return None if call.principal is not None else refusal
+
+    return authenticate
+
+
+def basic(check: PasswordCheck, *, realm: str = "trioktor") -> Before:
+    """Ask for a name and password (RFC 7617).
+
+    Args:
+      check: passwords by name, where the principal is the name; or an async function of name and password
+        that returns the principal, or None.
+      realm: named in the challenge.
+    """
+    refusal = _challenge("Basic", realm, ', charset="UTF-8"')
+
+    async def authenticate(call: Call) -> Response | None:
+        credentials = _name_and_password(_credentials(call, "basic"))
+        if credentials is None:
+            return refusal
+        name, password = credentials
+        if isinstance(check, Mapping):
+            expected = check.get(name)
+            # An unknown name takes as long as a wrong password.
+            is_right = _equal(password, expected if expected is not None else password + "?")
+            call.principal = name if is_right else None
+        else:
+            call.principal = await check(name, password)
+        return None if call.principal is not None else refusal
+
+    return authenticate
+
+
+def _challenge(scheme: str, realm: str, more: str = "") -> Response:
+    quoted = realm.replace("\\", "\\\\").replace('"', '\\"')
+    return Response(
+        "authentication is required\n",
+        status=401,
+        headers=[("WWW-Authenticate", f'{scheme} realm="{quoted}"{more}')],
+    )
+
+
+def _credentials(call: Call, scheme: str) -> str | None:
+    """What follows the scheme in the only Authorization header."""
+    values = call.headers.get_all("authorization")
+    if len(values) != 1:
+        return None
+    name, _, credentials = values[0].partition(" ")
+    return credentials.strip() if name.lower() == scheme and credentials.strip() else None
+
+
+def _name_and_password(credentials: str | None) -> tuple[str, str] | None:
+    try:
+        name, colon, password = base64.b64decode(credentials or "", validate=True).decode().partition(":")
+    except (binascii.Error, ValueError):
+        return None
+    return (name, password) if colon else None
+
+
+def _look_up(principals: Mapping[str, Any], token: str) -> Any:
+    """The principal of a token; every token is compared, so that time says nothing of the tables."""
+    found = None
+    for known, principal in principals.items():
+        if _equal(token, known):
+            found = principal
+    return found
+
+
+def _equal(one: str, other: str) -> bool:
+    return hmac.compare_digest(one.encode("utf-8", "surrogateescape"), other.encode("utf-8", "surrogateescape"))

@@ -1,0 +1,428 @@
+"""What every session has: the channels, sending and receiving, the end, tasks and settings.
+
+`incoming` and `outgoing` are the connection's memory channels themselves. The session's own `receive` and
+`send` do the same and are several times faster under load: they check for cancellation (on every 32nd call
+with a full checkpoint, so that others get their turn and deadlines fire), then take or put without
+waiting, and after that nothing can be cancelled. So a cancelled call has done nothing, a finished one all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar, TypeVarTuple
+
+import trio
+
+from .config import WebSockets
+from .engine.connection import Connection
+from .engine.outbox import Message, as_frame
+from .errors import ConnectionBroken, ConnectionClosed, ConnectionClosedHere
+from .protocol.close import CloseCode, CloseReason, may_be_sent
+from .protocol.errors import ProtocolError
+from .protocol.frames import (
+    CONTROL,
+    FIN,
+    RESERVED,
+    WHOLE_BINARY,
+    WHOLE_TEXT,
+    CloseFrame,
+    Frame,
+    FrameType,
+    TextFrame,
+)
+from .statistics import SessionStatistics
+
+if TYPE_CHECKING:
+    from .application import Application
+    from .call import Call
+
+F = TypeVar("F", bound=Frame)
+Ts = TypeVarTuple("Ts")
+
+_FULL_CHECKPOINT = 0x1F
+"""Calls between full checkpoints, less one: `checkpoint_if_cancelled` never reads the clock."""
+
+_checkpoint = trio.lowlevel.checkpoint
+_checkpoint_if_cancelled = trio.lowlevel.checkpoint_if_cancelled
+
+
+class BaseSession(trio.abc.Channel[Frame]):
+    """What `WebSocketSession` and `RawWebSocketSession` have in common; not to be constructed.
+
+    It may be used from any task of the same Trio run; from threads, go through `trio.from_thread`.
+
+    Attributes:
+      incoming: what the peer sends, as a `trio.MemoryReceiveChannel`. It ends with `trio.EndOfChannel`
+        after whatever was buffered, however the conversation ended. Closing it says that no input is
+        wanted.
+      call: the request that opened the conversation.
+      application: the application that serves it.
+    """
+
+    __slots__ = (
+        "_connection",
+        "_is_partway",
+        "_may_write_through",
+        "_open",
+        "_outbox",
+        "_turns",
+        "application",
+        "call",
+        "incoming",
+    )
+
+    def __init__(self, connection: Connection, call: Call, application: Application | None) -> None:
+        self._connection = connection
+        self._outbox = connection.outbox
+        self._turns = 0
+        self._open: FrameType | None = None  # the message whose fragments `send` was given
+        self.incoming: trio.MemoryReceiveChannel[Frame] = connection.inbox.receive_channel
+        self._is_partway = False  # a message was received in part
+        self._may_write_through = False  # something was received since the last send
+        self.call: Call = call
+        self.application: Application | None = application
+        connection.owner = self
+
+    @property
+    def outgoing(self) -> trio.MemorySendChannel[Message]:
+        """Takes frames, str and bytes; closing its last handle is `close()`.
+
+        The channel comes into being when it is first asked for.
+        """
+        return self._outbox.channel
+
+    # receiving
+
+    async def receive(self) -> Frame:
+        """Receive the next message.
+
+        Always a cancel point, and a schedule point at least every 32nd call. Cancelled, it has taken
+        nothing.
+
+        Raises:
+          trio.EndOfChannel: the conversation ended with the peer's Close.
+          ConnectionBroken: it ended in any other way; `__cause__` may say more.
+          trio.ClosedResourceError: `incoming` was closed here.
+        """
+        self._turns = turns = self._turns + 1
+        if turns & _FULL_CHECKPOINT:
+            await _checkpoint_if_cancelled()
+        else:
+            await _checkpoint()
+        try:
+            try:
+                frame = self.incoming.receive_nowait()
+            except trio.WouldBlock:
+                frame = await self.incoming.receive()
+        except trio.EndOfChannel:
+            self._raise_end()
+        self._connection.inbox.message_taken()
+        self._may_write_through = True
+        if frame.first_byte < FIN or self._is_partway:
+            return await self._complete(frame)
+        return frame
+
+    def receive_nowait(self) -> Frame:
+        """Receive as `receive` does, or not at all: no checkpoint.
+
+        Raises:
+          trio.WouldBlock: nothing is there.
+          trio.EndOfChannel, ConnectionBroken, trio.ClosedResourceError: as `receive`.
+        """
+        try:
+            frame = self.incoming.receive_nowait()
+        except trio.EndOfChannel:
+            self._raise_end()
+        self._connection.inbox.message_taken()
+        return frame
+
+    async def _complete(self, frame: Frame) -> Frame:
+        """What `receive` returns when a fragment came: here, that fragment."""
+        return frame
+
+    def _raise_end(self) -> NoReturn:
+        """Tell a broken end of `incoming` from a clean one."""
+        if self._connection.state.is_clean:
+            raise trio.EndOfChannel from None
+        raise self._error(ConnectionBroken) from self._connection.cause
+
+    async def __anext__(self) -> Frame:
+        try:
+            return await self.receive()
+        except trio.EndOfChannel:
+            raise StopAsyncIteration from None
+
+    def frames(self, kind: type[F]) -> AsyncIterator[F]:
+        """Iterate over the messages of one kind and skip the others (Ktor: `mapNotNull { it as? … }`).
+
+        Ends and raises as iterating over the session does.
+        """
+        return _FramesOf(self, kind)
+
+    # sending
+
+    async def send(self, value: Message) -> None:
+        """Send a frame, a str (as Text) or bytes (as Binary); waits while the queue is full.
+
+        A return means accepted, not delivered. A Close frame is `close()`. Always a cancel point, and a
+        schedule point at least every 32nd call. Cancelled, it has sent nothing.
+
+        Raises:
+          ConnectionClosed: the conversation is over, or being closed.
+          TypeError, ValueError, ProtocolError: this may not be sent (here).
+        """
+        frame = value if isinstance(value, Frame) else as_frame(value)
+        self._turns = turns = self._turns + 1
+        if turns & _FULL_CHECKPOINT:
+            await _checkpoint_if_cancelled()
+        else:
+            await _checkpoint()
+        if not self._put_nowait(frame):
+            await self._put(frame)
+
+    def send_nowait(self, value: Message) -> None:
+        """Send as `send` does, or not at all: no checkpoint.
+
+        Raises:
+          trio.WouldBlock: the queue is full.
+          ConnectionClosed, TypeError, ValueError, ProtocolError: as `send`.
+        """
+        if not self._put_nowait(value if isinstance(value, Frame) else as_frame(value)):
+            self._close_if_full()
+            raise trio.WouldBlock
+
+    def _offer(self, frame: Frame) -> bool:
+        """Send a whole message that others get, too: straight out if nothing is in its way; False if full."""
+        if self._open is not None:
+            return False
+        self._may_write_through = True
+        return self._put_nowait(frame)
+
+    def _put_nowait(self, frame: Frame) -> bool:
+        """Send a frame if there is room for it; False if there is not."""
+        first_byte = frame.first_byte
+        opened = self._open
+        if (first_byte != WHOLE_BINARY and (first_byte != WHOLE_TEXT or frame.decoded is None)) or opened is not None:
+            if self._is_sent_as_control(frame):
+                return True
+            self._judge(frame)
+        if self._may_write_through:
+            # The first answer to a message goes straight out; a second one may find company in the queue.
+            self._may_write_through = False
+            if self._connection.write_through(frame):
+                return True
+        outbox = self._outbox
+        if outbox.is_full_of_bytes:
+            self._open = opened
+            return False
+        try:
+            outbox.channel.send_nowait(frame)
+        except trio.WouldBlock:
+            self._open = opened
+            return False
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._raise_over()
+        outbox.queued_bytes += len(frame.data)
+        return True
+
+    async def _put(self, frame: Frame) -> None:
+        """Send a frame that is not a control frame of its own kind once there is room for it."""
+        self._close_if_full()
+        outbox = self._outbox
+        opened = self._open
+        self._judge(frame)
+        try:
+            if outbox.is_full_of_bytes and await outbox.wait_for_room(frame):
+                return
+            await outbox.channel.send(frame)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._raise_over()
+        except trio.Cancelled:
+            self._open = opened
+            raise
+        outbox.queued_bytes += len(frame.data)
+
+    def _close_if_full(self) -> None:
+        """There is no room: the end, where that is configured."""
+        if self._outbox.is_to_close_when_full:
+            self._connection.overflowed()
+            self._raise_over()
+
+    def _is_sent_as_control(self, frame: Frame) -> bool:
+        """Send a frame past the queue, if that is its way."""
+        if isinstance(frame, CloseFrame):
+            self._close(frame.reason)
+            return True
+        return False
+
+    def _judge(self, frame: Frame) -> None:
+        """Refuse at the call what the writer would have to refuse."""
+        if frame.first_byte & RESERVED & ~self._outbox.serializer.reserved:
+            raise ProtocolError(f"{frame!r}: a reserved bit needs an extension that uses it")
+        if frame.first_byte & CONTROL:
+            return
+        if self._open is not None and self._open is not frame.type:
+            raise ProtocolError(f"{frame!r}: finish the fragmented {self._open.name} message first")
+        is_last = frame.first_byte >= FIN
+        if isinstance(frame, TextFrame) and is_last and self._open is None:
+            frame.text  # noqa: B018  # decodes, or raises UnicodeDecodeError
+        self._open = None if is_last else frame.type
+
+    async def flush(self) -> None:
+        """Wait until everything sent before is with the operating system.
+
+        At any time, also after `close()`; returns, and does not raise, if the connection ends. Always a
+        checkpoint. Source: Ktor's `flush` (F36), but for all that is queued.
+        """
+        await self._outbox.flush()
+
+    # ending
+
+    def close(self, reason: CloseReason | int = CloseCode.NORMAL, message: str = "") -> None:
+        """Begin the closing handshake, behind what is queued; does not wait.
+
+        The peer's messages go on arriving until its Close does; sending raises from now on. May be called
+        again: the first reason stands.
+
+        Raises:
+          ValueError: a code that may not be sent (1005, 1006, 1015, unregistered), or too long a message.
+        """
+        if not isinstance(reason, CloseReason):
+            reason = CloseReason(reason, message)
+        elif message:
+            raise TypeError("give the message inside the CloseReason")
+        self._close(reason)
+
+    def _close(self, reason: CloseReason | None) -> None:
+        if reason is not None and not may_be_sent(reason.code):
+            raise ValueError(f"the close code {reason.code} may not be sent")
+        self._connection.close(reason)
+
+    async def aclose(self, reason: CloseReason | int = CloseCode.NORMAL, message: str = "") -> None:
+        """Close, and wait until the stream is closed; at most `close_timeout` after our Close went out.
+
+        Input that finds no place meanwhile is discarded. Always a checkpoint. Cancelled, it drops the
+        connection, and not the handler.
+
+        Raises:
+          ValueError: as `close`.
+        """
+        self.close(reason, message)
+        self._connection.inbox.let_overflow()
+        try:
+            await self._connection.closed.wait()
+        except trio.Cancelled:
+            self._connection.drop()
+            raise
+
+    def terminate(self) -> None:
+        """Drop the connection now, without a Close frame, and cancel the handler and its tasks.
+
+        Does not wait: the caller, too, is cancelled at its next checkpoint if it is the handler.
+        """
+        self._connection.terminate()
+
+    async def wait_closed(self) -> CloseReason:
+        """Wait until the stream is closed; returns what ended the conversation. Always a checkpoint."""
+        await self._connection.closed.wait()
+        reason = self._connection.close_reason
+        assert reason is not None
+        return reason
+
+    @property
+    def close_reason(self) -> CloseReason | None:
+        """What ended the conversation, ours if we began; None until that is known. No Close at all is 1006."""
+        return self._connection.close_reason
+
+    @property
+    def close_sent(self) -> CloseReason | None:
+        """What our Close frame said, once it is with the system (empty: 1005)."""
+        return self._connection.close_sent
+
+    @property
+    def close_received(self) -> CloseReason | None:
+        """What the peer's Close frame said, once it has come (empty: 1005)."""
+        return self._connection.close_received
+
+    def _error(self, kind: type[ConnectionClosed]) -> ConnectionClosed:
+        return kind(self._connection.close_reason, self)
+
+    def _raise_over(self) -> NoReturn:
+        connection = self._connection
+        if connection.is_closed_here or connection.close_reason is None:  # None: this handle was closed, a clone lives
+            raise self._error(ConnectionClosedHere) from None
+        if connection.state.is_clean:
+            raise self._error(ConnectionClosed) from None
+        raise self._error(ConnectionBroken) from connection.cause
+
+    # tasks
+
+    def start_soon(self, fn: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
+        """Start a task beside the handler (Ktor's `launch`).
+
+        It is cancelled when the handler returns or the connection ends; an exception of it cancels the
+        handler and counts as the handler's own.
+
+        Raises:
+          ConnectionClosed: the conversation is over.
+        """
+        if self._connection.state.is_over or self._connection.tasks.are_done:
+            self._raise_over()
+        self._connection.start_soon(fn, args)
+
+    # settings
+
+    @property
+    def extensions(self) -> tuple[object, ...]:
+        """The negotiated extensions; none yet."""
+        return ()
+
+    @property
+    def max_frame_size(self) -> int | None:
+        """Bytes of a frame and of a message; counts from the next header on."""
+        return self._connection.assembler.parser.max_frame_size
+
+    @max_frame_size.setter
+    def max_frame_size(self, size: int | None) -> None:
+        WebSockets(max_frame_size=size)
+        self._connection.assembler.parser.max_frame_size = size
+
+    @property
+    def masking(self) -> bool:
+        """Whether what is sent from now on is masked."""
+        return self._outbox.serializer.masking
+
+    @masking.setter
+    def masking(self, on: bool) -> None:
+        WebSockets(masking=on)
+        self._outbox.serializer.masking = on
+
+    def statistics(self) -> SessionStatistics:
+        """What went over the wire until now, what waits, and since when."""
+        return SessionStatistics.of(self._connection)
+
+    def __repr__(self) -> str:
+        connection = self._connection
+        return (
+            f"<{type(self).__name__} {self.call.path[:100]} {connection.state.name}"
+            f" in {connection.inbox.waiting} out {connection.outbox.waiting}>"
+        )
+
+
+class _FramesOf(Generic[F]):
+    """The messages of one kind."""
+
+    __slots__ = ("_kind", "_session")
+
+    def __init__(self, session: BaseSession, kind: type[F]) -> None:
+        self._session = session
+        self._kind = kind
+
+    def __aiter__(self) -> _FramesOf[F]:
+        return self
+
+    async def __anext__(self) -> F:
+        while True:
+            frame = await self._session.__anext__()
+            if isinstance(frame, self._kind):
+                return frame

@@ -1,0 +1,167 @@
+"""Values instead of frames: `session.send_serialized` and `session.receive_deserialized` (F110 to F112).
+
+`JsonConverter` needs the standard library alone and knows plain JSON values; `CattrsConverter` (extra
+`cattrs`) and `MsgspecConverter` (extra `msgspec`) build and check objects of your classes. All three write
+Text frames of compact JSON and read Text and Binary ones. Your own converter is any object with these three
+methods.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, Final, Protocol, TypeVar, final, runtime_checkable
+
+from .errors import DeserializationError
+from .protocol.frames import BinaryFrame, Frame, TextFrame
+
+T = TypeVar("T")
+
+_PLAIN: Final = (dict, list, str, int, float, bool, type(None))
+
+
+@runtime_checkable
+class ContentConverter(Protocol):
+    """Turns values into frames and frames into values (Ktor's `WebsocketContentConverter`)."""
+
+    def serialize(self, value: object) -> Frame:
+        """The frame that says a value; raises TypeError for one that cannot be said."""
+        ...
+
+    def deserialize(self, frame: Frame, kind: Any) -> Any:
+        """The value of a frame, which has to be of a type; raises DeserializationError if it is not."""
+        ...
+
+    def is_applicable(self, frame: Frame) -> bool:
+        """Whether frames of this type can hold a value."""
+        ...
+
+
+class _Json:
+    """What the JSON converters have in common: the kinds of frames."""
+
+    def is_applicable(self, frame: Frame) -> bool:
+        """Text and Binary frames hold JSON."""
+        return isinstance(frame, (TextFrame, BinaryFrame))
+
+
+@final
+class JsonConverter(_Json):
+    """JSON by the standard library, for plain values: dict, list, str, int, float, bool and None.
+
+    Args:
+      dumps, loads: instead of `json.dumps` and `json.loads`; `dumps` returns str or bytes.
+    """
+
+    def __init__(
+        self,
+        *,
+        dumps: Callable[[Any], str | bytes] | None = None,
+        loads: Callable[[str | bytes], Any] = json.loads,
+    ) -> None:
+        self._dumps = dumps or _compact
+        self._loads = loads
+
+    def serialize(self, value: object) -> Frame:
+        """The Text frame of a value.
+
+        Raises:
+          TypeError, ValueError: JSON cannot say it.
+        """
+        return TextFrame(self._dumps(value))
+
+    def deserialize(self, frame: Frame, kind: Any) -> Any:
+        """The value of a frame; `kind` is one of the plain types, a union of them, or Any.
+
+        Raises:
+          DeserializationError: not JSON, or of another type.
+          TypeError: `kind` is a class that needs one of the other converters.
+        """
+        value = _load(self._loads, frame)
+        if kind is Any or kind is object:
+            return value
+        kinds = _plain_types(kind)
+        # bool is an int to Python, and no number to JSON; an int is as good as the float it could be.
+        is_right = type(value) in kinds or (float in kinds and type(value) is int)
+        if not is_right:
+            raise DeserializationError(f"expected {_name(kind)}, got {_name(type(value))}", frame)
+        return value
+
+
+@final
+class MsgspecConverter(_Json):
+    """JSON by msgspec: its Structs, dataclasses, attrs classes, TypedDicts and the rest; checked by type."""
+
+    def __init__(self) -> None:
+        import msgspec
+
+        self._encode = msgspec.json.Encoder().encode
+        self._decoders: dict[Any, Callable[[bytes], Any]] = {}
+        self._new_decoder = msgspec.json.Decoder
+        self._error: type[Exception] = msgspec.MsgspecError
+
+    def serialize(self, value: object) -> Frame:
+        """The Text frame of a value; TypeError if msgspec cannot encode it."""
+        return TextFrame(self._encode(value))
+
+    def deserialize(self, frame: Frame, kind: Any) -> Any:
+        """The value of a frame; DeserializationError if it is not of that type."""
+        decode = self._decoders.get(kind)
+        if decode is None:
+            decode = self._decoders[kind] = self._new_decoder(kind).decode
+        try:
+            return decode(frame.data)
+        except (self._error, RecursionError, ValueError) as error:
+            raise DeserializationError(str(error), frame) from error
+
+
+@final
+class CattrsConverter(_Json):
+    """JSON by cattrs, for attrs classes, dataclasses and what else it can structure.
+
+    Args:
+      converter: a configured cattrs converter; its JSON preset if left out.
+    """
+
+    def __init__(self, converter: Any = None) -> None:
+        if converter is None:
+            from cattrs.preconf.json import make_converter
+
+            converter = make_converter()
+        self._converter = converter
+
+    def serialize(self, value: object) -> Frame:
+        """The Text frame of a value; TypeError if it cannot be said in JSON."""
+        return TextFrame(_compact(self._converter.unstructure(value)))
+
+    def deserialize(self, frame: Frame, kind: Any) -> Any:
+        """The value of a frame; DeserializationError if it is not of that type."""
+        value = _load(json.loads, frame)
+        try:
+            return self._converter.structure(value, kind)
+        except Exception as error:  # cattrs raises groups, and whatever hooks and constructors raise
+            raise DeserializationError(f"not {_name(kind)}: {type(error).__name__}", frame) from error
+
+
+def _compact(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _load(loads: Callable[[str | bytes], Any], frame: Frame) -> Any:
+    try:
+        return loads(frame.text if isinstance(frame, TextFrame) else frame.data)
+    except (ValueError, RecursionError) as error:  # nested too deep is as malformed as anything
+        raise DeserializationError(f"not JSON: {error}", frame) from error
+
+
+def _plain_types(kind: Any) -> tuple[type, ...]:
+    members = getattr(kind, "__args__", None) if not isinstance(kind, type) else None
+    kinds = tuple(type(None) if member is None else member for member in members or (kind,))
+    kinds = tuple(getattr(member, "__origin__", member) for member in kinds)
+    if not all(member in _PLAIN for member in kinds):
+        raise TypeError(f"JsonConverter makes plain values, not {_name(kind)}: use MsgspecConverter or CattrsConverter")
+    return kinds
+
+
+def _name(kind: Any) -> str:
+    return getattr(kind, "__name__", repr(kind))

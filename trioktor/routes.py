@@ -1,0 +1,228 @@
+"""Routes: where handlers are registered, and what is kept of them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, TypeVar, Unpack, final, overload
+
+import attrs
+
+from .base_session import BaseSession
+from .call import Call
+from .config import ChannelConfig, Subprotocols, WebSockets
+from .converters import ContentConverter
+from .handlers import check_hook, wanted_parameters
+from .protocol.handshake import Origins
+from .protocol.http import TOKEN, Response
+from .routing import Pattern, join
+
+if TYPE_CHECKING:
+    from .application import Application
+
+H = TypeVar("H", bound=Callable[..., Awaitable[object]])
+Before: TypeAlias = "Callable[[Call], Awaitable[Response | None]]"
+"""Asked before an upgrade: None lets it happen, a `Response` is sent instead."""
+
+
+class Overrides(TypedDict, total=False):
+    """The settings of `WebSockets`, to be overridden for a route, and what only routes have."""
+
+    protocol: str | None
+    before: Before | Sequence[Before]
+    ping_period: float | None
+    timeout: float
+    max_frame_size: int | None
+    masking: bool
+    origins: Origins
+    subprotocols: Subprotocols
+    max_fragments: int | None
+    incoming: int | ChannelConfig
+    outgoing: int | ChannelConfig
+    close_timeout: float
+    write_timeout: float | None
+    answer_grace: float
+    handler_grace: float | None
+    content_converter: ContentConverter | None
+    max_queued_bytes: int
+
+
+@final
+@attrs.frozen
+class WebSocketRoute:
+    """A WebSocket handler with its settings, and the path parameters it wants by name."""
+
+    handler: Callable[..., Awaitable[object]]
+    settings: WebSockets
+    wanted: tuple[str, ...]
+    protocol: str | None = None
+    before: tuple[Before, ...] = ()
+    is_raw: bool = False
+    negotiates_extensions: bool = True
+
+    def bind(self, session: BaseSession) -> Callable[[], Awaitable[object]]:
+        """The handler, ready to be run for a session."""
+        values = session.call.path_parameters
+        arguments = {name: values.get(name) for name in self.wanted}
+        return lambda: self.handler(session, **arguments)
+
+
+@final
+@attrs.frozen
+class GetRoute:
+    """A handler of plain GET requests, and the path parameters it wants by name."""
+
+    handler: Callable[..., Awaitable[object]]
+    wanted: tuple[str, ...]
+
+    async def respond(self, call: Call) -> Response:
+        """Run the handler for a request."""
+        values = call.path_parameters
+        answer = await self.handler(call, **{name: values.get(name) for name in self.wanted})
+        if isinstance(answer, (str, bytes)):
+            return Response(answer)
+        if not isinstance(answer, Response):
+            raise TypeError(f"a GET handler returns a Response, str or bytes, not {type(answer).__name__}")
+        return answer
+
+
+@final
+@attrs.define
+class Endpoint:
+    """What is served under one pattern."""
+
+    websockets: list[WebSocketRoute] = attrs.field(factory=list)
+    get: GetRoute | None = None
+
+    def websocket(self, offered: Sequence[str]) -> WebSocketRoute | None:
+        """The route for a client that offers these subprotocols: one that asks for one of them comes first."""
+        for route in self.websockets:
+            if route.protocol is not None and route.protocol in offered:
+                return route
+        return next((route for route in self.websockets if route.protocol is None), None)
+
+
+def _checked_protocol(protocol: object) -> str | None:
+    if protocol is not None and not (isinstance(protocol, str) and TOKEN.fullmatch(protocol)):
+        raise ValueError(f"protocol must be one subprotocol's name (an RFC 9110 token), not {protocol!r}")
+    return protocol
+
+
+def _checked_hooks(before: Before | Sequence[Before]) -> tuple[Before, ...]:
+    hooks = tuple(before) if isinstance(before, Sequence) else (before,)
+    for hook in hooks:
+        check_hook(hook)
+    return hooks
+
+
+class Routes:
+    """A place in the tree of routes, to register handlers below (Ktor's `Route`)."""
+
+    def __init__(self, application: Application, prefix: str) -> None:
+        self._application = application
+        self._prefix = prefix
+
+    def route(self, path: str) -> Routes:
+        """A place below this one; what is registered on it gets the path in front (Ktor's `route(path) { … }`).
+
+        Raises:
+          ValueError: the pattern is malformed.
+        """
+        if callable(path):
+            raise TypeError("route(path) nests routes and is no decorator: write @app.websocket(path) above a handler")
+        prefix = join(self._prefix, path)
+        Pattern(prefix)
+        return Routes(self._application, prefix)
+
+    @overload
+    def websocket(self, path: str, /, **overrides: Unpack[Overrides]) -> Callable[[H], H]: ...
+    @overload
+    def websocket(self, path: str, handler: H, /, **overrides: Unpack[Overrides]) -> H: ...
+    def websocket(self, path: str, handler: Any = None, /, **overrides: Unpack[Overrides]) -> Any:
+        """Serve WebSockets at a path: a decorator, or with the handler as second argument.
+
+        The handler is `async def handler(session, ...)`; parameters behind the session are filled from the
+        path by name. It is returned unchanged. Keywords override the installed settings for this route;
+        `protocol` has it serve only clients that offer that subprotocol, so that a path may have a handler
+        for each (F19); `before` is one function or several that are asked before the upgrade, after those of
+        `Application.before_upgrade`. Source: Ktor's `webSocket(path) { … }` (F15).
+
+        Raises:
+          RuntimeError: WebSockets are not installed, or the application is being served.
+          TypeError: the handler is not an `async def` that takes a session.
+          ValueError: the path is malformed or taken, or does not name a parameter of the handler.
+        """
+
+        return self._websocket(path, handler, overrides, raw=False)
+
+    @overload
+    def websocket_raw(
+        self, path: str, /, *, negotiate_extensions: bool = False, **overrides: Unpack[Overrides]
+    ) -> Callable[[H], H]: ...
+    @overload
+    def websocket_raw(
+        self, path: str, handler: H, /, *, negotiate_extensions: bool = False, **overrides: Unpack[Overrides]
+    ) -> H: ...
+    def websocket_raw(
+        self,
+        path: str,
+        handler: Any = None,
+        /,
+        *,
+        negotiate_extensions: bool = False,
+        **overrides: Unpack[Overrides],
+    ) -> Any:
+        """Serve WebSockets frame by frame: as `websocket`, but the handler gets a `RawWebSocketSession`.
+
+        `negotiate_extensions` answers the client's offers; what extensions do to frames is then the
+        handler's business. Source: Ktor's `webSocketRaw` (F17, F18).
+
+        Raises:
+          As `websocket`.
+        """
+        return self._websocket(path, handler, overrides, raw=True, negotiate_extensions=negotiate_extensions)
+
+    def _websocket(
+        self, path: str, handler: Any, overrides: Overrides, *, raw: bool, negotiate_extensions: bool = True
+    ) -> Any:
+        if callable(path):
+            name = "websocket_raw" if raw else "websocket"
+            raise TypeError(f"{name}(path) wants the path first: write @app.{name}('/path') above the handler")
+        protocol = _checked_protocol(overrides.pop("protocol", None))
+        before = _checked_hooks(overrides.pop("before", ()))
+
+        def register(handler: H) -> H:
+            pattern = Pattern(join(self._prefix, path))
+            route = WebSocketRoute(
+                handler,
+                self._application._settings_with(overrides),
+                wanted_parameters(handler, pattern, "session"),
+                protocol=protocol,
+                before=before,
+                is_raw=raw,
+                negotiates_extensions=negotiate_extensions,
+            )
+            self._application._register(pattern, websocket=route)
+            return handler
+
+        return register if handler is None else register(handler)
+
+    @overload
+    def get(self, path: str, /) -> Callable[[H], H]: ...
+    @overload
+    def get(self, path: str, handler: H, /) -> H: ...
+    def get(self, path: str, handler: Any = None, /) -> Any:
+        """Answer plain GET requests at a path, such as health checks, with a small `Response`.
+
+        The handler is `async def handler(call, ...)` and returns a `Response`, str or bytes. The connection
+        is closed after the answer. A path may serve both this and WebSockets.
+
+        Raises:
+          As `websocket`, but that nothing needs to be installed.
+        """
+
+        def register(handler: H) -> H:
+            pattern = Pattern(join(self._prefix, path))
+            self._application._register(pattern, get=GetRoute(handler, wanted_parameters(handler, pattern, "call")))
+            return handler
+
+        return register if handler is None else register(handler)

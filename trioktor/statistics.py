@@ -1,0 +1,54 @@
+"""What can be seen of a session from outside, as values that do not change."""
+
+from __future__ import annotations
+
+from typing import Self, final
+
+import attrs
+import trio
+
+from .engine.connection import Connection
+
+
+@final
+@attrs.frozen(kw_only=True)
+class SessionStatistics:
+    """A session at one moment. Sizes are in bytes, times in seconds.
+
+    Attributes:
+      frames_received, bytes_received: of the peer; the bytes with everything that frames consist of.
+      frames_sent, bytes_sent: handed to the operating system, likewise.
+      incoming, outgoing: frames that wait in the queues now.
+      incoming_peak, outgoing_peak: the most that waited when the engine looked, which is whenever several
+        frames came or went at once.
+      latency: the last round trip of a Ping, or None.
+      age: since the upgrade.
+    """
+
+    frames_received: int
+    bytes_received: int
+    frames_sent: int
+    bytes_sent: int
+    incoming: int
+    outgoing: int
+    incoming_peak: int
+    outgoing_peak: int
+    latency: float | None
+    age: float
+
+    @classmethod
+    def of(cls, connection: Connection) -> Self:
+        """Look at a connection."""
+        inbox, outbox, reader = connection.inbox, connection.outbox, connection.reader
+        return cls(
+            frames_received=reader.frames_read,
+            bytes_received=reader.bytes_read,
+            frames_sent=outbox.frames_taken,
+            bytes_sent=outbox.bytes_written,
+            incoming=inbox.waiting,
+            outgoing=outbox.waiting,
+            incoming_peak=inbox.peak,
+            outgoing_peak=outbox.peak,
+            latency=connection.pings.latency,
+            age=trio.current_time() - connection.opened_at,
+        )

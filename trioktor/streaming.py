@@ -1,0 +1,163 @@
+"""Messages in pieces, for those that are too long to hold or that come into being slowly.
+
+Both directions pass the back-pressure on. Sending: a piece is accepted once the writer has taken the one
+before; other tasks' messages wait behind. Receiving: pieces are what arrived, at most 64 KiB each, and wait
+in `incoming` like messages.
+"""
+
+from __future__ import annotations
+
+import codecs
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, final
+
+import trio
+
+from .engine.streamed import StreamedMessage
+from .protocol.close import CloseCode, CloseReason
+from .protocol.closing import State
+from .protocol.errors import ProtocolError
+from .protocol.frames import FIN, BinaryFrame, Frame, FrameType, TextFrame
+
+if TYPE_CHECKING:
+    from .session import WebSocketSession
+
+_new_decoder = codecs.getincrementaldecoder("utf-8")
+
+
+@final
+class OutgoingMessage:
+    """One message, sent piece by piece: `async with session.message(FrameType.TEXT) as message`.
+
+    Leaving the block ends the message. Left by an exception, cancellation included, the message cannot be
+    ended truthfully: the conversation ends with 1011.
+    """
+
+    __slots__ = ("_decoder", "_session", "_streamed", "type")
+
+    def __init__(self, session: WebSocketSession, kind: FrameType) -> None:
+        if kind is not FrameType.TEXT and kind is not FrameType.BINARY:
+            raise ValueError(f"a message is of FrameType.TEXT or FrameType.BINARY, not {kind!r}")
+        self._session = session
+        self._streamed = StreamedMessage()
+        self._decoder = _new_decoder() if kind is FrameType.TEXT else None
+        self.type: FrameType = kind
+
+    async def __aenter__(self) -> Self:
+        """Queue up behind what was sent before. Cancelled, it has sent nothing."""
+        await self._session._send_item(self._streamed)
+        return self
+
+    async def send(self, piece: str | bytes) -> None:
+        """Send a piece as a fragment: str or UTF-8 bytes of a Text message, bytes of a Binary one.
+
+        Waits until the piece before has been taken to be written. Always a checkpoint.
+
+        Raises:
+          ConnectionClosed: the conversation is over, or being closed.
+          TypeError, UnicodeDecodeError: this is no piece of such a message; nothing was sent.
+          trio.ClosedResourceError: the block was left.
+        """
+        data = self._judge(piece)
+        if not data:
+            await trio.lowlevel.checkpoint()
+            return
+        await self._put(self._frame(data, fin=False))
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End the message, or the conversation."""
+        try:
+            if error is None:
+                if self._decoder is not None:
+                    self._decoder.decode(b"", final=True)
+                await self._put(self._frame(b"", fin=True))
+                self._streamed.is_finished = True
+        finally:
+            self._streamed.send_channel.close()
+            if not self._streamed.is_finished:
+                self._give_up()
+
+    def _judge(self, piece: str | bytes) -> bytes:
+        if self._decoder is None:
+            if not isinstance(piece, (bytes, bytearray, memoryview)):
+                raise TypeError(f"a piece of a Binary message is bytes, not {type(piece).__name__}")
+            return bytes(piece)
+        data = piece.encode() if isinstance(piece, str) else bytes(piece)
+        before = self._decoder.getstate()
+        try:
+            self._decoder.decode(data)
+        except UnicodeDecodeError:
+            self._decoder.setstate(before)
+            raise
+        return data
+
+    def _frame(self, data: bytes, *, fin: bool) -> Frame:
+        return TextFrame(data, fin=fin) if self._decoder is not None else BinaryFrame(data, fin=fin)
+
+    async def _put(self, frame: Frame) -> None:
+        try:
+            await self._streamed.send_channel.send(frame)
+        except trio.BrokenResourceError:
+            self._session._raise_over()
+
+    def _give_up(self) -> None:
+        connection = self._session._connection
+        if connection.state is State.OPEN:
+            error = ProtocolError("a streamed message was left unfinished")
+            connection.fail(CloseReason(CloseCode.INTERNAL_ERROR), error, drop_queued=False)
+
+
+@final
+class IncomingMessage(trio.abc.ReceiveChannel["str | bytes"]):
+    """One message, received piece by piece: `async for piece in await session.receive_message()`.
+
+    Pieces are str of a Text message, bytes of a Binary one. What is not taken of a message is skipped when
+    the next one is asked for.
+
+    Attributes:
+      type: Text or Binary.
+      size: payload bytes in the pieces that were taken.
+    """
+
+    __slots__ = ("_next", "_session", "is_complete", "size", "type")
+
+    def __init__(self, session: WebSocketSession, first: Frame) -> None:
+        self._session = session
+        self._next: Frame | None = first
+        self.type: FrameType = first.type
+        self.size: int = 0
+        self.is_complete: bool = first.first_byte >= FIN
+
+    async def receive(self) -> str | bytes:
+        """Receive the next piece. Always a checkpoint. Cancelled, it has taken nothing.
+
+        Raises:
+          trio.EndOfChannel: that was the whole message.
+          ConnectionBroken: the conversation ended in the middle of it.
+        """
+        while True:
+            if self._next is not None:
+                await trio.lowlevel.checkpoint()
+                frame, self._next = self._next, None
+            elif self.is_complete:
+                await trio.lowlevel.checkpoint()
+                raise trio.EndOfChannel
+            else:
+                frame = await self._session._receive_piece()
+                self.is_complete = frame.first_byte >= FIN
+            if frame.data:
+                self.size += len(frame.data)
+                piece = frame.decoded if type(frame) is TextFrame else frame.data
+                if piece:  # a piece may hold a part of a character and nothing more
+                    return piece
+
+    async def skip(self) -> None:
+        """Take what is left, and throw it away. Always a checkpoint."""
+        async for _ in self:
+            pass
+
+    async def aclose(self) -> None:
+        """As `skip`."""
+        await self.skip()

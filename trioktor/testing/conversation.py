@@ -1,0 +1,180 @@
+"""Conversations in memory: the application's own connection code on one end, a client on the other.
+
+Each runs in a nursery of its own: leaving its block closes it, waits for the handler, and raises what the
+handler raised, as itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Generic, Self, TypeVar, final
+
+import trio
+import trio.testing
+
+from ..application import Application
+from ..base_session import BaseSession
+from ..call import Call
+from ..config import WebSockets
+from ..engine.connection import Connection
+from ..engine.outbox import Message
+from ..engine.outcome import merge
+from ..engine.transport import StreamTransport
+from ..host import Host
+from ..protocol.close import CloseReason
+from ..protocol.frames import Frame
+from ..protocol.http import HeaderPairs, header_pairs
+from ..raw_session import RawWebSocketSession
+from ..session import WebSocketSession
+from .cutting import CutStream
+from .handshake import Handshake, shake_hands
+
+S = TypeVar("S", bound=BaseSession)
+
+
+@final
+class Conversation(tuple[trio.MemoryReceiveChannel[Frame], trio.MemorySendChannel[Message]], Generic[S]):
+    """The client's end of a conversation; unpacks into `incoming` and `outgoing`.
+
+    Attributes:
+      session: the client's own session.
+      response: the server's 101.
+    """
+
+    session: S
+    response: Handshake
+
+    def __new__(cls, session: S, response: Handshake) -> Self:
+        """Pair the channels of a session."""
+        conversation = super().__new__(cls, (session.incoming, session.outgoing))
+        conversation.session = session
+        conversation.response = response
+        return conversation
+
+    @property
+    def incoming(self) -> trio.MemoryReceiveChannel[Frame]:
+        """The server's messages, or all of its frames; ends with `trio.EndOfChannel`."""
+        return self[0]
+
+    @property
+    def outgoing(self) -> trio.MemorySendChannel[Message]:
+        """Takes what the client says."""
+        return self[1]
+
+    @property
+    def close_reason(self) -> CloseReason | None:
+        """What ended the conversation, as the client sees it."""
+        return self.session.close_reason
+
+    def cut(self) -> None:
+        """Cut the connection now: the server sees its end, and no Close."""
+        self.session.terminate()
+
+
+@asynccontextmanager
+async def handle_websocket_conversation(
+    app: Application,
+    uri: str,
+    *,
+    headers: HeaderPairs = (),
+    subprotocols: Sequence[str] = (),
+    origin: str | None = None,
+    pings: bool = False,
+) -> AsyncIterator[Conversation[WebSocketSession]]:
+    """Hold a conversation with an application: ``async with … as (incoming, outgoing)``.
+
+    Leaving the block closes with 1000, waits for the handler, and raises what the handler raised, as
+    itself. Configured Pings are off unless `pings` is True, so that the clock can jump.
+
+    Raises:
+      HandshakeRefused: the server answered with another status than 101.
+      Exception: what the handler raised; if the block raised too and the handler failed, the handler's
+        error, `from` the block's.
+    """
+    host = Host(app, pings=pings)
+    request = request_headers(headers, subprotocols, origin)
+    async with converse(host, WebSocketSession, uri, request) as conversation:
+        yield conversation
+
+
+def request_headers(headers: HeaderPairs, subprotocols: Sequence[str], origin: str | None) -> list[tuple[str, str]]:
+    """The headers of a client that offers subprotocols and comes from an origin."""
+    pairs = list(header_pairs(headers))
+    if origin is not None:
+        pairs.append(("Origin", origin))
+    if subprotocols:
+        pairs.append(("Sec-WebSocket-Protocol", ", ".join(subprotocols)))
+    return pairs
+
+
+@asynccontextmanager
+async def served(host: Host) -> AsyncIterator[trio.abc.HalfCloseableStream]:
+    """A stream that a host serves at its other end.
+
+    Leaving the block waits for the host, and raises what a handler raised, or else what the block raised.
+    """
+    failures: list[Exception] = []
+    body: Exception | None = None
+    ours, theirs = trio.testing.memory_stream_pair()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: host.handle(theirs, on_failure=failures.append), name="trioktor server")
+            try:
+                yield ours
+            except Exception as error:  # raised below, once the handler has ended
+                body = error
+            finally:
+                await trio.aclose_forcefully(ours)
+    except BaseExceptionGroup as group:
+        raised: BaseException = group
+        while isinstance(raised, BaseExceptionGroup) and len(raised.exceptions) == 1:
+            raised = raised.exceptions[0]
+        raise raised from None
+    failure = merge(failures)
+    if failure is not None:
+        raise failure from body
+    if body is not None:
+        raise body
+
+
+@asynccontextmanager
+async def converse(
+    host: Host, kind: type[S], uri: str, headers: list[tuple[str, str]], *, cut_after: int | None = None
+) -> AsyncIterator[Conversation[S]]:
+    """Hold a conversation with a host, by a session of a kind; see `handle_websocket_conversation`."""
+    async with served(host) as stream, _client(stream, kind, uri, headers, cut_after) as conversation:
+        yield conversation
+
+
+@asynccontextmanager
+async def _client(
+    stream: trio.abc.HalfCloseableStream, kind: type[S], uri: str, headers: list[tuple[str, str]], cut_after: int | None
+) -> AsyncIterator[Conversation[S]]:
+    request, response, trailing = await shake_hands(stream, uri, headers)
+    # It answers a Close at once: a test that is told the end has nothing more to say.
+    settings = WebSockets(max_frame_size=None, answer_grace=0)
+    transport = StreamTransport(stream if cut_after is None else CutStream(stream, cut_after))
+    raw = kind is RawWebSocketSession
+    connection = Connection(transport, settings, client=True, raw=raw, trailing=trailing)
+    protocol = response.headers.get("sec-websocket-protocol")
+    call = Call(request, path_parameters={}, client=None, scheme="ws", protocol=protocol)
+    session = kind(connection, call, None)
+    entered, left = trio.Event(), trio.Event()
+
+    async def stay() -> None:
+        entered.set()
+        await left.wait()
+
+    body: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connection.run, stay, name="trioktor client")
+        await entered.wait()
+        try:
+            yield Conversation(session, response)
+        except Exception as error:  # a nursery would wrap it in a group
+            body = error
+        finally:
+            left.set()
+    if body is not None:
+        raise body

@@ -1,0 +1,104 @@
+"""A host in memory with as many clients as a test wants: messages, frames, or bytes (F115, F116)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import final
+
+import trio
+
+from ..application import Application
+from ..base_session import BaseSession
+from ..host import Host
+from ..protocol.http import HeaderPairs, header_pairs
+from ..raw_session import RawWebSocketSession
+from ..session import WebSocketSession
+from .conversation import Conversation, converse, request_headers, served
+from .cutting import CutStream
+from .handshake import Handshake, get, shake_hands
+
+
+@final
+class ApplicationHost:
+    """An application that is served in memory; made by `open_test_host`.
+
+    What a handler raises comes out of the block, or the call, of the client that it served.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    @property
+    def sessions(self) -> tuple[BaseSession, ...]:
+        """The server's sessions that are running now."""
+        return self._host.sessions
+
+    def websocket(
+        self,
+        uri: str,
+        *,
+        headers: HeaderPairs = (),
+        subprotocols: Sequence[str] = (),
+        origin: str | None = None,
+        cut_after: int | None = None,
+    ) -> AbstractAsyncContextManager[Conversation[WebSocketSession]]:
+        """Hold a conversation in messages: ``async with host.websocket("/p") as (incoming, outgoing)``.
+
+        `cut_after` cuts the connection after so many bytes of what the client says behind its handshake.
+        As `handle_websocket_conversation` otherwise.
+        """
+        request = request_headers(headers, subprotocols, origin)
+        return converse(self._host, WebSocketSession, uri, request, cut_after=cut_after)
+
+    def websocket_raw(
+        self,
+        uri: str,
+        *,
+        headers: HeaderPairs = (),
+        subprotocols: Sequence[str] = (),
+        origin: str | None = None,
+        cut_after: int | None = None,
+    ) -> AbstractAsyncContextManager[Conversation[RawWebSocketSession]]:
+        """Hold a conversation in frames: nothing is answered by itself, the end included."""
+        request = request_headers(headers, subprotocols, origin)
+        return converse(self._host, RawWebSocketSession, uri, request, cut_after=cut_after)
+
+    async def websocket_bytes(
+        self, uri: str, data: bytes, *, headers: HeaderPairs = (), cut_after: int | None = None
+    ) -> bytes:
+        """Upgrade, say these bytes, and return all that the server says (Ktor's `handleWebSocket`).
+
+        After `data` the client says no more, and listens until the server hangs up; with `cut_after` it is
+        gone after so many bytes, and hears nothing.
+        """
+        async with served(self._host) as stream:
+            _, _, answer = await shake_hands(stream, uri, header_pairs(headers))
+            if cut_after is not None:
+                try:
+                    await CutStream(stream, cut_after).send_all(data)
+                except trio.BrokenResourceError:
+                    return b""
+                raise ValueError(f"cut_after is {cut_after}, but there are only {len(data)} bytes to say")
+            await stream.send_all(data)
+            await stream.send_eof()
+            while chunk := await stream.receive_some():
+                answer += bytes(chunk)
+            return answer
+
+    async def get(self, uri: str, *, headers: HeaderPairs = ()) -> Handshake:
+        """Make a plain GET request."""
+        async with served(self._host) as stream:
+            return await get(stream, uri, header_pairs(headers))
+
+
+@asynccontextmanager
+async def open_test_host(app: Application, *, pings: bool = False) -> AsyncIterator[ApplicationHost]:
+    """Serve an application in memory: ``async with open_test_host(app) as host``.
+
+    The real engine, no socket, no real time. Configured Pings are off unless `pings` is True, so that the
+    clock can jump. The clients' blocks end before this one, so nothing is left then.
+    """
+    host = Host(app, pings=pings)
+    yield ApplicationHost(host)
+    await trio.lowlevel.checkpoint()

@@ -1,0 +1,80 @@
+"""From a request for a WebSocket to its 101, or to the answer that it gets instead."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Final
+
+from .call import Call
+from .config import WebSockets
+from .protocol.handshake import choose_subprotocol, judge_origin, judge_upgrade, upgrade_response
+from .protocol.http import Refusal, RequestHead, Response
+from .routes import Before, WebSocketRoute
+
+logger: logging.Logger = logging.getLogger("trioktor.server")
+
+_LOGGED: Final = 200
+"""Characters of a path that are logged."""
+
+
+def judge(head: RequestHead, settings: WebSockets) -> str:
+    """Check the request and its origin; returns its key.
+
+    Raises:
+      Refusal: with what to answer.
+    """
+    key = judge_upgrade(head)
+    try:
+        judge_origin(head.headers, settings.origins)
+    except Refusal as refusal:
+        where = f"{refusal.text} at {head.target[:_LOGGED]!r}"
+        hint = Refusal(refusal.status, f"{where}: list it in WebSockets(origins=[...])")
+        logger.warning("%s", hint)
+        raise hint from None
+    return key
+
+
+async def ask_hooks(hooks: Sequence[Before], call: Call) -> Response | None:
+    """Ask hooks in their order, until one has an answer.
+
+    Raises:
+      Refusal: 500 if one failed; logged.
+    """
+    for hook in hooks:
+        try:
+            response = await hook(call)
+            if response is not None and not isinstance(response, Response):
+                raise TypeError(f"a hook returns None or a Response, not {type(response).__name__}")
+        except Exception:
+            logger.exception("a hook failed before the upgrade of %.200s", call.path)
+            raise Refusal(500, "the server failed") from None
+        if response is not None:
+            return response
+    return None
+
+
+def upgrade_greeting(key: str, route: WebSocketRoute, call: Call) -> bytes:
+    """Choose the subprotocol, note it on the call, and write the 101.
+
+    Raises:
+      Refusal: 500 if the function that chooses failed, or chose what was not offered; logged.
+    """
+    call.protocol = route.protocol
+    if call.protocol is None:
+        call.protocol = _chosen_protocol(route.settings, call)
+    return upgrade_response(key, call.protocol)
+
+
+def _chosen_protocol(settings: WebSockets, call: Call) -> str | None:
+    choose = settings.subprotocols
+    if not callable(choose):
+        return choose_subprotocol(call.offered_protocols, choose)
+    try:
+        chosen = choose(call)
+        if chosen is not None and chosen not in call.offered_protocols:
+            raise ValueError(f"the subprotocol {chosen!r} was not offered; offered: {call.offered_protocols!r}")
+    except Exception:
+        logger.exception("choosing a subprotocol failed for %.200s", call.path)
+        raise Refusal(500, "the server failed") from None
+    return chosen
