@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,9 +11,9 @@ import pytest
 import trio
 import trio.testing
 
-from trioktor import Application, CloseReason, Frame, WebSockets, WebSocketSession
+from trioktor import Application, CloseReason, Frame, RawWebSocketSession, WebSockets, WebSocketSession
 from trioktor.base_session import BaseSession
-from trioktor.protocol.assembler import MessageAssembler
+from trioktor.protocol.assembler import MessageAssembler, RawFrames
 from trioktor.protocol.parser import FrameParser
 from trioktor.protocol.serializer import Serializer
 
@@ -36,7 +36,7 @@ def client_bytes(*frames: Frame) -> bytes:
     return b"".join(pieces)
 
 
-def application(handler: Handler, path: str = "/", **settings: Any) -> Application:
+def application(handler: Callable[..., Awaitable[object]], path: str = "/", **settings: Any) -> Application:
     """An application with one WebSocket route."""
     app = Application()
     app.install(WebSockets(**settings))
@@ -44,13 +44,24 @@ def application(handler: Handler, path: str = "/", **settings: Any) -> Applicati
     return app
 
 
-class RawClient:
-    """The other end of a connection, byte by byte: nothing is answered by itself."""
+def raw_application(handler: Callable[..., Awaitable[object]], path: str = "/", **settings: Any) -> Application:
+    """An application with one raw route."""
+    app = Application()
+    app.install(WebSockets(**settings))
+    app.websocket_raw(path, handler)
+    return app
 
-    def __init__(self, stream: trio.abc.HalfCloseableStream) -> None:
+
+class RawClient:
+    """The other end of a connection, byte by byte: nothing is answered by itself.
+
+    `raw` has it show fragments instead of messages.
+    """
+
+    def __init__(self, stream: trio.abc.HalfCloseableStream, *, raw: bool = False) -> None:
         self.stream = stream
         parser = FrameParser(masked=False, max_frame_size=None)
-        self._assembler = MessageAssembler(parser, None)
+        self._assembler = RawFrames(parser) if raw else MessageAssembler(parser, None)
         self._frames: list[Frame] = []
         self.raw = bytearray()  # all that came behind the head of the answer
 
@@ -123,7 +134,9 @@ def assert_all_over(session: BaseSession) -> None:
 
 
 @asynccontextmanager
-async def connected(handler: Handler, **settings: Any) -> AsyncIterator[tuple[RawClient, list[WebSocketSession]]]:
+async def connected(
+    handler: Handler, *, show_fragments: bool = False, **settings: Any
+) -> AsyncIterator[tuple[RawClient, list[WebSocketSession]]]:
     """A raw client in conversation with a handler over memory streams.
 
     On leaving the block the client's stream is closed, the server's side must come to its end, and nothing
@@ -135,15 +148,35 @@ async def connected(handler: Handler, **settings: Any) -> AsyncIterator[tuple[Ra
         sessions.append(session)
         await handler(session)
 
-    app = application(recording, **settings)
+    async with _served(application(recording, **settings), sessions, show_fragments) as client:
+        yield client, sessions
+
+
+@asynccontextmanager
+async def connected_raw(
+    handler: Callable[[RawWebSocketSession], Awaitable[object]], **settings: Any
+) -> AsyncIterator[tuple[RawClient, list[RawWebSocketSession]]]:
+    """As `connected`, with a raw route and a client that sees fragments."""
+    sessions: list[RawWebSocketSession] = []
+
+    async def recording(session: RawWebSocketSession) -> None:
+        sessions.append(session)
+        await handler(session)
+
+    async with _served(raw_application(recording, **settings), sessions, True) as client:
+        yield client, sessions
+
+
+@asynccontextmanager
+async def _served(app: Application, sessions: Sequence[BaseSession], show_fragments: bool) -> AsyncIterator[RawClient]:
     ours, theirs = trio.testing.memory_stream_pair()
-    client = RawClient(ours)
+    client = RawClient(ours, raw=show_fragments)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(app.handle_stream, theirs)
         head = await client.upgrade()
         assert head.startswith(b"HTTP/1.1 101 ")
         await trio.testing.wait_all_tasks_blocked()
-        yield client, sessions
+        yield client
         await ours.aclose()
     for session in sessions:
         assert_all_over(session)

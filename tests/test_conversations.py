@@ -856,3 +856,20 @@ async def test_sessions_show_how_they_stand(autojump_clock: Clock) -> None:
 
     async with connected(handler) as (client, _):
         await client.receive_rest()
+
+
+async def test_flush_waits_for_what_was_just_handed_to_the_writer(autojump_clock: Clock) -> None:
+    """A writer that waits for something to do gets it without a queue; `flush` counts that, too."""
+    sizes: list[int] = []
+
+    async def handler(session: WebSocketSession) -> None:
+        for _ in range(3):
+            await trio.testing.wait_all_tasks_blocked()  # the writer waits
+            before = session.statistics().bytes_sent
+            await session.send("hello")
+            await session.flush()
+            sizes.append(session.statistics().bytes_sent - before)
+
+    async with connected(handler):
+        pass
+    assert [7, 7, 7] == sizes

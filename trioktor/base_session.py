@@ -46,6 +46,19 @@ _checkpoint = trio.lowlevel.checkpoint
 _checkpoint_if_cancelled = trio.lowlevel.checkpoint_if_cancelled
 
 
+class _NothingToAwait:
+    """What `close()` returns: falsy as None is, and an error that helps those who await it as in Ktor."""
+
+    def __await__(self) -> NoReturn:
+        raise TypeError("session.close() does not wait: call it without await, or `await session.aclose()`")
+
+    def __bool__(self) -> bool:
+        return False
+
+
+_NOTHING_TO_AWAIT = _NothingToAwait()
+
+
 class BaseSession(trio.abc.Channel[Frame]):
     """What `WebSocketSession` and `RawWebSocketSession` have in common; not to be constructed.
 
@@ -292,6 +305,7 @@ class BaseSession(trio.abc.Channel[Frame]):
         elif message:
             raise TypeError("give the message inside the CloseReason")
         self._close(reason)
+        return _NOTHING_TO_AWAIT  # type: ignore[return-value]  # to a type checker it is None, as it should be
 
     def _close(self, reason: CloseReason | None) -> None:
         if reason is not None and not may_be_sent(reason.code):

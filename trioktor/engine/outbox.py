@@ -99,6 +99,7 @@ class Outbox:
         "_control",
         "_flushes",
         "_in_order",
+        "_is_receiving",
         "_max_bytes",
         "_owner",
         "_pongs",
@@ -139,6 +140,7 @@ class Outbox:
         # flush: items taken out of the channel, and those of them whose bytes are with the system
         self._taken = 0
         self._written = 0
+        self._is_receiving = False  # the writer is in `receive`
         self._flushes: list[tuple[int, trio.Event]] = []
         self.frames_taken: int = 0
         self.peak: int = 0  # of what waited when the writer looked
@@ -251,6 +253,8 @@ class Outbox:
 
         While a streamed message is going out: until its fragments are, since what is behind it has to wait.
         """
+        while self._is_receiving and not self.is_writer_parked:
+            await trio.lowlevel.checkpoint()  # an item may be in the writer's hand: it is counted at its next turn
         target = self._taken
         if self._stream is not None:
             target += self._stream.waiting
@@ -277,7 +281,7 @@ class Outbox:
         self._backlog = [] if drop_queued else items[::-1]
         if close is not None:
             self._backlog.insert(0, close)
-        self._taken += len(items) + 1
+        self._taken += len(items) + (close is not None)
 
     def _seal_queues(self) -> list[Item]:
         """Shut the channel and the streamed messages; returns what they held.
@@ -331,6 +335,7 @@ class Outbox:
         source = self._source
         assert source is not None
         try:
+            self._is_receiving = True
             item = await source.receive()
         except trio.ClosedResourceError:
             return  # sealed
@@ -339,6 +344,8 @@ class Outbox:
                 raise
             self._stream = None
             return
+        finally:
+            self._is_receiving = False
         self._taken += 1
         self._serialize(item, pieces)
 
