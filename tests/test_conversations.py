@@ -870,6 +870,7 @@ async def test_flush_waits_for_what_was_just_handed_to_the_writer(autojump_clock
             await session.flush()
             sizes.append(session.statistics().bytes_sent - before)
 
-    async with connected(handler):
-        pass
+    async with connected(handler) as (client, _):
+        assert [Frame.Text("hello")] * 3 == [await client.receive() for _ in range(3)]
+        assert close(1000) == await client.receive()
     assert [7, 7, 7] == sizes
