@@ -14,8 +14,9 @@ import trio.testing
 from trioktor import Application, CloseReason, Frame, RawWebSocketSession, WebSockets, WebSocketSession
 from trioktor.base_session import BaseSession
 from trioktor.protocol.assembler import MessageAssembler, RawFrames
+from trioktor.protocol.mask import mask
 from trioktor.protocol.parser import FrameParser
-from trioktor.protocol.serializer import Serializer
+from trioktor.protocol.serializer import Serializer, head
 
 KEY = bytes.fromhex("37fa213d")
 Handler = Callable[[WebSocketSession], Awaitable[object]]
@@ -34,6 +35,11 @@ def client_bytes(*frames: Frame) -> bytes:
     for frame in frames:
         serializer.add(frame, pieces)
     return b"".join(pieces)
+
+
+def masked(first_byte: int, payload: bytes = b"", key: bytes = KEY) -> bytes:
+    """A frame as a client writes it, whatever it says."""
+    return head(first_byte, len(payload), 0x80) + key + mask(payload, key)
 
 
 def application(handler: Callable[..., Awaitable[object]], path: str = "/", **settings: Any) -> Application:

@@ -105,8 +105,8 @@ class WebSocketSession(BaseSession):
         self._pieces.append(frame)
         self._is_partway = True
         while self._pieces[-1].first_byte < FIN:
-            self._judge_size(sum(len(piece.data) for piece in self._pieces))
             self._pieces.append(await self._receive_piece())
+            self._judge_size(sum(len(piece.data) for piece in self._pieces))
         self._is_partway = False
         return self._joined()
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from tests.helpers import KEY, client_bytes
+from tests.helpers import KEY, client_bytes, masked
 from trioktor import CloseReason, Frame, FrameTooBig, ProtocolError
 from trioktor.protocol.assembler import MessageAssembler
 from trioktor.protocol.close import may_be_sent
@@ -33,11 +33,6 @@ def read(reader: MessageAssembler, *chunks: bytes) -> tuple[list[Frame], int | N
     except ProtocolError as error:
         return frames, error.close_code
     return frames, None
-
-
-def masked(first_byte: int, payload: bytes, key: bytes = KEY) -> bytes:
-    """A frame as a client writes it, whatever its first byte."""
-    return head(first_byte, len(payload), 0x80) + key + mask(payload, key)
 
 
 HELLO = bytes.fromhex("818537fa213d7f9f4d5158")
