@@ -69,10 +69,10 @@ async def test_everybody_in_the_room_hears_it(autojump_clock: Clock) -> None:
 
 async def test_it_returns_how_many_took_it(autojump_clock: Clock) -> None:
     """A copy is worked on; sessions that are over are not counted, and do not raise."""
-    sessions: set[Session] = set()
+    sessions: list[Session] = []
 
     async def handler(session: Session) -> None:
-        sessions.add(session)
+        sessions.append(session)
         async for _ in session:
             pass
 
@@ -81,9 +81,8 @@ async def test_it_returns_how_many_took_it(autojump_clock: Clock) -> None:
             await stack.enter_async_context(host.websocket("/"))
         await trio.testing.wait_all_tasks_blocked()
         assert 4 == await broadcast(sessions, "to all")
-        next(iter(sessions)).terminate()
-        for session in list(sessions)[1:2]:
-            session.close(1001)
+        sessions[0].terminate()
+        sessions[1].close(1001)
         assert 2 == await broadcast(sessions, b"to two")
         sessions.clear()
         assert 0 == await broadcast(sessions, "to nobody")

@@ -68,6 +68,7 @@ async def test_others_wait_behind_and_control_frames_do_not(autojump_clock: Cloc
             await session.send("through send")
             await session.outgoing.send("through outgoing")
             session.send_nowait(b"at once")
+            await trio.testing.wait_all_tasks_blocked()
             await session.send(Frame.Ping(b"there?"))
             await trio.testing.wait_all_tasks_blocked()
             await message.send(b"2")
