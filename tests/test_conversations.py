@@ -874,3 +874,33 @@ async def test_flush_waits_for_what_was_just_handed_to_the_writer(autojump_clock
         assert [Frame.Text("hello")] * 3 == [await client.receive() for _ in range(3)]
         assert close(1000) == await client.receive()
     assert [7, 7, 7] == sizes
+
+
+async def test_a_close_in_outgoing_stands_before_the_handlers_return(autojump_clock: Clock) -> None:
+    """One Close goes out: the first that was said, with what was queued before it and nothing behind it."""
+
+    async def handler(session: WebSocketSession) -> None:
+        await session.outgoing.send("before")
+        await session.outgoing.send(close(4000, "mine"))
+        await session.outgoing.send("behind")
+
+    async with connected(handler) as (client, sessions):
+        assert [Frame.Text("before"), close(4000, "mine")] == [await client.receive() for _ in range(2)]
+        await client.send(close(4000))
+        assert [] == await client.receive_rest()
+    assert CloseReason(4000, "mine") == sessions[0].close_reason == sessions[0].close_sent
+
+
+async def test_after_terminate_sending_raises_at_once(autojump_clock: Clock) -> None:
+    """Nothing is accepted that could not be sent."""
+
+    async def handler(session: WebSocketSession) -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        session.terminate()
+        with pytest.raises(ConnectionBroken):
+            session.send_nowait("too late")
+        with pytest.raises(trio.BrokenResourceError):
+            session.outgoing.send_nowait("too late")
+
+    async with connected(handler) as (client, _):
+        assert [] == await client.receive_rest()

@@ -263,10 +263,20 @@ class Connection:
     def _leave(self) -> None:
         """A raw handler returned: what is queued goes out, and no Close but the one that it sent itself."""
         if self.state is State.OPEN:
-            self.lose()
-            self.outbox.seal(None)
-            self.reader.end_reading()
+            if self.say_last_words():
+                self.is_closed_here = True
+                self.signal(Signal.BEGIN_CLOSE, self._goodbye or CloseReason(CloseCode.NO_STATUS))
+            else:
+                self.lose()
+                self.reader.end_reading()
         self.answered.set()
+
+    def say_last_words(self) -> bool:
+        """Accept no more of a raw session; True if the last of it is a Close."""
+        own = self.outbox.seal()
+        if own is not None:
+            self._say_goodbye(own.reason)
+        return own is not None
 
     def _log_failure(self, error: Exception) -> None:
         logger.error("%s: the handler failed", self.owner, exc_info=error)
@@ -292,11 +302,17 @@ class Connection:
         Once the peer has begun, it says that there is nothing more to answer; but in a raw session it is the
         answer.
         """
-        if self.signal(Signal.BEGIN_CLOSE, reason or CloseReason(CloseCode.NO_STATUS)):
+        if self.state is State.OPEN:
+            earlier = self.outbox.seal(drop_queued=drop_queued)
+            if earlier is not None:  # it was put into `outgoing` before, and the first reason stands
+                reason = earlier.reason
             self.is_closed_here = True
-            self.seal(reason, drop_queued=drop_queued)
-        elif self.is_raw:
-            self.seal(reason, drop_queued=drop_queued)
+            self.signal(Signal.BEGIN_CLOSE, reason or CloseReason(CloseCode.NO_STATUS))
+            self._say_goodbye(reason)
+        else:
+            self.signal(Signal.BEGIN_CLOSE, reason or CloseReason(CloseCode.NO_STATUS))
+            if self.is_raw:
+                self.seal(reason)
         self.answered.set()
 
     def fail(self, reason: CloseReason, cause: BaseException, *, drop_queued: bool = True) -> None:
@@ -312,6 +328,7 @@ class Connection:
     def drop(self) -> None:
         """Drop the connection now."""
         self.lose()
+        self.outbox.abandon()
         self.stop_by(-math.inf)
 
     def terminate(self) -> None:
@@ -330,10 +347,14 @@ class Connection:
     def seal(self, reason: CloseReason | None, *, drop_queued: bool = False) -> None:
         """Accept no more to send; `reason` goes out behind what was accepted."""
         if not self.outbox.is_sealed:
-            self._goodbye = reason or CloseReason(CloseCode.NO_STATUS)
-            self.outbox.seal(CloseFrame(reason), drop_queued=drop_queued)
-            if self.writer is None:
-                self._write_goodbye()
+            self.outbox.seal(drop_queued=drop_queued)
+            self._say_goodbye(reason)
+
+    def _say_goodbye(self, reason: CloseReason | None) -> None:
+        self._goodbye = reason or CloseReason(CloseCode.NO_STATUS)
+        self.outbox.say_goodbye(CloseFrame(reason))
+        if self.writer is None:
+            self._write_goodbye()
 
     # what comes out of `outgoing` and is no message
 

@@ -7,7 +7,7 @@ channel, and with it comes the writer. Most connections of most servers never ne
 What does wait is in four places, emptied in this order: the rest of a frame that the system did not take
 whole, the control lane (Pings, and the Pongs we owe), the backlog, the channel. The backlog exists only
 once the outbox is sealed: `seal` moves everything out of the channel, which also completes the sends that
-were blocked on it, shuts the channel, and puts the Close behind the rest. So whatever was accepted before
+were blocked on it, and shuts the channel; the Close is put behind the rest. So whatever was accepted before
 the end goes out in order, and then the Close, with no second queue on the way of a frame in normal times.
 
 A message that is sent piece by piece is one item of the channel (`streamed`): while it is open, it is what
@@ -29,7 +29,7 @@ import trio
 from ..config import ChannelConfig, Overflow
 from ..protocol.errors import ProtocolError
 from ..protocol.frames import CONTROL, BinaryFrame, CloseFrame, Frame, PongFrame, TextFrame
-from ..protocol.serializer import Serializer
+from ..protocol.serializer import Serializer, is_sendable
 from .streamed import StreamedMessage, drain
 from .transport import CHUNK, Transport
 
@@ -268,20 +268,30 @@ class Outbox:
         self._flushes.append((target, event))
         await event.wait()
 
-    def seal(self, close: CloseFrame | None, *, drop_queued: bool = False) -> None:
-        """Accept nothing more: what is accepted already goes out, and then `close`."""
+    def seal(self, *, drop_queued: bool = False) -> CloseFrame | None:
+        """Accept nothing more: what is accepted already goes out, up to a Close among it, which is returned."""
         if self.is_sealed:
-            return
+            return None
         self.is_sealed = True
         items = self._seal_queues()
         for waiter in self._waiters:
             items.append(waiter.frame)
             waiter.accepted = True
             waiter.woken.set()
+        close = None
+        for position, item in enumerate(items):
+            if isinstance(item, CloseFrame) and is_sendable(item):
+                close = item
+                del items[position:]
+                break
         self._backlog = [] if drop_queued else items[::-1]
-        if close is not None:
-            self._backlog.insert(0, close)
-        self._taken += len(items) + (close is not None)
+        self._taken += len(items)
+        return close
+
+    def say_goodbye(self, close: CloseFrame) -> None:
+        """Put our Close behind what was accepted."""
+        self._backlog.insert(0, close)
+        self._taken += 1
 
     def _seal_queues(self) -> list[Item]:
         """Shut the channel and the streamed messages; returns what they held.
@@ -317,7 +327,7 @@ class Outbox:
 
     def abandon(self) -> None:
         """Nothing will be written any more: refuse new sends, let go of those who wait."""
-        self.seal(None, drop_queued=True)
+        self.seal(drop_queued=True)
         self._backlog.clear()
         self._control.clear()
         self._pongs.clear()

@@ -163,7 +163,7 @@ class Reader:
         with trio.move_on_after(settings.close_timeout if is_own_business else settings.answer_grace):
             await connection.answered.wait()
         if is_own_business:
-            connection.outbox.seal(None)
+            connection.say_last_words()
             return
         code = connection.close_reason.code  # the peer's, echoed (RFC 6455 §5.5.1), or the violation's
         connection.seal(None if code == CloseCode.NO_STATUS else CloseReason(code))

@@ -105,15 +105,20 @@ class Serializer:
         self._decoder = None if last else decoder
 
 
+def is_sendable(frame: CloseFrame) -> bool:
+    """Whether a Close frame's code may be sent: not 1005, 1006, 1015 or unregistered (RFC 6455 §7.4)."""
+    reason = frame.reason
+    return reason is None or may_be_sent(reason.code)
+
+
 def judge_close_reason(frame: CloseFrame) -> None:
     """Refuse a Close frame whose code may not be sent.
 
     Raises:
-      ProtocolError: it is 1005, 1006, 1015 or unregistered (RFC 6455 §7.4).
+      ProtocolError: as `is_sendable` says.
     """
-    reason = frame.reason
-    if reason is not None and not may_be_sent(reason.code):
-        raise ProtocolError(f"the close code {reason.code} may not be sent")
+    if frame.reason is not None and not is_sendable(frame):
+        raise ProtocolError(f"the close code {frame.reason.code} may not be sent")
 
 
 def head(first_byte: int, size: int, mask_bit: int = 0) -> bytes:
