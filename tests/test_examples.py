@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import importlib.util
+import json
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -13,8 +16,8 @@ import trio
 import trio.testing
 
 from tests.helpers import RawClient, client_bytes, close, records_above_info
-from trioktor import CloseReason, Frame
-from trioktor.testing import handle_websocket_conversation
+from trioktor import CloseReason, Frame, HandshakeRefused
+from trioktor.testing import handle_websocket_conversation, open_test_host
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 ROUTES = [
@@ -24,6 +27,11 @@ ROUTES = [
     ("page", "/events"),
     ("push", "/time"),
     ("chat", "/chat/lobby"),
+    ("json_api", "/calculator"),
+    ("upload", "/upload"),
+    ("authentication", "/members?token=wonderland"),
+    ("raw_frames", "/frames"),
+    ("progress", "/job"),
 ]
 
 
@@ -106,6 +114,17 @@ async def test_the_time_is_pushed_every_second(autojump_clock: trio.testing.Mock
         assert trio.current_time() - start == pytest.approx(2)
 
 
+async def drain(incoming: trio.MemoryReceiveChannel[Frame]) -> list[Frame]:
+    """What has come by now."""
+    await trio.testing.wait_all_tasks_blocked()
+    frames = []
+    try:
+        while True:
+            frames.append(incoming.receive_nowait())
+    except trio.WouldBlock:
+        return frames
+
+
 async def test_a_chat_message_reaches_everybody_in_its_room(autojump_clock: trio.testing.MockClock) -> None:
     """Two members hear each other; a third in another room hears nothing."""
     app = load("chat").app
@@ -114,12 +133,79 @@ async def test_a_chat_message_reaches_everybody_in_its_room(autojump_clock: trio
         handle_websocket_conversation(app, "/chat/a") as (incoming_2, _),
         handle_websocket_conversation(app, "/chat/b") as (incoming_3, _),
     ):
+        await trio.sleep(1.5)
         await outgoing_1.send("hello")
-        assert (await incoming_1.receive()).text == "hello"
-        assert (await incoming_2.receive()).text == "hello"
-        await trio.testing.wait_all_tasks_blocked()
-        with pytest.raises(trio.WouldBlock):
-            incoming_3.receive_nowait()
+        assert [frame.text for frame in await drain(incoming_1)][-2:] == ["2 here", "hello"]
+        assert [frame.text for frame in await drain(incoming_2)][-2:] == ["2 here", "hello"]
+        assert [frame.text for frame in await drain(incoming_3)] == ["1 here"]
+
+
+async def test_the_calculator_calculates(autojump_clock: trio.testing.MockClock) -> None:
+    """Requests are answered by value; what is no request ends the conversation with 1007."""
+    async with handle_websocket_conversation(load("json_api").app, "/calculator") as conversation:
+        incoming, outgoing = conversation
+        await outgoing.send('{"id":1,"operation":"sum","numbers":[1,2.5]}')
+        assert (await incoming.receive()).text == '{"id":1,"result":3.5,"error":null}'
+        await outgoing.send('{"id":2,"operation":"median","numbers":[1]}')
+        assert "there is no median of 1 numbers" in (await incoming.receive()).text
+        await outgoing.send('{"id":"three"}')
+        with pytest.raises(trio.EndOfChannel):
+            await incoming.receive()
+        assert conversation.close_reason == CloseReason(1007)
+
+
+async def test_an_upload_tells_its_progress(autojump_clock: trio.testing.MockClock) -> None:
+    """A message of 3 MiB, against a limit of 1 MiB for whole ones, arrives; so does one of text."""
+    data = bytes(range(256)) * 4096 * 3
+    async with handle_websocket_conversation(load("upload").app, "/upload") as (incoming, outgoing):
+        await outgoing.send(data)
+        texts = [(await incoming.receive()).text for _ in range(3)]
+        assert texts[0].endswith("bytes so far")
+        while texts[-1].endswith("so far"):
+            texts.append((await incoming.receive()).text)
+        assert texts[-1] == f"{len(data)} bytes, SHA-256 {hashlib.sha256(data).hexdigest()}"
+        await outgoing.send("Grüße")
+        assert (await incoming.receive()).text.startswith("7 bytes, SHA-256 ")
+
+
+async def test_only_those_get_in_who_may(autojump_clock: trio.testing.MockClock) -> None:
+    """Tokens, a ban, and a password."""
+    app = load("authentication").app
+    async with open_test_host(app) as host:
+        async with host.websocket("/members", headers={"Authorization": "Bearer wonderland"}) as (incoming, _):
+            assert (await incoming.receive()).text == "hello, Alice"
+        for path, status in [("/members", 401), ("/members?token=guess", 401), ("/members?token=looking-glass", 403)]:
+            with pytest.raises(HandshakeRefused) as refused:
+                async with host.websocket(path):
+                    pass
+            assert refused.value.status == status
+        secret = base64.b64encode(b"admin:correct horse battery staple").decode()
+        async with host.websocket("/admin", headers={"Authorization": f"Basic {secret}"}) as (incoming, _):
+            assert (await incoming.receive()).text == "admin, from None"
+
+
+async def test_raw_frames_are_told(autojump_clock: trio.testing.MockClock) -> None:
+    """Fragments, a Ping between them, and the Close."""
+    async with open_test_host(load("raw_frames").app) as host, host.websocket_raw("/frames") as conversation:
+        session = conversation.session
+        for frame in (Frame.Text("ab", fin=False), Frame.Ping(b"?"), Frame.Text("c"), close(1000, "bye")):
+            await session.send(frame)
+        received = [frame async for frame in session]
+    assert received == [
+        Frame.Text("a piece of a TEXT message: 2 bytes"),
+        Frame.Pong(b"?"),
+        Frame.Text("the end of a TEXT message: 1 bytes"),
+        close(1000, "bye"),
+    ]
+
+
+async def test_progress_is_told_with_the_latency(autojump_clock: trio.testing.MockClock) -> None:
+    """Percent by percent up to the end, and the last with a round trip."""
+    async with handle_websocket_conversation(load("progress").app, "/job", pings=True) as (incoming, _):
+        steps = [json.loads(frame.text) async for frame in incoming]
+    assert [step["percent"] for step in steps] == sorted(step["percent"] for step in steps)
+    assert steps[-1]["percent"] == 100
+    assert steps[-1]["latency"] >= 0
 
 
 async def test_the_conversation_example_passes(autojump_clock: trio.testing.MockClock) -> None:
