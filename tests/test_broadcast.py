@@ -199,3 +199,9 @@ async def test_it_gives_others_their_turn() -> None:
     with trio.move_on_after(0) as scope:
         await broadcast([], "x")
     assert scope.cancelled_caught
+
+
+async def test_a_fragment_is_no_message(autojump_clock: Clock) -> None:
+    """It would leave every session in the middle of one."""
+    with pytest.raises(ValueError, match="whole messages"):
+        await broadcast([], Frame.Text("a", fin=False))

@@ -57,7 +57,7 @@ async def test_a_return_closes_with_1000_behind_what_is_queued(autojump_clock: C
 async def test_a_failing_handler_closes_with_1011_and_is_logged_once(
     autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """F86, W-26: no text reaches the peer."""
+    """F86, W-10, W-26: no text reaches the peer."""
 
     async def handler(session: Session) -> None:
         await session.send("before")
@@ -71,7 +71,7 @@ async def test_a_failing_handler_closes_with_1011_and_is_logged_once(
 
 
 async def test_close_lets_frames_in_until_the_peer_closes(autojump_clock: Clock) -> None:
-    """Sending raises from now on; receiving goes on to a clean end."""
+    """W-06: sending raises from now on; receiving goes on to a clean end."""
     received = []
 
     async def handler(session: Session) -> None:
@@ -131,7 +131,7 @@ async def test_a_close_of_the_peer_is_echoed_behind_the_last_answers(autojump_cl
 
 
 async def test_an_empty_close_is_answered_by_an_empty_one(autojump_clock: Clock) -> None:
-    """R10: no status is invented; locally it is 1005."""
+    """R10, W-05: no status is invented; locally it is 1005."""
     async with connected(swallow) as (client, [session]):
         await client.send(Frame.Close())
         assert [Frame.Close()] == await client.receive_rest()
@@ -246,7 +246,7 @@ BAD_TEXT = client_bytes(Frame.Binary(b"\xff\xff")).replace(b"\x82", b"\x81", 1)
     ],
 )
 async def test_a_violation_is_answered_behind_the_last_answers(autojump_clock: Clock, data: bytes, code: int) -> None:
-    """T112, T319: the handler sees a broken end whose cause carries the code."""
+    """T112, T319, W-05: the handler sees a broken end whose cause carries the code."""
 
     async def handler(session: Session) -> None:
         with pytest.raises(ConnectionBroken) as error:
@@ -350,7 +350,7 @@ async def test_a_close_frame_is_close_either_way(autojump_clock: Clock) -> None:
 
 
 async def test_terminate_drops_the_connection_and_cancels(autojump_clock: Clock) -> None:
-    """T218: no Close frame, 1006, and others see a broken end."""
+    """T218, W-11: no Close frame, 1006, and others see a broken end."""
     seen: list[object] = []
 
     async def other(session: Session) -> None:
@@ -375,7 +375,7 @@ async def test_terminate_drops_the_connection_and_cancels(autojump_clock: Clock)
 async def test_the_end_of_its_own_conversation_may_escape_a_handler(
     autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Quiet by construction: alone or in groups, a line at INFO and no more."""
+    """W-07, W-08, quiet by construction: alone or in groups, a line at INFO and no more."""
     caplog.set_level(logging.INFO)
 
     async def in_a_group(session: Session) -> None:
@@ -440,7 +440,7 @@ async def test_an_unexpected_frame_is_the_peers_doing(autojump_clock: Clock, cap
 
 
 async def test_receiving_text_and_bytes(autojump_clock: Clock) -> None:
-    """The right kind comes out as itself; iterating over a kind skips the other."""
+    """W-23: the right kind comes out as itself; iterating over a kind skips the other."""
 
     async def handler(session: Session) -> None:
         assert "a" == await session.receive_text()
@@ -537,7 +537,7 @@ async def test_closing_incoming_drops_messages_and_answers_pings(autojump_clock:
 
 
 async def test_aclose_waits_for_the_end_and_discards_what_does_not_fit(autojump_clock: Clock) -> None:
-    """The peer's Close is seen behind more messages than the queue holds."""
+    """W-04: the peer's Close is seen behind more messages than the queue holds."""
 
     async def handler(session: Session) -> None:
         await session.aclose(1001, "done")
@@ -737,7 +737,7 @@ async def test_a_peer_that_takes_nothing_is_dropped(autojump_clock: Clock) -> No
 
 
 async def test_output_of_send_is_bounded_in_bytes_and_everything_accepted_goes_out(autojump_clock: Clock) -> None:
-    """Sends that wait when `close` is called are accepted by it; flush waits for all of it."""
+    """Sends that wait when `close` is called are accepted by it; flush waits for all of it (W-12)."""
     ours, theirs = trio.testing.memory_stream_pair()
     blocked = Blocked(theirs)
     log: list[object] = []
@@ -779,7 +779,7 @@ async def test_output_of_send_is_bounded_in_bytes_and_everything_accepted_goes_o
 
 
 async def test_cancelling_from_outside_says_goodbye_for_a_second(autojump_clock: Clock) -> None:
-    """T204, T217: `Cancelled` at once in the handler, Close 1001, and the end within one second."""
+    """T204, T217, W-18: `Cancelled` at once in the handler, Close 1001, and the end within one second."""
     ended = []
 
     async def handler(session: Session) -> None:
@@ -904,3 +904,25 @@ async def test_after_terminate_sending_raises_at_once(autojump_clock: Clock) -> 
 
     async with connected(handler) as (client, _):
         assert [] == await client.receive_rest()
+
+
+async def test_flush_waits_for_control_frames_too(autojump_clock: Clock) -> None:
+    """A Ping that was sent before is with the system, though it takes another way than messages."""
+    flushed: list[float] = []
+
+    async def handler(session: WebSocketSession) -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        await session.send(Frame.Ping(b"ping!"))
+        await session.flush()
+        flushed.append(trio.current_time())
+
+    ours, theirs = trio.testing.lockstep_stream_pair()
+    client = RawClient(ours)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(application(handler).handle_stream, theirs)
+        await client.upgrade()
+        start = trio.current_time()
+        await trio.sleep(5)
+        assert [Frame.Ping(b"ping!"), close(1000)] == [await client.receive() for _ in range(2)]
+        await ours.aclose()
+    assert 5 == pytest.approx(flushed[0] - start, abs=0.1)

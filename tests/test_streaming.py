@@ -514,3 +514,23 @@ async def test_a_stream_is_echoed_as_a_stream(autojump_clock: Clock, caplog: pyt
             echo = await conversation.session.receive()
             assert message == (echo.text if isinstance(message, str) else echo.data)
     assert not records_above_info(caplog)
+
+
+async def test_receive_nowait_joins_too(autojump_clock: Clock) -> None:
+    """Half a message is not there yet; the next `receive` has all of it."""
+
+    async def handler(session: Session) -> None:
+        await (await session.receive_message()).skip()
+        await trio.sleep(1)
+        with pytest.raises(trio.WouldBlock):
+            session.receive_nowait()
+        assert Frame.Binary(b"two") == await session.receive()
+        await trio.sleep(1)
+        assert Frame.Text("three") == session.receive_nowait()
+
+    async with connected(handler) as (client, _):
+        await client.send(Frame.Text("one"), Frame.Binary(b"tw", fin=False))
+        await trio.sleep(2)
+        await client.send_bytes(masked(0x80, b"o"))
+        await client.send(Frame.Text("three"))
+        assert close(1000) == await client.receive()

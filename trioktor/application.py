@@ -46,6 +46,11 @@ class Application(Routes):
             raise RuntimeError("WebSockets are installed already: give all settings in one WebSockets(...)")
         self._settings = settings
 
+    @property
+    def websockets(self) -> WebSockets | None:
+        """What was installed (F10); None before that."""
+        return self._settings
+
     def before_upgrade(self, hook: B) -> B:
         """Have a function asked before every upgrade: a decorator; it is returned unchanged.
 

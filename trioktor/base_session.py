@@ -403,7 +403,7 @@ class BaseSession(trio.abc.Channel[Frame]):
 
     @property
     def masking(self) -> bool:
-        """Whether what is sent from now on is masked."""
+        """Whether what is written from now on is masked, what waits in the queue included."""
         return self._outbox.serializer.masking
 
     @masking.setter

@@ -36,6 +36,8 @@ async def broadcast(sessions: Iterable[BaseSession], message: Message, *, on_ful
     if on_full not in (SKIP, CLOSE):
         raise ValueError(f"on_full must be SKIP or CLOSE, not {on_full!r}")
     frame = as_frame(message)
+    if not frame.fin:
+        raise ValueError(f"only whole messages can be broadcast, not {frame!r}")
     taken = 0
     await trio.lowlevel.checkpoint()
     for number, session in enumerate(list(sessions), 1):

@@ -33,12 +33,13 @@ class WebSocketSession(BaseSession):
     answered, the closing handshake is done. Sent, a Ping or Pong goes ahead of what is queued.
     """
 
-    __slots__ = ("_message", "_pieces")
+    __slots__ = ("_message", "_pieces", "_size")
 
     def __init__(self, connection: Connection, call: Call, application: Application | None) -> None:
         super().__init__(connection, call, application)
         self._message: IncomingMessage | None = None  # that is being received piece by piece
         self._pieces: list[Frame] = []  # of a message that `receive` is joining
+        self._size = 0  # of all of them
 
     async def receive_text(self) -> str:
         """Receive a message that has to be Text, and return its text.
@@ -94,24 +95,44 @@ class WebSocketSession(BaseSession):
         self._may_write_through = True
         return frame
 
+    def receive_nowait(self) -> Frame:
+        """Receive as `receive` does, or not at all: no checkpoint.
+
+        Raises:
+          trio.WouldBlock: nothing is there, or not all of it.
+          trio.EndOfChannel, ConnectionBroken, trio.ClosedResourceError: as `receive`.
+        """
+        while True:
+            frame = super().receive_nowait()
+            if frame.first_byte >= FIN and not self._is_partway:
+                return frame
+            whole = self._add_piece(frame)
+            if whole is not None:
+                return whole
+
     async def _complete(self, frame: Frame) -> Frame:
         """Join a message that comes in pieces; skip one that was taken in part."""
+        while (whole := self._add_piece(frame)) is None:
+            frame = await self._receive_piece()
+        return whole
+
+    def _add_piece(self, frame: Frame) -> Frame | None:
+        """The whole message that a piece completes, or None."""
+        is_last = frame.first_byte >= FIN
         if self._message is not None and not self._message.is_complete:
-            self._message.is_complete = frame.first_byte >= FIN
-            while not self._message.is_complete:
-                self._message.is_complete = (await self._receive_piece()).first_byte >= FIN
-            self._is_partway = False
-            return await self.receive()
+            self._message.is_complete = is_last
+            self._is_partway = not is_last
+            return None
         self._pieces.append(frame)
-        self._is_partway = True
-        while self._pieces[-1].first_byte < FIN:
-            self._pieces.append(await self._receive_piece())
-            self._judge_size(sum(len(piece.data) for piece in self._pieces))
-        self._is_partway = False
-        return self._joined()
+        self._size += len(frame.data)
+        if len(self._pieces) > 1:
+            self._judge_size(self._size)
+        self._is_partway = not is_last
+        return self._joined() if is_last else None
 
     def _joined(self) -> Frame:
         pieces, self._pieces = self._pieces, []
+        self._size = 0
         if len(pieces) == 1:
             return pieces[0]
         kind = type(pieces[0])

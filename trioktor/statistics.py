@@ -17,7 +17,8 @@ class SessionStatistics:
 
     Attributes:
       frames_received, bytes_received: of the peer; the bytes with everything that frames consist of.
-      frames_sent, bytes_sent: handed to the operating system, likewise.
+      frames_sent: taken out of the queue to be written.
+      bytes_sent: handed to the operating system.
       incoming, outgoing: frames that wait in the queues now.
       incoming_peak, outgoing_peak: the most that waited when the engine looked, which is whenever several
         frames came or went at once.

@@ -271,7 +271,7 @@ def test_a_response_is_short_and_closes() -> None:
     """The body may be text or bytes; HEAD leaves it out and keeps its length."""
     response = Response("é", status=201, headers={"X": "y"})
     assert response.to_bytes() == (
-        b"HTTP/1.1 201 Unknown\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n"
+        b"HTTP/1.1 201 Created\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n"
         b"Content-Length: 2\r\nX: y\r\n\r\n\xc3\xa9"
     )
     assert Response(b"ab").to_bytes(with_body=False).endswith(b"Content-Length: 2\r\n\r\n")

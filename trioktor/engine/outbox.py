@@ -97,6 +97,9 @@ class Outbox:
         "_channel",
         "_config",
         "_control",
+        "_controls_gathered",
+        "_controls_put",
+        "_controls_written",
         "_flushes",
         "_in_order",
         "_is_receiving",
@@ -141,7 +144,10 @@ class Outbox:
         self._taken = 0
         self._written = 0
         self._is_receiving = False  # the writer is in `receive`
-        self._flushes: list[tuple[int, trio.Event]] = []
+        self._controls_put = 0  # the same for the control lane, which overtakes the channel
+        self._controls_gathered = 0
+        self._controls_written = 0
+        self._flushes: list[tuple[int, int, trio.Event]] = []
         self.frames_taken: int = 0
         self.peak: int = 0  # of what waited when the writer looked
 
@@ -223,6 +229,7 @@ class Outbox:
         """Send a Ping or Pong ahead of what is queued; dropped once the outbox is sealed."""
         if not self.is_sealed:
             self._control.append(frame)
+            self._controls_put += 1
 
     def owe_pong(self, ping: Frame) -> None:
         """Answer a Ping ahead of what is queued."""
@@ -261,11 +268,12 @@ class Outbox:
         elif self._queue is not None:
             statistics = self._queue.statistics()
             target += statistics.current_buffer_used + statistics.tasks_waiting_send
-        if self._written >= target:
+        controls = self._controls_put
+        if self._written >= target and self._controls_written >= controls:
             await trio.lowlevel.checkpoint()
             return
         event = trio.Event()
-        self._flushes.append((target, event))
+        self._flushes.append((target, controls, event))
         await event.wait()
 
     def seal(self, *, drop_queued: bool = False) -> CloseFrame | None:
@@ -332,7 +340,8 @@ class Outbox:
         self._control.clear()
         self._pongs.clear()
         self._rest = b""
-        self._note_written()
+        self._controls_gathered = self._controls_put
+        self.note_written()
 
     # the writing side
 
@@ -370,6 +379,7 @@ class Outbox:
                 self.frames_taken += 1
             self._control.clear()
             self._pongs.clear()
+            self._controls_gathered = self._controls_put
         size = sum(map(len, pieces))
         before = size
         if self._queue is not None:
@@ -409,10 +419,13 @@ class Outbox:
 
     def _serialize(self, item: Item, pieces: list[bytes]) -> None:
         try:
-            if type(item) is StreamedMessage:
+            if type(item) is TextFrame or type(item) is BinaryFrame:
+                frame: Frame = item
+            elif type(item) is StreamedMessage:
                 self._stream = item
                 return
-            frame = item if type(item) is TextFrame or type(item) is BinaryFrame else as_frame(item)
+            else:
+                frame = as_frame(item)
             if type(frame) is CloseFrame and not self.is_sealed:
                 self._owner.close_frame_sent(frame)  # the same as session.close
                 return
@@ -430,14 +443,12 @@ class Outbox:
     def note_written(self) -> None:
         """All pieces gathered so far are with the system."""
         self._written = self._taken - len(self._backlog)
-        if self._flushes:
-            self._note_written()
-
-    def _note_written(self) -> None:
-        self._written = self._taken - len(self._backlog)
+        self._controls_written = self._controls_gathered
+        if not self._flushes:
+            return
         flushes, self._flushes = self._flushes, []
-        for target, event in flushes:
-            if self._written >= target:
+        for target, controls, event in flushes:
+            if self._written >= target and self._controls_written >= controls:
                 event.set()
             else:
-                self._flushes.append((target, event))
+                self._flushes.append((target, controls, event))

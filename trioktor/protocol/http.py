@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from http import HTTPStatus
 from typing import Final, TypeAlias, final
 
 import attrs
@@ -20,22 +21,6 @@ TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 """A token of RFC 9110 §5.6.2: header names, subprotocols."""
 
 _ABSOLUTE: Final = re.compile(r"(?:https?|wss?)://[^/?]*", re.IGNORECASE)
-
-REASONS: Final[Mapping[int, str]] = {
-    101: "Switching Protocols",
-    200: "OK",
-    204: "No Content",
-    400: "Bad Request",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    426: "Upgrade Required",
-    431: "Request Header Fields Too Large",
-    500: "Internal Server Error",
-    503: "Service Unavailable",
-}
-
 
 _BODILESS: Final = (204, 304)
 
@@ -247,13 +232,20 @@ class Response:
     def to_bytes(self, *, with_body: bool = True) -> bytes:
         """The whole response as it goes on the wire; `with_body=False` answers a HEAD request."""
         body = self.body.encode() if isinstance(self.body, str) else self.body
-        lines = [f"HTTP/1.1 {self.status} {REASONS.get(self.status, 'Unknown')}", "Connection: close"]
+        lines = [f"HTTP/1.1 {self.status} {_reason_phrase(self.status)}", "Connection: close"]
         if self.status in _BODILESS:  # RFC 9110 §8.6: nor a length
             body = b""
         else:
             lines += [f"Content-Type: {self.content_type}", f"Content-Length: {len(body)}"]
         lines += [f"{name}: {value}" for name, value in self.headers]
         return "\r\n".join(lines).encode("latin-1") + _END + (body if with_body else b"")
+
+
+def _reason_phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:  # RFC 9112 §4 has it empty then
+        return ""
 
 
 def refusal_response(refusal: Refusal) -> Response:
