@@ -6,6 +6,7 @@ seconds and None is off. Source: Ktor's `install(WebSockets) { … }` (F01 to F0
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -136,6 +137,7 @@ class ChannelConfig:
     sent more than fits, 1013 if we did; what was accepted before is not lost."""
 
 
+@functools.cache  # connections share them
 def channel_config(value: int | ChannelConfig) -> ChannelConfig:
     """A queue's configuration, which may be given as a number."""
     return value if isinstance(value, ChannelConfig) else ChannelConfig(value)

@@ -10,8 +10,7 @@ import contextvars
 import logging
 import ssl
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, final
 
 import attrs
@@ -108,10 +107,10 @@ class Host:
         is_proxy = self.application.is_proxy(transport.client)
         address = "" if is_proxy else _host_of(transport.client)
         try:
-            with self._counted(address) as is_welcome:
-                request = await self._open(stream, transport, is_surplus=is_surplus or not is_welcome)
-                if request is not None:
-                    await self._serve(transport, *request, is_proxied=is_proxy, on_failure=on_failure)
+            is_welcome = self._count_in(address)
+            request = await self._open(stream, transport, is_surplus=is_surplus or not is_welcome)
+            if request is not None:
+                await self._serve(transport, *request, is_proxied=is_proxy, on_failure=on_failure)
         except BaseException as error:
             # Nothing but cancellation and Ctrl-C is meant to get here, and nothing else may end the server.
             bug, rest = split(error)
@@ -121,19 +120,20 @@ class Host:
                 raise rest from None
         finally:
             self._count -= 1
+            self._count_out(address)
             await transport.aclose()
 
-    @contextmanager
-    def _counted(self, address: str) -> Iterator[bool]:
-        """Count a connection of an address; whether it may have one more."""
+    def _count_in(self, address: str) -> bool:
+        """Count a connection of an address; whether it may have this one."""
         limit = self._limits.max_connections_per_address
         if limit is None or not address:
-            yield True
-            return
+            return True
         self._addresses[address] += 1
-        try:
-            yield self._addresses[address] <= limit
-        finally:
+        return self._addresses[address] <= limit
+
+    def _count_out(self, address: str) -> None:
+        """A connection of an address that was counted is gone."""
+        if self._limits.max_connections_per_address is not None and address:
             self._addresses[address] -= 1
             if not self._addresses[address]:
                 del self._addresses[address]
@@ -200,22 +200,26 @@ class Host:
         on_failure: Callable[[Exception], None] | None,
     ) -> None:
         is_head = head.method == "HEAD"
+        address = ""
         try:
             route, parameters = self.application.find(head)
             is_get = isinstance(route, GetRoute)
             call = self._call(transport, head, parameters, "http" if is_get else "ws")
-            with self._counted(_host_of(call.client) if is_proxied else "") as is_welcome:
-                if not is_welcome:
+            if is_proxied:
+                address = _host_of(call.client)
+                if not self._count_in(address):
                     raise Refusal(503, _TOO_MANY)
-                if isinstance(route, GetRoute):
-                    await self._serve_get(transport, route, call)
-                    return
-                connection = await self._upgrade(transport, route, head, call, trailing, on_failure)
-                del head, trailing, parameters  # the conversation may be long
-                if connection is not None:
-                    await self._converse(connection, route)
+            if isinstance(route, GetRoute):
+                await self._serve_get(transport, route, call)
+                return
+            connection = await self._upgrade(transport, route, head, call, trailing, on_failure)
+            del head, trailing, parameters, call  # the conversation may be long
+            if connection is not None:
+                await self._converse(connection, route)
         except Refusal as refusal:
             await self._refuse(transport, refusal, with_body=not is_head)
+        finally:
+            self._count_out(address)
 
     def _call(self, transport: Transport, head: RequestHead, parameters: dict[str, str], scheme: str) -> Call:
         client, is_secure = transport.client, transport.is_secure

@@ -38,7 +38,7 @@ class WebSocketSession(BaseSession):
     def __init__(self, connection: Connection, call: Call, application: Application | None) -> None:
         super().__init__(connection, call, application)
         self._message: IncomingMessage | None = None  # that is being received piece by piece
-        self._pieces: list[Frame] = []  # of a message that `receive` is joining
+        self._pieces: list[Frame] | None = None  # of a message that `receive` is joining
         self._size = 0  # of all of them
 
     async def receive_text(self) -> str:
@@ -123,15 +123,16 @@ class WebSocketSession(BaseSession):
             self._message.is_complete = is_last
             self._is_partway = not is_last
             return None
-        self._pieces.append(frame)
+        pieces = self._pieces = self._pieces or []
+        pieces.append(frame)
         self._size += len(frame.data)
-        if len(self._pieces) > 1:
+        if len(pieces) > 1:
             self._judge_size(self._size)
         self._is_partway = not is_last
         return self._joined() if is_last else None
 
     def _joined(self) -> Frame:
-        pieces, self._pieces = self._pieces, []
+        pieces, self._pieces = self._pieces or [], None
         self._size = 0
         if len(pieces) == 1:
             return pieces[0]

@@ -32,7 +32,7 @@ class Pings:
     __slots__ = ("_out", "latency")
 
     def __init__(self) -> None:
-        self._out: dict[bytes, Ping] = {}
+        self._out: dict[bytes, Ping] | None = None  # few connections ever send one
         self.latency: float | None = None
 
     def begin(self, payload: bytes | None = None) -> Ping:
@@ -41,6 +41,8 @@ class Pings:
         Raises:
           ValueError: too many bytes, or a Ping with the same is out.
         """
+        if self._out is None:
+            self._out = {}
         frame = PingFrame(os.urandom(8) if payload is None else payload)
         if frame.data in self._out:
             raise ValueError(f"a Ping with the bytes {payload!r:.100} has not been answered yet: give others, or none")
@@ -50,11 +52,12 @@ class Pings:
 
     def forget(self, ping: Ping) -> None:
         """Nobody waits for this one any more."""
-        self._out.pop(ping.frame.data, None)
+        if self._out is not None:
+            self._out.pop(ping.frame.data, None)
 
     def pong_received(self, payload: bytes) -> None:
         """Let go of the Ping that a Pong answers, and of all before it."""
-        if payload not in self._out:
+        if self._out is None or payload not in self._out:
             return
         now = trio.current_time()
         for ping in list(self._out.values()):
@@ -67,6 +70,6 @@ class Pings:
 
     def end(self) -> None:
         """No more Pongs will come."""
-        for ping in self._out.values():
+        for ping in (self._out or {}).values():
             ping.answered.set()
-        self._out.clear()
+        self._out = None
