@@ -18,7 +18,9 @@ from .errors import (
     WriteTimeout,
 )
 from .protocol.close import CloseCode, CloseReason
+from .protocol.deflate import PerMessageDeflate
 from .protocol.errors import FrameTooBig, ProtocolError, TrioktorError, UnexpectedFrame
+from .protocol.extensions import Extension, ExtensionFactory, ExtensionHeader
 from .protocol.frames import Frame, FrameType
 from .protocol.handshake import SAME_ORIGIN
 from .protocol.http import Headers, Response
@@ -49,6 +51,9 @@ __all__ = [
     "ContentConverter",
     "ConverterNotFound",
     "DeserializationError",
+    "Extension",
+    "ExtensionFactory",
+    "ExtensionHeader",
     "Frame",
     "FrameTooBig",
     "FrameType",
@@ -59,6 +64,7 @@ __all__ = [
     "MsgspecConverter",
     "OutgoingMessage",
     "Overflow",
+    "PerMessageDeflate",
     "PingTimeout",
     "ProtocolError",
     "RawWebSocketSession",

@@ -19,6 +19,7 @@ from .engine.outbox import Message, as_frame
 from .errors import ConnectionBroken, ConnectionClosed, ConnectionClosedHere
 from .protocol.close import CloseCode, CloseReason, may_be_sent
 from .protocol.errors import ProtocolError
+from .protocol.extensions import Extension, ExtensionFactory
 from .protocol.frames import (
     CONTROL,
     FIN,
@@ -270,14 +271,14 @@ class BaseSession(trio.abc.Channel[Frame]):
 
     def _judge(self, frame: Frame) -> None:
         """Refuse at the call what the writer would have to refuse."""
-        if frame.first_byte & RESERVED & ~self._outbox.serializer.reserved:
+        if frame.first_byte & RESERVED & ~self._outbox.free_bits:
             raise ProtocolError(f"{frame!r}: a reserved bit needs an extension that uses it")
         if frame.first_byte & CONTROL:
             return
         if self._open is not None and self._open is not frame.type:
             raise ProtocolError(f"{frame!r}: finish the fragmented {self._open.name} message first")
         is_last = frame.first_byte >= FIN
-        if isinstance(frame, TextFrame) and is_last and self._open is None:
+        if isinstance(frame, TextFrame) and is_last and self._open is None and not frame.first_byte & RESERVED:
             frame.text  # noqa: B018  # decodes, or raises UnicodeDecodeError
         self._open = None if is_last else frame.type
 
@@ -387,9 +388,20 @@ class BaseSession(trio.abc.Channel[Frame]):
     # settings
 
     @property
-    def extensions(self) -> tuple[object, ...]:
-        """The negotiated extensions; none yet."""
-        return ()
+    def extensions(self) -> tuple[Extension, ...]:
+        """The extensions that were agreed on, in the order in which messages pass them on their way out."""
+        return self._connection.extensions
+
+    def extension(self, kind: type[ExtensionFactory | Extension]) -> Extension:
+        """The extension of a kind: its factory's class, or its own.
+
+        Raises:
+          LookupError: it was not agreed on.
+        """
+        for extension in self.extensions:
+            if isinstance(extension, kind) or isinstance(extension.factory, kind):
+                return extension
+        raise LookupError(f"{kind.__name__} was not agreed on; look at session.extensions")
 
     @property
     def max_frame_size(self) -> int | None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, final
 
 import attrs
 
+from .protocol.extensions import ExtensionFactory, check_factories
 from .protocol.handshake import SAME_ORIGIN, OriginPolicy, Origins
 from .protocol.http import TOKEN
 
@@ -81,8 +82,9 @@ def _as_names(value: Any) -> Any:
 
 
 def _check_extensions(_config: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if value != ():
-        raise ValueError(f"{attribute.name}: this version of trioktor negotiates no extensions yet; leave it empty")
+    if not isinstance(value, tuple):
+        raise ValueError(f"{attribute.name} must be a list such as [PerMessageDeflate()], not {value!r}")
+    check_factories(value)
 
 
 def _as_tuple(value: Any) -> Any:
@@ -169,8 +171,8 @@ class WebSockets:
     masking: bool = attrs.field(default=False, validator=_check_bool)
     """Mask what the server sends, as Ktor can; against RFC 6455 §5.1, and browsers hang up on it."""
 
-    extensions: Sequence[Any] = attrs.field(default=(), converter=_as_tuple, validator=_check_extensions)
-    """The place of extensions; none are negotiated yet."""
+    extensions: Sequence[ExtensionFactory] = attrs.field(default=(), converter=_as_tuple, validator=_check_extensions)
+    """Such as `[PerMessageDeflate()]`; messages pass them in this order on their way out."""
 
     origins: Origins = attrs.field(default=SAME_ORIGIN, converter=_as_tuple, validator=_check_origins)
     """Whose pages may connect: same origin, a list of names and patterns, or None for anyone."""

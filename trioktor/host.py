@@ -27,7 +27,7 @@ from .protocol.http import HeadReader, Refusal, RequestHead, Response, refusal_r
 from .raw_session import RawWebSocketSession
 from .routes import Before, GetRoute, WebSocketRoute
 from .session import WebSocketSession
-from .upgrade import ask_hooks, judge, upgrade_greeting
+from .upgrade import agree, ask_hooks, judge
 
 logger: logging.Logger = logging.getLogger("trioktor.server")
 _session_logger = logging.getLogger("trioktor.session")
@@ -257,7 +257,7 @@ class Host:
             if response is not None:
                 await self._answer(transport, response.to_bytes())
                 return None
-        greeting = upgrade_greeting(key, route, call)
+        greeting, extensions = agree(key, route, call)
         if not self._pings:
             settings = attrs.evolve(settings, ping_period=None)
         connection = Connection(
@@ -265,6 +265,7 @@ class Host:
             settings,
             raw=route.is_raw,
             greeting=greeting,
+            extensions=extensions,
             trailing=trailing,
             stop=self.stop,
             on_failure=on_failure,

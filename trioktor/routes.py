@@ -12,6 +12,7 @@ from .call import Call
 from .config import ChannelConfig, Subprotocols, WebSockets
 from .converters import ContentConverter
 from .handlers import check_hook, wanted_parameters
+from .protocol.extensions import ExtensionFactory
 from .protocol.handshake import Origins
 from .protocol.http import TOKEN, Response
 from .routing import Pattern, join
@@ -33,6 +34,7 @@ class Overrides(TypedDict, total=False):
     timeout: float
     max_frame_size: int | None
     masking: bool
+    extensions: Sequence[ExtensionFactory]
     origins: Origins
     subprotocols: Subprotocols
     max_fragments: int | None

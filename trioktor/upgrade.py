@@ -8,6 +8,7 @@ from typing import Final
 
 from .call import Call
 from .config import WebSockets
+from .protocol.extensions import Extension, negotiate
 from .protocol.handshake import choose_subprotocol, judge_origin, judge_upgrade, upgrade_response
 from .protocol.http import Refusal, RequestHead, Response
 from .routes import Before, WebSocketRoute
@@ -54,8 +55,8 @@ async def ask_hooks(hooks: Sequence[Before], call: Call) -> Response | None:
     return None
 
 
-def upgrade_greeting(key: str, route: WebSocketRoute, call: Call) -> bytes:
-    """Choose the subprotocol, note it on the call, and write the 101.
+def agree(key: str, route: WebSocketRoute, call: Call) -> tuple[bytes, tuple[Extension, ...]]:
+    """Choose the subprotocol, note it on the call, negotiate extensions, and write the 101.
 
     Raises:
       Refusal: 500 if the function that chooses failed, or chose what was not offered; logged.
@@ -63,7 +64,9 @@ def upgrade_greeting(key: str, route: WebSocketRoute, call: Call) -> bytes:
     call.protocol = route.protocol
     if call.protocol is None:
         call.protocol = _chosen_protocol(route.settings, call)
-    return upgrade_response(key, call.protocol)
+    factories = route.settings.extensions if route.negotiates_extensions else ()
+    answers, extensions = negotiate(factories, call.headers.get_all("sec-websocket-extensions"))
+    return upgrade_response(key, call.protocol, ", ".join(map(str, answers))), extensions
 
 
 def _chosen_protocol(settings: WebSockets, call: Call) -> str | None:

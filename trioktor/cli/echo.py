@@ -12,6 +12,7 @@ from ..application import Application
 from ..call import Call
 from ..config import WebSockets
 from ..protocol.close import CloseReason
+from ..protocol.deflate import PerMessageDeflate
 from ..protocol.frames import Frame
 from ..protocol.http import Response
 from ..session import WebSocketSession
@@ -30,6 +31,7 @@ def number(text: str) -> float | int | None:
 def add_echo_arguments(parser: argparse.ArgumentParser) -> None:
     """A flag for every setting of `WebSockets` that fits one."""
     group = parser.add_argument_group("settings of WebSockets", "none turns off what can be turned off")
+    group.add_argument("--deflate", action="store_true", help="permessage-deflate, where the client can")
     for field in attrs.fields(WebSockets):
         flag = "--" + field.name.replace("_", "-")
         if field.name in _LISTS:
@@ -50,6 +52,8 @@ def _settings(arguments: argparse.Namespace) -> WebSockets:
                 values[field.name] = None if value == ["none"] else value
         elif field.name not in _NO_FLAG:
             values[field.name] = value
+    if arguments.deflate:
+        values["extensions"] = [PerMessageDeflate()]
     return WebSockets(**values)
 
 

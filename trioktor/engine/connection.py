@@ -28,10 +28,11 @@ import trio
 
 from ..config import WebSockets, channel_config
 from ..errors import ChannelOverflow, PingTimeout, WriteTimeout
-from ..protocol.assembler import MessageAssembler, RawFrames
+from ..protocol.assembler import MessageAssembler, RawFrames, decode_text
 from ..protocol.close import CloseCode, CloseReason
 from ..protocol.closing import TRANSITIONS, Signal, State
 from ..protocol.errors import ProtocolError
+from ..protocol.extensions import ExtendedFrames, Extension, reserved_bits
 from ..protocol.frames import CloseFrame, Frame
 from ..protocol.parser import FrameParser
 from ..protocol.serializer import Serializer, judge_close_reason
@@ -92,6 +93,7 @@ class Connection:
       settings: the configuration that holds here.
       client: whether this is the client's side, which masks.
       raw: whether the session sees every frame and answers by itself.
+      extensions: those that were negotiated; in a raw session they are the handler's business.
       greeting: bytes to write first: the 101. Written here, so that no cancellation comes between them and
         the conversation.
       trailing: bytes that came with the handshake.
@@ -115,6 +117,7 @@ class Connection:
         "close_received",
         "close_sent",
         "closed",
+        "extensions",
         "feed",
         "inbox",
         "is_closed_here",
@@ -140,6 +143,7 @@ class Connection:
         *,
         client: bool = False,
         raw: bool = False,
+        extensions: tuple[Extension, ...] = (),
         greeting: bytes = b"",
         trailing: bytes = b"",
         stop: Stop | None = None,
@@ -164,16 +168,27 @@ class Connection:
         self._greeting = greeting
         self._goodbye: CloseReason | None = None  # what our Close says
         # what it consists of
-        parser = FrameParser(masked=not client, max_frame_size=settings.max_frame_size, whole_messages=not raw)
+        self.extensions: tuple[Extension, ...] = extensions
+        reserved = reserved_bits(extensions)
+        parser = FrameParser(
+            masked=not client, max_frame_size=settings.max_frame_size, whole_messages=not raw, reserved=reserved
+        )
         self.assembler: MessageAssembler | RawFrames = (
             RawFrames(parser) if raw else MessageAssembler(parser, settings.max_fragments)
         )
         self.pings: Pings = Pings()
         self.inbox: Inbox = Inbox(channel_config(settings.incoming), settings.max_queued_bytes)
-        serializer = Serializer(masking=client or settings.masking)
+        serializer = Serializer(masking=client or settings.masking, reserved=reserved)
         self.feed: Feed = self.assembler.feed
+        if extensions and not raw:
+            self.feed = ExtendedFrames(self.feed, extensions, lambda: parser.max_frame_size, decode_text).feed
         self.outbox: Outbox = Outbox(
-            self, channel_config(settings.outgoing), settings.max_queued_bytes, serializer, in_order=raw
+            self,
+            channel_config(settings.outgoing),
+            settings.max_queued_bytes,
+            serializer,
+            in_order=raw,
+            extensions=() if raw else extensions,
         )
         # who runs
         self._nursery: trio.Nursery | None = None

@@ -17,7 +17,8 @@ _SHOWN: Final = 80
 
 logger: logging.Logger = logging.getLogger("trioktor.frames")
 
-Feed = Callable[[bytes], Iterator[Frame]]
+Feed = Callable[[bytes], Iterator[Frame]] | Callable[[bytes], Iterator[Frame | None]]
+"""Gives the frames that bytes complete, and None in between where others may have their turn."""
 
 
 def is_logging() -> bool:
@@ -28,9 +29,10 @@ def is_logging() -> bool:
 def logged(feed: Feed, who: object) -> Feed:
     """The same frames, each logged as it comes."""
 
-    def feed_and_log(data: bytes) -> Iterator[Frame]:
+    def feed_and_log(data: bytes) -> Iterator[Frame | None]:
         for frame in feed(data):
-            _log("<", who, frame)
+            if frame is not None:
+                _log("<", who, frame)
             yield frame
 
     return feed_and_log

@@ -28,7 +28,8 @@ import trio
 
 from ..config import ChannelConfig, Overflow
 from ..protocol.errors import ProtocolError
-from ..protocol.frames import CONTROL, BinaryFrame, CloseFrame, Frame, PongFrame, TextFrame
+from ..protocol.extensions import Extension, Steps, encode, encode_in_steps
+from ..protocol.frames import CONTROL, FIN, RESERVED, BinaryFrame, CloseFrame, Frame, PongFrame, TextFrame
 from ..protocol.serializer import Serializer, is_sendable
 from .streamed import StreamedMessage, drain
 from .transport import CHUNK, Transport
@@ -38,6 +39,8 @@ Message: TypeAlias = "Frame | str | bytes"
 Item: TypeAlias = "Message | StreamedMessage"
 """What the channel holds."""
 
+_LONG: Final = 1 << 15
+"""Bytes beyond which a message passes its extensions in steps."""
 MAX_PONGS: Final = 16
 """Pongs that wait; beyond that the oldest is dropped (RFC 6455 §5.5.3 allows answering the latest only)."""
 
@@ -89,6 +92,7 @@ class Outbox:
       owner: the connection.
       config: frames that may wait in the channel, and what happens beyond them.
       max_bytes: bytes that `session.send` lets wait.
+      extensions: what messages pass on their way out.
       in_order: whether control frames, too, wait for what was put into the channel before them.
     """
 
@@ -100,6 +104,8 @@ class Outbox:
         "_controls_gathered",
         "_controls_put",
         "_controls_written",
+        "_encoding",
+        "_extensions",
         "_flushes",
         "_in_order",
         "_is_receiving",
@@ -121,11 +127,20 @@ class Outbox:
     )
 
     def __init__(
-        self, owner: Owner, config: ChannelConfig, max_bytes: int, serializer: Serializer, *, in_order: bool = False
+        self,
+        owner: Owner,
+        config: ChannelConfig,
+        max_bytes: int,
+        serializer: Serializer,
+        *,
+        in_order: bool = False,
+        extensions: tuple[Extension, ...] = (),
     ) -> None:
         self._owner = owner
         self._config = config
         self._in_order = in_order
+        self._extensions = extensions
+        self._encoding: Steps | None = None  # of a long message that is under way
         self._channel: trio.MemorySendChannel[Item] | None = None
         self._queue: trio.MemoryReceiveChannel[Item] | None = None
         self._stream: StreamedMessage | None = None  # the one that is going out
@@ -150,6 +165,11 @@ class Outbox:
         self._flushes: list[tuple[int, int, trio.Event]] = []
         self.frames_taken: int = 0
         self.peak: int = 0  # of what waited when the writer looked
+
+    @property
+    def free_bits(self) -> int:
+        """The reserved bits that whoever sends may set himself; those of extensions at work are theirs."""
+        return 0 if self._extensions else self.serializer.reserved
 
     @property
     def is_full_of_bytes(self) -> bool:
@@ -207,6 +227,10 @@ class Outbox:
             return False
         if self.is_sealed or self._rest or self._control or self._pongs or self._stream is not None:
             return False
+        if self._extensions and self._is_whole(frame):
+            if len(frame.data) > _LONG:
+                return False
+            frame = self._encoded(frame)
         pieces: list[bytes] = []
         self.serializer.add(frame, pieces)
         data = b"".join(pieces)
@@ -374,13 +398,10 @@ class Outbox:
             pieces.append(self._rest)
             self._rest = b""
         if self._control or self._pongs:
-            for frame in self._control + self._pongs:
-                self.serializer.add(frame, pieces)
-                self.frames_taken += 1
-            self._control.clear()
-            self._pongs.clear()
-            self._controls_gathered = self._controls_put
+            self._gather_control(pieces)
         size = sum(map(len, pieces))
+        if self._encoding is not None:
+            return size
         before = size
         if self._queue is not None:
             self._look_at(self._queue.statistics())
@@ -402,6 +423,8 @@ class Outbox:
                     self._taken += 1
                 start = len(pieces)
                 self._serialize(item, pieces)
+                if self.is_encoding:
+                    break
                 for piece in pieces[start:]:
                     size += len(piece)
         except (trio.WouldBlock, trio.EndOfChannel):
@@ -410,6 +433,32 @@ class Outbox:
             self.queued_bytes = max(0, self.queued_bytes - (size - before))
         self._wake_waiter()
         return size
+
+    def _gather_control(self, pieces: list[bytes]) -> None:
+        for frame in self._control + self._pongs:
+            self.serializer.add(frame, pieces)
+            self.frames_taken += 1
+        self._control.clear()
+        self._pongs.clear()
+        self._controls_gathered = self._controls_put
+
+    @property
+    def is_encoding(self) -> bool:
+        """Whether a long message is in the middle of its extensions: call `encode_step` until it is not."""
+        return self._encoding is not None
+
+    def encode_step(self, pieces: list[bytes]) -> None:
+        """Do a slice of the work on a long message; the last serializes it."""
+        assert self._encoding is not None
+        try:
+            next(self._encoding)
+        except StopIteration as stop:
+            self._encoding = None
+            self.serializer.add(stop.value, pieces)
+            self.frames_taken += 1
+
+    def _encoded(self, frame: Frame) -> Frame:
+        return encode(self._extensions, frame)
 
     def _look_at(self, statistics: trio.MemoryChannelStatistics) -> None:
         if statistics.current_buffer_used > self.peak:
@@ -429,6 +478,12 @@ class Outbox:
             if type(frame) is CloseFrame and not self.is_sealed:
                 self._owner.close_frame_sent(frame)  # the same as session.close
                 return
+            if self._extensions and self._is_whole(frame):
+                self._judge_plain(frame)
+                if len(frame.data) > _LONG:
+                    self._encoding = encode_in_steps(self._extensions, frame)
+                    return
+                frame = self._encoded(frame)
             if frame.first_byte & CONTROL and not self.is_sealed and not self._in_order:
                 ahead: list[bytes] = []
                 self.serializer.add(frame, ahead)
@@ -440,9 +495,20 @@ class Outbox:
             return
         self.frames_taken += 1
 
+    def _is_whole(self, frame: Frame) -> bool:
+        """Whether this is a message; fragments go out as they are."""
+        return not frame.first_byte & CONTROL and frame.first_byte >= FIN and not self.serializer.is_in_message
+
+    def _judge_plain(self, frame: Frame) -> None:
+        """Refuse what extensions cannot be given."""
+        if frame.first_byte & RESERVED:
+            raise ProtocolError(f"{frame!r}: its reserved bits are the extensions'")
+        if type(frame) is TextFrame and frame.decoded is None:
+            frame.text  # noqa: B018  # decodes, or raises UnicodeDecodeError
+
     def note_written(self) -> None:
         """All pieces gathered so far are with the system."""
-        self._written = self._taken - len(self._backlog)
+        self._written = self._taken - len(self._backlog) - (self._encoding is not None)
         self._controls_written = self._controls_gathered
         if not self._flushes:
             return

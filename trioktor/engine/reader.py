@@ -99,6 +99,9 @@ class Reader:
             while True:
                 frames_before = self.frames_read
                 for frame in connection.feed(data):
+                    if frame is None:  # in the middle of a long message
+                        await trio.lowlevel.checkpoint()
+                        continue
                     self.frames_read += 1
                     is_control = frame.first_byte & CONTROL
                     if (not is_control or connection.is_raw) and not inbox.offer(frame):

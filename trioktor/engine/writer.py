@@ -93,7 +93,13 @@ class Writer:
         pieces: list[bytes] = []
         while True:
             size = outbox.gather(pieces)
+            if not pieces and outbox.is_encoding:
+                outbox.encode_step(pieces)
+                await trio.lowlevel.checkpoint()
+                size = sum(map(len, pieces))
             if not pieces:
+                if outbox.is_encoding:
+                    continue
                 if outbox.is_sealed:
                     return
                 outbox.channel  # noqa: B018  # opens it, for a writer that was started for a control frame
@@ -102,7 +108,7 @@ class Writer:
                 except trio.EndOfChannel:
                     self._on_last_handle_closed()
                 continue
-            if size < CHUNK and self._inbox.waiting:
+            if size < CHUNK and self._inbox.waiting and not outbox.is_encoding:
                 size = await self._linger(pieces)
             await self._hand_over(pieces, size)
             outbox.note_written()

@@ -12,7 +12,8 @@ A message may have `max_fragments` fragments beyond one for every 64 bytes of pa
 sends small pieces, and an end to those who send empty ones.
 
 On request (`stream`) messages are not joined but given piece by piece, as they arrive: frames whose `fin`
-says whether the message ends with them. Nothing is kept then, so a message may be of any size.
+says whether the message ends with them. Nothing is kept then, so a message may be of any size. But those that
+an extension has to read first are joined all the same, within the limit.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import codecs
 from collections.abc import Iterator
 
 from .close import CloseCode, may_be_sent
-from .errors import ProtocolError
+from .errors import FrameTooBig, ProtocolError
 from .frames import CONTROL, FIN, RESERVED, WHOLE_BINARY, WHOLE_TEXT, CloseFrame, Frame, TextFrame, frame_from_wire
 from .parser import FrameParser
 
@@ -81,7 +82,7 @@ class MessageAssembler:
         for frame in self.parser.feed(data):
             first_byte = frame.first_byte
             if first_byte == WHOLE_TEXT and self._decoder is None:
-                frame.decoded = _decode(frame.data)
+                frame.decoded = decode_text(frame.data)
                 yield frame
             elif first_byte == WHOLE_BINARY:
                 yield frame
@@ -99,7 +100,8 @@ class MessageAssembler:
             self._seen += len(partial.data)
 
     def _feed_pieces(self, data: bytes) -> Iterator[Frame]:
-        if self._first is not None and self._payload is not None:  # joined before there was a wish for pieces
+        # joined before there was a wish for pieces
+        if self._first is not None and self._payload is not None and not self._first.first_byte & RESERVED:
             piece = frame_from_wire(type(self._first), self._first.first_byte, bytes(self._payload))
             self._first = self._payload = None
             yield from self._piece(piece)
@@ -119,6 +121,9 @@ class MessageAssembler:
         """Give a piece of a message, its text decoded as far as it goes; an empty one only as the last."""
         is_last = frame.first_byte >= FIN
         self._size += len(frame.data)
+        if self._first is not None or frame.first_byte & RESERVED:
+            yield from self._coded_piece(frame, is_last=is_last)
+            return
         if is_last:
             self._size = self._fragments = 0
         else:
@@ -131,6 +136,24 @@ class MessageAssembler:
                 self._decoder = self._decoded = None
         if frame.data or is_last:
             yield frame
+
+    def _coded_piece(self, frame: Frame, *, is_last: bool) -> Iterator[Frame]:
+        """Join the pieces of a message that an extension reads, and give it whole."""
+        limit = self.parser.max_frame_size
+        if limit is not None and self._size > limit:
+            raise FrameTooBig(self._size, limit)
+        if self._first is None:
+            self._first = frame
+        if self._payload is None:
+            self._payload = bytearray()
+        self._payload += frame.data
+        if not is_last:
+            self._judge_fragments(self._size)
+            return
+        message = frame_from_wire(type(frame), FIN | self._first.first_byte, bytes(self._payload))
+        self._first = self._payload = None
+        self._size = self._fragments = 0
+        yield message
 
     def _add_fragment(self, frame: Frame) -> Frame | None:
         """Add a fragment (or a whole text of which a part was decoded early) to its message."""
@@ -178,7 +201,12 @@ class MessageAssembler:
             raise _not_utf8(error) from None
 
 
-def _decode(data: bytes) -> str:
+def decode_text(data: bytes) -> str:
+    """The text of a whole message.
+
+    Raises:
+      ProtocolError: 1007, it is not UTF-8.
+    """
     try:
         return data.decode()
     except UnicodeDecodeError as error:

@@ -66,9 +66,11 @@ def accept_token(key: str) -> str:
     return base64.b64encode(hashlib.sha1(key.encode("ascii") + _GUID, usedforsecurity=False).digest()).decode("ascii")
 
 
-def upgrade_response(key: str, subprotocol: str | None = None) -> bytes:
+def upgrade_response(key: str, subprotocol: str | None = None, extensions: str = "") -> bytes:
     """The 101 that ends HTTP on this connection."""
     chosen = f"Sec-WebSocket-Protocol: {subprotocol}\r\n" if subprotocol is not None else ""
+    if extensions:
+        chosen += f"Sec-WebSocket-Extensions: {extensions}\r\n"
     return (
         "HTTP/1.1 101 Switching Protocols\r\n"
         "Upgrade: websocket\r\n"

@@ -51,6 +51,11 @@ class Serializer:
         self._open: FrameType | None = None  # the type of the message whose fragments are going out
         self._decoder: codecs.IncrementalDecoder | None = None  # judges its text
 
+    @property
+    def is_in_message(self) -> bool:
+        """Whether fragments of a message went out, and its last has not."""
+        return self._open is not None
+
     def add(self, frame: Frame, pieces: list[bytes]) -> None:
         """Append the bytes of `frame` to `pieces`.
 
@@ -89,7 +94,7 @@ class Serializer:
             return frame.first_byte
         if self._open is not None and self._open is not frame.type:
             raise ProtocolError(f"{frame!r}: inside the fragments of a {self._open.name} message")
-        if type(frame) is TextFrame:
+        if type(frame) is TextFrame and not frame.first_byte & RESERVED:  # else an extension has made it bytes
             self._judge_text(frame)
         first_byte = frame.first_byte & ~OPCODE | (frame.type.opcode if self._open is None else 0)
         self._open = None if frame.first_byte >= FIN else frame.type

@@ -1,0 +1,374 @@
+"""Extensions, pure: the header's grammar, negotiation as one table, and the codec byte by byte."""
+
+from __future__ import annotations
+
+import random
+import tracemalloc
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from trioktor.protocol.assembler import MessageAssembler, decode_text
+from trioktor.protocol.deflate import SLICE, Deflate, PerMessageDeflate
+from trioktor.protocol.errors import FrameTooBig, ProtocolError
+from trioktor.protocol.extensions import (
+    ExtendedFrames,
+    Extension,
+    ExtensionFactory,
+    ExtensionHeader,
+    check_factories,
+    encode,
+    negotiate,
+    parse_extensions,
+    reserved_bits,
+)
+from trioktor.protocol.frames import RSV1, RSV2, RSV3, Frame, frame_from_wire
+from trioktor.protocol.parser import FrameParser
+
+
+def header(name: str, *parameters: str) -> ExtensionHeader:
+    """A header from `name=value` strings."""
+    pairs = [parameter.partition("=") for parameter in parameters]
+    return ExtensionHeader(name, tuple((key, value if equals else None) for key, equals, value in pairs))
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (["superspeed, colormode; depth=16"], [header("superspeed"), header("colormode", "depth=16")]),
+        ([" a ;b = 1 ; c,, ,d"], [header("a", "b=1", "c"), header("d")]),
+        (['a; b="1"; c="\\x\\y"'], [header("a", "b=1", "c=xy")]),
+        (["a", "b; c", ""], [header("a"), header("b", "c")]),
+        (["a; b; b"], [header("a", "b", "b")]),
+        (["good", "bad;", "fine"], [header("good"), header("fine")]),
+        (["a; =1"], []),
+        (["a; b="], []),
+        (['a; b=""'], []),
+        (['a; b="two words"'], []),
+        (['a; b="open'], []),
+        (["a b"], []),
+        (["a; b=c d"], []),
+        (["=;,"], []),
+        (["é"], []),
+        (['"a"'], []),
+        ([], []),
+    ],
+)
+def test_the_grammar_of_the_header(lines: list[str], expected: list[ExtensionHeader]) -> None:
+    """T623: several lines, quoted values, odd spaces; a line that breaks the grammar is left out whole."""
+    assert expected == parse_extensions(lines)
+
+
+def test_a_header_is_written_as_it_is_read() -> None:
+    """Ktor's has a space at its end; ours has none."""
+    for text in ("a", "a; b; c=1"):
+        assert text == str(parse_extensions([text])[0])
+
+
+@given(st.text(max_size=200))
+def test_no_header_raises(line: str) -> None:
+    """Whatever a client writes is an offer, or none."""
+    parse_extensions([line])
+    negotiate([PerMessageDeflate()], [line])
+
+
+NAME = "permessage-deflate"
+TABLE: list[tuple[dict[str, Any], list[str], str | None]] = [
+    ({}, [], None),
+    ({}, [NAME], NAME),
+    ({}, ["x-webkit-deflate-frame, " + NAME], NAME),
+    ({}, [NAME + "; server_no_context_takeover"], NAME + "; server_no_context_takeover"),
+    ({}, [NAME + "; client_no_context_takeover"], NAME + "; client_no_context_takeover"),
+    ({}, [NAME + "; client_max_window_bits"], NAME),
+    ({}, [NAME + "; client_max_window_bits=8"], NAME),
+    ({}, [NAME + "; client_max_window_bits=15"], NAME),
+    ({}, [NAME + '; client_max_window_bits="10"'], NAME),
+    ({}, [NAME + "; server_max_window_bits=9"], NAME + "; server_max_window_bits=9"),
+    ({}, [NAME + "; server_max_window_bits=15"], NAME + "; server_max_window_bits=15"),
+    ({}, [NAME + "; server_max_window_bits=8"], None),
+    ({}, [NAME + "; server_max_window_bits=8, " + NAME], NAME),
+    ({}, [NAME + "; server_max_window_bits=8", NAME + "; client_max_window_bits"], NAME),
+    *[
+        ({}, [f"{NAME}; server_max_window_bits{value}"], None)
+        for value in ("", "=7", "=16", "=08", "=x", "=+9", '=" 9"')
+    ],
+    *[({}, [f"{NAME}; client_max_window_bits={value}"], None) for value in ("7", "16", "08", "x", "-9", "99999999999")],
+    ({}, [NAME + "; server_no_context_takeover=1"], None),
+    ({}, [NAME + "; client_no_context_takeover=true"], None),
+    ({}, [NAME + "; unknown"], None),
+    ({}, [NAME + "; unknown, " + NAME], NAME),
+    ({}, [NAME + "; client_max_window_bits; client_max_window_bits"], None),
+    ({}, [NAME + "; server_no_context_takeover; server_no_context_takeover"], None),
+    ({}, ["PERMESSAGE-DEFLATE"], None),
+    ({}, [NAME + ", " + NAME], NAME),
+    ({}, [NAME + ";"], None),
+    ({"server_no_context_takeover": True}, [NAME], NAME),
+    ({"client_no_context_takeover": True}, [NAME], NAME + "; client_no_context_takeover"),
+    ({"window_bits": 9}, [NAME + "; server_max_window_bits=15"], NAME + "; server_max_window_bits=15"),
+    (
+        {"client_no_context_takeover": True},
+        [NAME + "; client_no_context_takeover; client_max_window_bits; server_max_window_bits=10"],
+        NAME + "; client_no_context_takeover; server_max_window_bits=10",
+    ),
+]
+
+
+@pytest.mark.parametrize(("config", "offers", "answer"), TABLE)
+def test_offers_and_answers(config: dict[str, Any], offers: list[str], answer: str | None) -> None:
+    """R15, R19, T626 to T628: what is legal and possible is accepted, word for word, and nothing is added."""
+    for _ in range(2):  # T628: a factory may be asked as often as one likes
+        answers, extensions = negotiate([PerMessageDeflate(**config)], offers)
+        assert (answer or "") == ", ".join(map(str, answers))
+        assert (answer is not None) == bool(extensions)
+
+
+def codec(offer: str = NAME, **config: object) -> Deflate:
+    """A codec as it comes out of a negotiation."""
+    _, extensions = negotiate([PerMessageDeflate(**config)], [offer])  # type: ignore[arg-type]
+    assert isinstance(extensions[0], Deflate)
+    return extensions[0]
+
+
+def packed(data: bytes, kind: type[Frame] = Frame.Text) -> Frame:
+    """A compressed message as it comes from the wire."""
+    return frame_from_wire(kind, 0x80 | RSV1 | kind.type.opcode, data)
+
+
+HELLO = bytes.fromhex("f248cdc9c90700")
+VECTORS = {
+    "one block": (["f248cdc9c90700"], ["Hello"]),
+    "sharing the window": (["f248cdc9c90700", "f200110000"], ["Hello", "Hello"]),
+    "a block without compression": (["000500faff48656c6c6f00"], ["Hello"]),
+    "BFINAL": (["f348cdc9c9070000"], ["Hello"]),
+    "BFINAL, and a message behind it": (["f348cdc9c9070000", "f248cdc9c90700"], ["Hello", "Hello"]),
+    "two blocks": (["f248050000 00ffffcac9c90700"], ["Hello"]),
+    "empty": (["00", "f248cdc9c90700", "00"], ["", "Hello", ""]),
+    "two final blocks in a message": (["f348cdc9c90700f348cdc9c9070000"], ["HelloHello"]),
+}
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_the_vectors_of_the_rfc(name: str) -> None:
+    """RFC 7692 §7.2.3, and R17: messages behind a final block are whole."""
+    payloads, texts = VECTORS[name]
+    deflate = codec()
+    decoded = [deflate.decode(packed(bytes.fromhex(payload)), 100) for payload in payloads]
+    assert [Frame.Text(text) for text in texts] == decoded
+
+
+def test_fragments_of_the_rfc_are_one_message() -> None:
+    """RFC 7692 §7.2.3.1: `41 03 f2 48 cd`, `80 04 c9 c9 07 00`; a Ping between them stays where it was."""
+    deflate = codec()
+    parser = FrameParser(masked=False, max_frame_size=100, reserved=RSV1)
+    frames = ExtendedFrames(MessageAssembler(parser, None).feed, [deflate], lambda: 100, decode_text)
+    wire = bytes.fromhex("4103f248cd 890169 8004c9c90700")
+    whole = [frame for frame in frames.feed(wire) if frame is not None]
+    assert [Frame.Ping(b"i"), Frame.Text("Hello")] == whole
+    assert "Hello" == whole[1].decoded
+    for byte in range(len(wire)):
+        list(frames.feed(wire[byte : byte + 1]))
+
+
+@pytest.mark.parametrize("offer", [NAME, NAME + "; server_no_context_takeover; client_no_context_takeover"])
+def test_what_is_encoded_is_decoded(offer: str) -> None:
+    """T624, T625, T630: empty, a thousand blobs through one context, the same message twice."""
+    generator = random.Random(7)
+    ours, theirs = codec(offer), codec(offer)
+    messages = [b"", b"", b"x" * 1280, b"x" * 1280]
+    for size in range(0, 9991, 10):
+        messages.append(generator.randbytes(size // 2) + b"ab" * (size // 4))
+    for data in messages:
+        encoded = ours.encode(Frame.Binary(data))
+        assert (RSV1 if data else 0) == encoded.first_byte & RSV1 or "no_context" in offer
+        decoded = theirs.decode(encoded, None) if encoded.rsv1 else encoded
+        assert Frame.Binary(data) == decoded
+
+
+def test_context_takeover_pays() -> None:
+    """The second of two equal messages is a few bytes; without takeover both cost the same."""
+    data = bytes(range(250)) * 2
+    sizes = {}
+    for offer in (NAME, NAME + "; server_no_context_takeover"):
+        deflate = codec(offer)
+        sizes[offer] = [len(deflate.encode(Frame.Binary(data)).data) for _ in range(2)]
+    kept, forgotten = sizes.values()
+    assert kept[1] < 20 < kept[0]
+    assert forgotten[0] == forgotten[1]
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, SLICE - 1, SLICE, SLICE + 1, 3 * SLICE])
+def test_the_limit_is_exact(size: int) -> None:
+    """T632: so many bytes pass, one more is 1009 before it is made."""
+    encoded = codec(level=6).encode(Frame.Binary(bytes(size) or b""))
+    data = encoded.data if encoded.rsv1 else b"\x00"
+    assert size == len(codec().decode(packed(data, Frame.Binary), size).data)
+    if size:
+        with pytest.raises(FrameTooBig) as raised:
+            codec().decode(packed(data, Frame.Binary), size - 1)
+        assert raised.value.close_code == 1009
+
+
+def test_a_bomb_is_met_slice_by_slice() -> None:
+    """Half a megabyte that says 512 MiB: no more than the limit and a slice ever exists."""
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    zeros = bytes(1 << 20)
+    bomb = b"".join(compressor.compress(zeros) for _ in range(512)) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    assert len(bomb) < 600_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(FrameTooBig):
+            codec().decode(packed(bomb[:-4], Frame.Binary), 1 << 20)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "data", ["ffffffff", "f248cdc9c907ff", "07", "0500000000", "f348cdc9c907000007", "78bb0f5c02ed"]
+)
+def test_what_is_no_deflate_data_is_1007(data: str) -> None:
+    """T631, R11: an error, and no spinning."""
+    with pytest.raises(ProtocolError) as raised:
+        codec().decode(packed(bytes.fromhex(data)), None)
+        codec().decode(packed(bytes.fromhex(data) * 100), None)
+    assert raised.value.close_code == 1007
+
+
+@given(st.binary(max_size=300), st.integers(0, 100))
+@settings(max_examples=300)
+def test_any_bytes_are_a_message_or_an_error(data: bytes, limit: int) -> None:
+    """Nothing but ProtocolError, and never more than the limit."""
+    try:
+        size = len(codec().decode(packed(data, Frame.Binary), limit).data)
+    except ProtocolError as error:
+        size = {1007: 0, 1009: 0}[error.close_code]
+    assert size <= limit
+
+
+@given(st.lists(st.binary(max_size=5000), max_size=8), st.integers(9, 15), st.integers(1, 9), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_every_setting_round_trips(messages: list[bytes], bits: int, mem_level: int, takeover: bool) -> None:
+    """A peer with the window that was agreed on reads everything; long messages in steps as others."""
+    offer = f"{NAME}; server_max_window_bits={bits}" + "; server_no_context_takeover" * (not takeover)
+    ours = codec(offer, mem_level=mem_level, window_bits=15)
+    theirs = zlib.decompressobj(-bits)
+    for data in messages:
+        steps = ours.encode_in_steps(Frame.Binary(data))
+        encoded = finish(steps)
+        if not encoded.rsv1:
+            assert encoded.data == data
+            continue
+        if not takeover:
+            theirs = zlib.decompressobj(-bits)
+        assert data == theirs.decompress(encoded.data + b"\x00\x00\xff\xff")
+
+
+def finish(steps: Iterator[None]) -> Frame:
+    """Run steps to their end."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            frame: Frame = stop.value
+            return frame
+
+
+def test_a_small_window_of_the_peers_needs_a_small_one_here() -> None:
+    """`client_max_window_bits=9` is enough to read what such a client writes."""
+    deflate = codec(NAME + "; client_max_window_bits=9")
+    peer = zlib.compressobj(9, zlib.DEFLATED, -9)
+    data = bytes(range(256)) * 20
+    assert data == deflate.decode(packed(peer.compress(data) + peer.flush(zlib.Z_SYNC_FLUSH), Frame.Binary), None).data
+
+
+def test_what_is_compressed_may_be_chosen() -> None:
+    """By a function, and by size: strictly more; level 0 is legal, too."""
+    deflate = codec(compress_if=lambda frame: isinstance(frame, Frame.Text), compress_if_bigger_than=5)
+    assert [False, True, False] == [
+        deflate.encode(frame).rsv1 for frame in (Frame.Text("12345"), Frame.Text("123456"), Frame.Binary(b"1234567"))
+    ]
+    assert Frame.Text("hello") == codec().decode(codec(level=0).encode(Frame.Text("hello")), 10)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [("level", 10), ("level", -2), ("mem_level", 0), ("window_bits", 8), ("window_bits", 16), ("level", True)],
+)
+def test_settings_that_make_no_sense_are_refused(argument: str, value: int) -> None:
+    """By name."""
+    with pytest.raises(ValueError, match=argument):
+        PerMessageDeflate(**dict[str, Any]({argument: value}))
+
+
+# several extensions
+
+
+@attrs.frozen
+class Marking(ExtensionFactory):
+    """Appends a letter on the way out, and takes it off on the way in."""
+
+    name: str | None
+    reserved: int
+    letter: str = "x"
+
+    def negotiate(self, offer: ExtensionHeader) -> tuple[ExtensionHeader, Extension] | None:
+        """Accept everything."""
+        return ExtensionHeader(offer.name), Marker(self)
+
+
+class Marker(Extension):
+    """One of these at work."""
+
+    def encode(self, message: Frame) -> Frame:
+        """Append the letter."""
+        assert isinstance(self.factory, Marking)
+        data = message.data + self.factory.letter.encode()
+        return frame_from_wire(type(message), message.first_byte | self.factory.reserved, data)
+
+    def decode(self, message: Frame, max_size: int | None) -> Frame:
+        """Take the letter off, which has to be there."""
+        assert isinstance(self.factory, Marking)
+        assert message.data.endswith(self.factory.letter.encode())
+        return frame_from_wire(type(message), message.first_byte & ~self.factory.reserved, message.data[:-1])
+
+
+def test_encoding_is_in_the_order_of_installation_and_decoding_in_reverse() -> None:
+    """R18, RFC 6455 §9.1: whatever the order of the offers; one without a name is always on."""
+    factories = [Marking("first", RSV1, "1"), Marking(None, 0, "a"), Marking("second", RSV2 | RSV3, "2")]
+    answers, extensions = negotiate(factories, ["second, first"])
+    assert ["first", "second"] == [str(answer) for answer in answers]
+    assert RSV1 | RSV2 | RSV3 == reserved_bits(extensions)
+    encoded = encode(extensions, Frame.Text("m"))
+    assert b"m1a2" == encoded.data
+    parser = FrameParser(masked=False, max_frame_size=100, reserved=reserved_bits(extensions))
+    frames = ExtendedFrames(MessageAssembler(parser, None).feed, extensions, lambda: 100, decode_text)
+    assert [Frame.Text("m")] == list(frames.feed(b"\xf1\x04m1a2"))
+    _, alone = negotiate(factories, [])
+    assert [None] == [extension.factory.name for extension in alone]
+
+
+@pytest.mark.parametrize(
+    "factories",
+    [
+        [PerMessageDeflate(), PerMessageDeflate(level=9)],
+        [PerMessageDeflate(), Marking("other", RSV1)],
+        [Marking("a", RSV2), Marking("a", RSV3)],
+        [Marking("a", 0x80)],
+        [Marking("two words", RSV2)],
+        [PerMessageDeflate],
+        ["permessage-deflate"],
+    ],
+)
+def test_factories_that_get_in_each_others_way_are_refused(factories: list[object]) -> None:
+    """F101, W-17: the same name or bit twice, no name, no bit, a class, something else."""
+    with pytest.raises(ValueError, match="extensions"):
+        check_factories(factories)
+
+
+def test_two_without_a_name_may_be_installed() -> None:
+    """Pass-throughs have nothing to conflict about."""
+    check_factories([Marking(None, 0), Marking(None, 0), PerMessageDeflate()])

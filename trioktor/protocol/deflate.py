@@ -1,0 +1,235 @@
+"""permessage-deflate (RFC 7692), message by message.
+
+A message is compressed as a whole, flushed to a byte boundary, and its last four bytes (00 00 ff ff) are left
+out; the other side puts them back. Both sides keep their window from message to message, unless no context
+takeover was agreed on. Compressor and decompressor come into being when first used: a connection that
+never compresses costs nothing but this object.
+
+What is inflated is bounded while it is inflated: at most one byte more than the limit ever exists. Long
+messages are worked on in slices, so that others get their turn between them.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from typing import Any, Final, final
+
+import attrs
+
+from .close import CloseCode
+from .errors import FrameTooBig, ProtocolError
+from .extensions import Extension, ExtensionFactory, ExtensionHeader, Steps
+from .frames import RSV1, Frame, frame_from_wire
+
+NAME: Final = "permessage-deflate"
+_TAIL: Final = b"\x00\x00\xff\xff"
+SLICE: Final = 1 << 15
+"""Bytes between two pauses: about a millisecond of compressing."""
+
+_MIN_BITS: Final = 9  # zlib cannot make raw deflate with a window of 8 bits
+_MAX_BITS: Final = 15
+_BITS: Final = {str(bits): bits for bits in range(8, _MAX_BITS + 1)}  # RFC 7692 §7.1.2: no leading zeros
+
+_FLAGS: Final = ("server_no_context_takeover", "client_no_context_takeover")
+_SERVER_BITS: Final = "server_max_window_bits"
+_CLIENT_BITS: Final = "client_max_window_bits"
+
+
+def _in_range(least: int, most: int) -> Callable[[Any, attrs.Attribute[int], Any], None]:
+    def check(_factory: object, attribute: attrs.Attribute[int], value: Any) -> None:
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise ValueError(f"{attribute.name} must be a whole number from {least} to {most}, not {value!r}")
+
+    return check
+
+
+@final
+@attrs.frozen(kw_only=True)
+class PerMessageDeflate(ExtensionFactory):
+    """Compress messages where the client can (Ktor's `WebSocketDeflateExtension`, F104).
+
+    Raises:
+      ValueError: a value makes no sense; the text names the argument.
+    """
+
+    level: int = attrs.field(default=1, validator=_in_range(-1, 9))
+    """Of zlib: 1 is quick, 9 is small, 0 is not compressed at all, -1 is zlib's own default of 6. Messages are
+    short: from 1 to 6 they shrink by a tenth more and cost half as much again."""
+
+    mem_level: int = attrs.field(default=5, validator=_in_range(1, 9))
+    """Of zlib, for the compressor: it takes 2 ** (mem_level + 9) bytes."""
+
+    window_bits: int = attrs.field(default=12, validator=_in_range(_MIN_BITS, _MAX_BITS))
+    """Our compressor's window, of 2 ** window_bits bytes, four times over; the client need not know of it."""
+
+    server_no_context_takeover: bool = False
+    """Forget our window after each message: nothing is held between messages, and less is saved."""
+
+    client_no_context_takeover: bool = False
+    """Have the client forget its window, so that ours for it is not held either; said in the answer."""
+
+    compress_if: Callable[[Frame], bool] | None = None
+    """Asked for each message whether to compress it; None is yes."""
+
+    compress_if_bigger_than: int = attrs.field(default=0, validator=_in_range(0, 1 << 62))
+    """Payload bytes up to which messages are not compressed."""
+
+    name = NAME
+    reserved = RSV1
+
+    def negotiate(self, offer: ExtensionHeader) -> tuple[ExtensionHeader, Extension] | None:
+        """Accept an offer with parameters that are all known, legal and possible; else decline it."""
+        given = dict(offer.parameters)
+        if len(given) != len(offer.parameters):
+            return None
+        answer: list[tuple[str, str | None]] = []
+        for flag in _FLAGS:
+            if flag in given:
+                if given.pop(flag) is not None:
+                    return None
+                answer.append((flag, None))
+        # Ours needs no announcement: whoever keeps more of a window than we use can read us all the same.
+        forgets = self.server_no_context_takeover or answer[:1] == [(_FLAGS[0], None)]
+        if self.client_no_context_takeover and (_FLAGS[1], None) not in answer:
+            answer.append((_FLAGS[1], None))
+        bits = self.window_bits
+        if _SERVER_BITS in given:
+            offered = _BITS.get(str(given.pop(_SERVER_BITS)))
+            if offered is None or offered < _MIN_BITS:
+                return None
+            bits = min(bits, offered)
+            answer.append((_SERVER_BITS, str(offered)))
+        client_bits = _MAX_BITS
+        if _CLIENT_BITS in given:
+            value = given.pop(_CLIENT_BITS)
+            hinted = _MAX_BITS if value is None else _BITS.get(value)
+            if hinted is None:
+                return None
+            client_bits = max(hinted, _MIN_BITS)  # RFC 7692 §7.1.2.2: it uses no more, whatever we answer
+        if given:
+            return None
+        codec = Deflate(
+            self,
+            bits=bits,
+            forgets=forgets,
+            peer_bits=client_bits,
+            peer_forgets=(_FLAGS[1], None) in answer,
+        )
+        return ExtensionHeader(NAME, tuple(answer)), codec
+
+
+@final
+class Deflate(Extension):
+    """permessage-deflate at work on one connection.
+
+    Args:
+      bits, forgets: our window's size, and whether it starts afresh with each message.
+      peer_bits, peer_forgets: the peer's.
+    """
+
+    __slots__ = ("_bits", "_compressor", "_decompressor", "_forgets", "_peer_bits", "_peer_forgets", "_settings")
+
+    def __init__(
+        self, factory: PerMessageDeflate, *, bits: int, forgets: bool, peer_bits: int, peer_forgets: bool
+    ) -> None:
+        super().__init__(factory)
+        self._settings = factory
+        self._bits = bits
+        self._forgets = forgets
+        self._peer_bits = peer_bits
+        self._peer_forgets = peer_forgets
+        self._compressor: Any = None
+        self._decompressor: Any = None
+
+    # out
+
+    def encode(self, message: Frame) -> Frame:
+        """Compress a message in one go."""
+        data = message.data
+        if not self._wants(message):
+            return message
+        compressor = self._compressor or self._new_compressor()
+        packed = compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH)
+        return self._packed(message, packed)
+
+    def encode_in_steps(self, message: Frame) -> Steps:
+        """Compress a message slice by slice."""
+        if not self._wants(message):
+            return message
+        compressor = self._compressor or self._new_compressor()
+        view = memoryview(message.data)
+        pieces = []
+        for start in range(0, len(view), SLICE):
+            pieces.append(compressor.compress(view[start : start + SLICE]))
+            yield
+        pieces.append(compressor.flush(zlib.Z_SYNC_FLUSH))
+        return self._packed(message, b"".join(pieces))
+
+    def _wants(self, message: Frame) -> bool:
+        settings = self._settings
+        # RFC 7692 §7.2.3.6 has a form for empty messages, but it is longer than to leave them alone.
+        return len(message.data) > settings.compress_if_bigger_than and (
+            settings.compress_if is None or settings.compress_if(message)
+        )
+
+    def _new_compressor(self) -> Any:
+        settings = self._settings
+        compressor = zlib.compressobj(settings.level, zlib.DEFLATED, -self._bits, settings.mem_level)
+        if not self._forgets:
+            self._compressor = compressor
+        return compressor
+
+    def _packed(self, message: Frame, packed: bytes) -> Frame:
+        if self._forgets and len(packed) - len(_TAIL) >= len(message.data):
+            return message  # nobody's window depends on it
+        return frame_from_wire(type(message), message.first_byte | RSV1, packed[: -len(_TAIL)])
+
+    # in
+
+    def decode_in_steps(self, message: Frame, max_size: int | None) -> Steps:
+        """Inflate a message slice by slice.
+
+        Raises:
+          FrameTooBig: it would be longer than `max_size`; one byte more was made, and no more.
+          ProtocolError: 1007, it is not deflate data.
+        """
+        pieces: list[bytes] = []
+        size = 0
+        data: bytes = message.data + _TAIL
+        while True:
+            decompressor = self._decompressor
+            if decompressor is None:
+                decompressor = self._decompressor = zlib.decompressobj(-self._peer_bits)
+            room = SLICE if max_size is None else min(SLICE, max_size - size + 1)
+            try:
+                piece = decompressor.decompress(data, room)
+            except zlib.error as error:
+                raise ProtocolError(f"not deflate data: {error}", CloseCode.NOT_CONSISTENT) from None
+            size += len(piece)
+            pieces.append(piece)
+            if max_size is not None and size > max_size:
+                raise FrameTooBig(size, max_size)
+            data = decompressor.unconsumed_tail
+            if decompressor.eof:  # RFC 7692 §7.2.3.4: the last of all blocks, and yet more may follow
+                data = decompressor.unused_data
+                self._decompressor = None
+            elif len(piece) < room and not data:
+                break
+            if not data and self._decompressor is None:
+                break
+            if len(piece) == SLICE:
+                yield
+        if self._peer_forgets:
+            self._decompressor = None
+        return frame_from_wire(type(message), message.first_byte & ~RSV1, b"".join(pieces))
+
+    def decode(self, message: Frame, max_size: int | None) -> Frame:
+        """Inflate a message in one go; as `decode_in_steps`."""
+        steps = self.decode_in_steps(message, max_size)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as stop:
+                frame: Frame = stop.value
+                return frame
