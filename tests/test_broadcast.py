@@ -205,3 +205,6 @@ async def test_a_fragment_is_no_message(autojump_clock: Clock) -> None:
     """It would leave every session in the middle of one."""
     with pytest.raises(ValueError, match="whole messages"):
         await broadcast([], Frame.Text("a", fin=False))
+    for frame in (Frame.Ping(), close(1000)):
+        with pytest.raises(ValueError, match="only messages"):
+            await broadcast([], frame)

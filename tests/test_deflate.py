@@ -6,7 +6,7 @@ import logging
 import tracemalloc
 import zlib
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 import trio
@@ -26,6 +26,7 @@ from trioktor import (
     RawWebSocketSession,
     WebSockets,
     WebSocketSession,
+    broadcast,
 )
 from trioktor.base_session import BaseSession
 
@@ -375,3 +376,97 @@ async def test_a_bomb_costs_next_to_nothing(autojump_clock: Clock) -> None:
             assert tracemalloc.get_traced_memory()[1] < 8 << 20
         finally:
             tracemalloc.stop()
+
+
+@pytest.mark.parametrize("size", [20, 200_000])
+async def test_a_broadcast_is_compressed_once(autojump_clock: Clock, size: int) -> None:
+    """All with the same window share the bytes, takeover or not; what they say and hear next is whole."""
+    asked: list[int] = []
+    sessions: list[Session] = []
+    told = trio.Event()
+
+    def compress_if(frame: Frame) -> bool:
+        asked.append(len(frame.data))
+        return True
+
+    async def handler(session: Session) -> None:
+        await session.send("before before before")
+        sessions.append(session)
+        await told.wait()
+        await session.send("after after after")
+
+    text = b"to all " * (size // 7)
+    app = deflating(handler, extensions=[PerMessageDeflate(compress_if=compress_if)])
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(served(app)) for _ in range(6)]
+        for client in clients[:3]:
+            await client.offer()
+        await clients[3].offer(OFFER.replace(b"\r\n\r\n", b"; server_no_context_takeover\r\n\r\n"))
+        await clients[4].offer(OFFER.replace(b"\r\n\r\n", b"; server_max_window_bits=9\r\n\r\n"))
+        await clients[5].offer(b"\r\n")
+        await trio.testing.wait_all_tasks_blocked()
+        assert 6 == await broadcast(sessions, Frame.Text(text))
+        told.set()
+        for client in clients:
+            if client is clients[4]:
+                client._inflate = zlib.decompressobj(-9)
+            if client is clients[3]:
+                await hear_alone(client, [b"before before before", text, b"after after after"])
+            else:
+                assert [b"before before before", text, b"after after after"] == [await client.hear() for _ in range(3)]
+            assert close(1000) == await client.receive()
+    assert 2 == asked.count(len(text))  # for windows of 12 bits and of 9
+
+
+async def hear_alone(client: DeflateClient, expected: list[bytes]) -> None:
+    """Each message is readable without what came before it."""
+    for data in expected:
+        client._inflate = zlib.decompressobj(-15)
+        assert data == await client.hear()
+
+
+async def test_a_broadcast_through_a_queue_keeps_its_place(autojump_clock: Clock) -> None:
+    """Between messages that were compressed on their own, which go on to be readable."""
+
+    async def handler(session: Session) -> None:
+        for number in range(5):
+            await session.send(f"own {number} own {number}")
+            assert 1 == await broadcast([session], f"all {number} all {number}")
+
+    async with served(deflating(handler)) as client:
+        await client.offer()
+        for number in range(5):
+            assert f"own {number} own {number}".encode() == await client.hear()
+            assert f"all {number} all {number}".encode() == await client.hear()
+
+
+async def test_an_extension_that_cannot_share_encodes_for_each(autojump_clock: Clock) -> None:
+    """The default: every connection's own."""
+    count = 0
+
+    class Counter(Extension):
+        def encode(self, message: Frame) -> Frame:
+            nonlocal count
+            count += 1
+            return message
+
+    class Counting(ExtensionFactory):
+        name = None
+
+        def negotiate(self, offer: ExtensionHeader) -> tuple[ExtensionHeader, Extension]:
+            return offer, Counter(self)
+
+    sessions: list[Session] = []
+
+    async def handler(session: Session) -> None:
+        sessions.append(session)
+        await session.wait_closed()
+
+    app = deflating(handler, extensions=[Counting()])
+    async with served(app) as one, served(app) as other:
+        await one.offer(b"\r\n")
+        await other.offer(b"\r\n")
+        await trio.testing.wait_all_tasks_blocked()
+        assert 2 == await broadcast(sessions, "to all")
+        assert [b"to all"] * 2 == [await one.hear(), await other.hear()]
+    assert 2 == count

@@ -16,6 +16,7 @@ import trio
 from .config import WebSockets
 from .engine.connection import Connection
 from .engine.outbox import Message, as_frame
+from .engine.shared import SharedMessage
 from .errors import ConnectionBroken, ConnectionClosed, ConnectionClosedHere
 from .protocol.close import CloseCode, CloseReason, may_be_sent
 from .protocol.errors import ProtocolError
@@ -205,12 +206,21 @@ class BaseSession(trio.abc.Channel[Frame]):
             self._close_if_full()
             raise trio.WouldBlock
 
-    def _offer(self, frame: Frame) -> bool:
-        """Send a whole message that others get, too: straight out if nothing is in its way; False if full."""
-        if self._open is not None:
+    def _offer(self, message: SharedMessage) -> bool:
+        """Send a message that others get, too: straight out if nothing is in its way; False if full."""
+        outbox = self._outbox
+        if self._open is not None or outbox.is_full_of_bytes:
             return False
-        self._may_write_through = True
-        return self._put_nowait(frame)
+        if self._connection.write_through(message):
+            return True
+        try:
+            outbox.channel.send_nowait(message)
+        except trio.WouldBlock:
+            return False
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._raise_over()
+        outbox.queued_bytes += len(message.frame.data)
+        return True
 
     def _put_nowait(self, frame: Frame) -> bool:
         """Send a frame if there is room for it; False if there is not."""

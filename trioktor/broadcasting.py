@@ -1,6 +1,7 @@
 """Saying one thing to many sessions, none of whom can hold up the others.
 
-A message is offered to each session's queue and never waited for. A session that is over, or has no room,
+A message is serialized, and compressed, once for all sessions that are alike (`engine.shared`), offered to
+each one's queue and never waited for. A session that is over, or has no room,
 is nobody else's business: it is left out, or closed. Every so many sessions others get their turn, so that
 thousands of them do not stop the rest of the program.
 """
@@ -15,8 +16,11 @@ import trio
 
 from .base_session import BaseSession
 from .config import CLOSE, SKIP, Overflow
-from .engine.outbox import Message, as_frame
+from .engine.outbox import LONG, Message, Outbox, as_frame
+from .engine.shared import SharedMessage
 from .errors import ConnectionClosed
+from .protocol.extensions import encode_alone_in_steps
+from .protocol.frames import CONTROL
 
 _TURN: Final = 64
 """Sessions between checkpoints."""
@@ -38,19 +42,40 @@ async def broadcast(sessions: Iterable[BaseSession], message: Message, *, on_ful
     frame = as_frame(message)
     if not frame.fin:
         raise ValueError(f"only whole messages can be broadcast, not {frame!r}")
+    if frame.first_byte & CONTROL:
+        raise ValueError(f"only messages can be broadcast, not {frame!r}")
+    shared = SharedMessage(frame)
     taken = 0
     await trio.lowlevel.checkpoint()
     for number, session in enumerate(list(sessions), 1):
         if number % _TURN == 0:
             await trio.lowlevel.checkpoint()
+        outbox = session._outbox
         try:
-            if session._offer(frame):
+            if len(frame.data) > LONG and outbox.shared_key is not None:
+                await _prepare(shared, outbox)
+            if session._offer(shared):
                 taken += 1
             elif on_full is CLOSE:
                 session._connection.overflowed()
         except ConnectionClosed:
             pass
     return taken
+
+
+async def _prepare(message: SharedMessage, outbox: Outbox) -> None:
+    """Compress a long message for connections of a kind, in steps, so that others get their turn."""
+    key = outbox.shared_key
+    if key is None or message.is_prepared(key):
+        return
+    steps = encode_alone_in_steps(outbox.extensions, message.frame)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            message.prepare(key, stop.value)
+            return
+        await trio.lowlevel.checkpoint()
 
 
 @final

@@ -43,6 +43,7 @@ from .outbox import Outbox
 from .outcome import Outcome, judge
 from .pings import Ping, Pings
 from .reader import DRAIN_LIMIT, Reader
+from .shared import SharedMessage
 from .tasks import HandlerTasks
 from .transport import Transport
 from .writer import Writer
@@ -453,12 +454,12 @@ class Connection:
             self.writer.stop_by(self._writer_deadline)
             self._nursery.start_soon(self._write, self.writer, name="trioktor writer")
 
-    def write_through(self, frame: Frame) -> bool:
+    def write_through(self, item: Frame | SharedMessage) -> bool:
         """Write a frame straight to the socket, if nothing is in its way; False if it has to be queued."""
         if self.inbox.is_burst or not self.transport.takes_nowait:
             return False  # in a burst more answers will follow: they go out together
         try:
-            return self.outbox.write_through(frame, self.transport)
+            return self.outbox.write_through(item, self.transport)
         except trio.BrokenResourceError as error:
             self._write_failed(error.__cause__ or error)
             return True  # accepted, and lost with the connection

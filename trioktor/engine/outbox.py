@@ -31,15 +31,16 @@ from ..protocol.errors import ProtocolError
 from ..protocol.extensions import Extension, Steps, encode, encode_in_steps
 from ..protocol.frames import CONTROL, FIN, RESERVED, BinaryFrame, CloseFrame, Frame, PongFrame, TextFrame
 from ..protocol.serializer import Serializer, is_sendable
+from .shared import Key, SharedMessage, shared_key
 from .streamed import StreamedMessage, drain
 from .transport import CHUNK, Transport
 
 Message: TypeAlias = "Frame | str | bytes"
 """What may be put into `outgoing`."""
-Item: TypeAlias = "Message | StreamedMessage"
+Item: TypeAlias = "Message | StreamedMessage | SharedMessage"
 """What the channel holds."""
 
-_LONG: Final = 1 << 15
+LONG: Final = 1 << 15
 """Bytes beyond which a message passes its extensions in steps."""
 MAX_PONGS: Final = 16
 """Pongs that wait; beyond that the oldest is dropped (RFC 6455 §5.5.3 allows answering the latest only)."""
@@ -105,7 +106,6 @@ class Outbox:
         "_controls_put",
         "_controls_written",
         "_encoding",
-        "_extensions",
         "_flushes",
         "_in_order",
         "_is_receiving",
@@ -119,11 +119,13 @@ class Outbox:
         "_waiters",
         "_written",
         "bytes_written",
+        "extensions",
         "frames_taken",
         "is_sealed",
         "peak",
         "queued_bytes",
         "serializer",
+        "shared_key",
     )
 
     def __init__(
@@ -139,7 +141,8 @@ class Outbox:
         self._owner = owner
         self._config = config
         self._in_order = in_order
-        self._extensions = extensions
+        self.extensions: tuple[Extension, ...] = extensions
+        self.shared_key: Key | None = shared_key(extensions)
         self._encoding: Steps | None = None  # of a long message that is under way
         self._channel: trio.MemorySendChannel[Item] | None = None
         self._queue: trio.MemoryReceiveChannel[Item] | None = None
@@ -169,7 +172,7 @@ class Outbox:
     @property
     def free_bits(self) -> int:
         """The reserved bits that whoever sends may set himself; those of extensions at work are theirs."""
-        return 0 if self._extensions else self.serializer.reserved
+        return 0 if self.extensions else self.serializer.reserved
 
     @property
     def is_full_of_bytes(self) -> bool:
@@ -217,7 +220,7 @@ class Outbox:
         return self._channel
 
     @trio.lowlevel.enable_ki_protection  # between the bytes that went out and the keeping of the rest
-    def write_through(self, frame: Frame, transport: Transport) -> bool:
+    def write_through(self, item: Frame | SharedMessage, transport: Transport) -> bool:
         """Write a whole data frame straight to the socket, if nothing at all is in its way.
 
         The writer must be parked (the channel itself says so) or not exist; what the system does not take
@@ -227,12 +230,16 @@ class Outbox:
             return False
         if self.is_sealed or self._rest or self._control or self._pongs or self._stream is not None:
             return False
-        if self._extensions and self._is_whole(frame):
-            if len(frame.data) > _LONG:
-                return False
-            frame = self._encoded(frame)
         pieces: list[bytes] = []
-        self.serializer.add(frame, pieces)
+        if type(item) is SharedMessage:
+            self._add_shared(item, pieces)
+        else:
+            frame = item
+            if self.extensions and self._is_whole(frame):
+                if len(frame.data) > LONG:
+                    return False
+                frame = encode(self.extensions, frame)
+            self.serializer.add(frame, pieces)
         data = b"".join(pieces)
         self._taken += 1
         self.frames_taken += 1
@@ -457,8 +464,13 @@ class Outbox:
             self.serializer.add(stop.value, pieces)
             self.frames_taken += 1
 
-    def _encoded(self, frame: Frame) -> Frame:
-        return encode(self._extensions, frame)
+    def _add_shared(self, message: SharedMessage, pieces: list[bytes]) -> None:
+        """Append the bytes that others get, too, or one's own, if they cannot be shared."""
+        if self.shared_key is None or self.serializer.masking or self.serializer.is_in_message:
+            frame = encode(self.extensions, message.frame) if self.extensions else message.frame
+            self.serializer.add(frame, pieces)
+        else:
+            pieces.append(message.wire(self.shared_key, self.extensions))
 
     def _look_at(self, statistics: trio.MemoryChannelStatistics) -> None:
         if statistics.current_buffer_used > self.peak:
@@ -473,17 +485,21 @@ class Outbox:
             elif type(item) is StreamedMessage:
                 self._stream = item
                 return
+            elif type(item) is SharedMessage:
+                self._add_shared(item, pieces)
+                self.frames_taken += 1
+                return
             else:
                 frame = as_frame(item)
             if type(frame) is CloseFrame and not self.is_sealed:
                 self._owner.close_frame_sent(frame)  # the same as session.close
                 return
-            if self._extensions and self._is_whole(frame):
+            if self.extensions and self._is_whole(frame):
                 self._judge_plain(frame)
-                if len(frame.data) > _LONG:
-                    self._encoding = encode_in_steps(self._extensions, frame)
+                if len(frame.data) > LONG:
+                    self._encoding = encode_in_steps(self.extensions, frame)
                     return
-                frame = self._encoded(frame)
+                frame = encode(self.extensions, frame)
             if frame.first_byte & CONTROL and not self.is_sealed and not self._in_order:
                 ahead: list[bytes] = []
                 self.serializer.add(frame, ahead)

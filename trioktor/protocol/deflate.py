@@ -12,7 +12,7 @@ messages are worked on in slices, so that others get their turn between them.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, Final, final
 
 import attrs
@@ -157,7 +157,36 @@ class Deflate(Extension):
         """Compress a message slice by slice."""
         if not self._wants(message):
             return message
-        compressor = self._compressor or self._new_compressor()
+        return (yield from self._compress(message, self._compressor or self._new_compressor()))
+
+    @property
+    def shared_key(self) -> Hashable:
+        """Those with the same settings and window compress alike."""
+        return (self._settings, self._bits)
+
+    def encode_alone(self, message: Frame) -> Frame:
+        """Compress a message with a window of its own."""
+        steps = self.encode_alone_in_steps(message)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as stop:
+                frame: Frame = stop.value
+                return frame
+
+    def encode_alone_in_steps(self, message: Frame) -> Steps:
+        """Compress a message with a window of its own, slice by slice."""
+        if not self._wants(message):
+            return message
+        settings = self._settings
+        compressor = zlib.compressobj(settings.level, zlib.DEFLATED, -self._bits, settings.mem_level)
+        return (yield from self._compress(message, compressor))
+
+    def encoded_elsewhere(self) -> None:
+        """Begin with a new window: the peer's has moved on by a message that ours has not seen."""
+        self._compressor = None
+
+    def _compress(self, message: Frame, compressor: Any) -> Steps:
         view = memoryview(message.data)
         pieces = []
         for start in range(0, len(view), SLICE):

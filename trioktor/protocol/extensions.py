@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
 from typing import Final, TypeAlias, final
 
 import attrs
@@ -60,6 +60,23 @@ class Extension:
           ProtocolError: the message makes no sense; the `close_code` is the answer.
         """
         return message
+
+    @property
+    def shared_key(self) -> Hashable:
+        """Equal for instances whose `encode_alone` does the same; None (the default) if it cannot be shared."""
+        return None
+
+    def encode_alone(self, message: Frame) -> Frame:
+        """As `encode`, but without regard to what this connection said: for a message that many get."""
+        return self.encode(message)
+
+    def encode_alone_in_steps(self, message: Frame) -> Steps:
+        """As `encode_alone`, for a long message: pauses wherever others may have their turn."""
+        yield from ()
+        return self.encode_alone(message)
+
+    def encoded_elsewhere(self) -> None:
+        """A message of `encode_alone`, perhaps of another instance, went out on this connection."""
 
     def encode_in_steps(self, message: Frame) -> Steps:
         """As `encode`, for a long message: pauses wherever others may have their turn."""
@@ -210,6 +227,13 @@ def encode_in_steps(extensions: Sequence[Extension], message: Frame) -> Steps:
     """Pass a long message through extensions on its way out, with pauses."""
     for extension in extensions:
         message = yield from extension.encode_in_steps(message)
+    return message
+
+
+def encode_alone_in_steps(extensions: Sequence[Extension], message: Frame) -> Steps:
+    """Pass a long message that many get through extensions on its way out, with pauses."""
+    for extension in extensions:
+        message = yield from extension.encode_alone_in_steps(message)
     return message
 
 
