@@ -32,6 +32,7 @@ ROUTES = [
     ("authentication", "/members?token=wonderland"),
     ("raw_frames", "/frames"),
     ("progress", "/job"),
+    ("own_extension", "/saved"),
 ]
 
 
@@ -206,6 +207,14 @@ async def test_progress_is_told_with_the_latency(autojump_clock: trio.testing.Mo
     assert [step["percent"] for step in steps] == sorted(step["percent"] for step in steps)
     assert steps[-1]["percent"] == 100
     assert steps[-1]["latency"] >= 0
+
+
+async def test_an_extension_of_ones_own_counts(autojump_clock: trio.testing.MockClock) -> None:
+    """With a client that offers no compression nothing is saved; it counts all the same."""
+    async with handle_websocket_conversation(load("own_extension").app, "/saved") as (incoming, outgoing):
+        await outgoing.send("x" * 100)
+        assert (await incoming.receive()).text == "x" * 100
+        assert (await incoming.receive()).text == "100 bytes said, 102 bytes sent"
 
 
 async def test_the_conversation_example_passes(autojump_clock: trio.testing.MockClock) -> None:

@@ -1,0 +1,1 @@
+"""Measurements for people; not collected as tests."""
