@@ -55,8 +55,6 @@ FEATURES = [
 ]
 """The numbers of Ktor's features that were given."""
 
-NOT_YET = [6, 40, *range(100, 109)]
-
 ROOTS: dict[str, tuple[type[Any], ...]] = {
     "session": (WebSocketSession, RawWebSocketSession),
     "session.incoming": (trio.MemoryReceiveChannel,),
@@ -189,13 +187,6 @@ def test_every_weakness_and_every_looseness_has_its_row() -> None:
         table = rows(letter)
         assert list(range(1, count + 1)) == list(table)
         assert all(len(cells) == 2 and cells[1] for cells in table.values())
-
-
-def test_what_is_not_there_yet_says_so() -> None:
-    """Extensions are not negotiated: when they are, these rows have to change."""
-    with pytest.raises(ValueError, match="extensions"):
-        WebSockets(extensions=[object()])
-    assert NOT_YET == [number for number, cells in rows("F").items() if "not yet" in "|".join(cells[2:]).lower()]
 
 
 @pytest.mark.parametrize(("row", "cell"), [pytest.param(*pair, id=pair[0]) for pair in our_cells()])

@@ -78,36 +78,39 @@ async def compress(port: int, size: int, task_status: trio.TaskStatus[list[int]]
         done[0] += 1
 
 
-def show(name: str, trips: list[float]) -> float:
-    """Print percentiles; returns the 99th in milliseconds."""
+def show(name: str, trips: list[float]) -> None:
+    """Print percentiles."""
     percentiles = statistics.quantiles(trips, n=100)
-    print(
-        f"{name:10} {len(trips):6} round trips, p50 {percentiles[49] * 1e3:6.2f} ms, p99 {percentiles[98] * 1e3:6.2f} ms"
-    )
-    return percentiles[98] * 1e3
+    p50, p99 = percentiles[49] * 1e3, percentiles[98] * 1e3
+    print(f"{name:10} {len(trips):6} round trips, p50 {p50:6.2f} ms, p99 {p99:6.2f} ms")
 
 
-async def main(size: int, seconds: float) -> None:
+async def compare(port: int, size: int, seconds: float) -> None:
     """Measure without and with the long messages."""
+    show("alone", await measure(port, seconds))
+    async with trio.open_nursery() as nursery:
+        done: list[int] = await nursery.start(lambda **status: compress(port, size, **status))
+        show("beside", await measure(port, seconds))
+        print(f"{done[0]} messages of {size >> 20} MiB meanwhile")
+        nursery.cancel_scope.cancel()
+
+
+def main() -> None:
+    """Run the server and the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=16, metavar="MIB")
+    parser.add_argument("--seconds", type=float, default=10)
+    arguments = parser.parse_args()
     command = [sys.executable, "-m", "trioktor", "echo", "--port", "0", "--quiet", "--deflate"]
     server = subprocess.Popen([*command, "--max-frame-size", str(1 << 26)], stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
-    port = int(server.stdout.readline().rpartition(":")[2])
     try:
-        show("alone", await measure(port, seconds))
-        async with trio.open_nursery() as nursery:
-            done: list[int] = await nursery.start(lambda **status: compress(port, size, **status))
-            show("beside", await measure(port, seconds))
-            print(f"{done[0]} messages of {size >> 20} MiB meanwhile")
-            nursery.cancel_scope.cancel()
+        port = int(server.stdout.readline().rpartition(":")[2])
+        trio.run(compare, port, arguments.size << 20, arguments.seconds)
     finally:
         server.terminate()
         server.wait()
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=16, metavar="MIB")
-    parser.add_argument("--seconds", type=float, default=10)
-    arguments = parser.parse_args()
-    trio.run(main, arguments.size << 20, arguments.seconds)
+    main()
