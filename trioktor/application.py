@@ -14,7 +14,7 @@ import trio
 from .config import WebSockets
 from .handlers import check_hook
 from .protocol.http import Headers, Refusal, RequestHead
-from .proxies import Forwarded, Network, is_trusted, parse_network, read_forwarded
+from .proxies import Forwarded, Proxies
 from .routes import Before, Endpoint, GetRoute, Routes, WebSocketRoute
 from .routing import Pattern, RouteTable
 
@@ -31,7 +31,7 @@ class Application(Routes):
         self._table: RouteTable[Endpoint] = RouteTable()
         self._is_frozen = False
         self._before: list[Before] = []
-        self._proxies: tuple[Network, ...] = ()
+        self._proxies = Proxies()
 
     def install(self, settings: WebSockets) -> None:
         """Install WebSockets; before the first route (Ktor's `install(WebSockets) { … }`, F01).
@@ -67,18 +67,20 @@ class Application(Routes):
         self._before.append(hook)
         return hook
 
-    def trust_proxies(self, *networks: str) -> None:
-        """Believe what these proxies say of the client in `Forwarded` or `X-Forwarded-…` headers.
+    def trust_proxies(self, *networks: str, header: str = "X-Forwarded-For") -> None:
+        """Believe what these proxies say of the client.
 
         Addresses or networks as "10.0.0.0/8"; "unix" is whoever connects to a UNIX socket. Behind such a
-        proxy `call.client` and `call.scheme` are the client's. Nobody else's headers are looked at.
+        proxy `call.client` and `call.scheme` are the client's. Nobody else's headers are looked at, and no
+        other header than the one that is named: "X-Forwarded-For" (and with it X-Forwarded-Proto), or
+        "Forwarded" (RFC 7239). The proxy must set it, or a client could. May be called again to name more.
 
         Raises:
-          ValueError: not an address or network.
+          ValueError: not an address or network, or not one of the two headers, or another than before.
           RuntimeError: the application has been served.
         """
         self._check_not_frozen()
-        self._proxies += tuple(parse_network(network) for network in networks)
+        self._proxies = self._proxies.with_more(networks, header)
 
     async def handle_stream(self, stream: trio.abc.Stream) -> None:
         """Serve one connection on any stream: the request, the conversation, the end. Closes the stream.
@@ -104,7 +106,8 @@ class Application(Routes):
             wanted = endpoint.websocket(offered) if head.is_upgrade else endpoint.get
             if wanted is not None and head.method in methods:
                 return wanted, parameters
-            fallback = fallback or (endpoint, parameters)
+            if fallback is None or (head.is_upgrade and endpoint.websockets and not fallback[0].websockets):
+                fallback = endpoint, parameters
         if fallback is None:
             raise Refusal(404, "there is nothing at this path")
         if head.method not in methods:
@@ -123,11 +126,11 @@ class Application(Routes):
 
     def forwarded(self, peer: tuple[str, int] | str | None, headers: Headers) -> Forwarded | None:
         """What a trusted proxy says of the client; None if the peer is none."""
-        return read_forwarded(peer, headers, self._proxies) if self._proxies else None
+        return self._proxies.read(peer, headers)
 
     def is_proxy(self, peer: tuple[str, int] | str | None) -> bool:
         """Whether the peer is a trusted proxy."""
-        return is_trusted(peer, self._proxies)
+        return self._proxies.is_trusted(peer)
 
     def freeze(self) -> None:
         """Allow no more changes; called when the application is first served."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import hmac
+import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -29,6 +31,7 @@ def bearer(check: TokenCheck, *, realm: str = "trioktor", query: str | None = No
       realm: named in the challenge.
       query: a query parameter that may hold the token instead of the Authorization header.
     """
+    _check(check)
     refusal = _challenge("Bearer", realm)
 
     async def authenticate(call: Call) -> Response | None:
@@ -37,8 +40,8 @@ def bearer(check: TokenCheck, *, realm: str = "trioktor", query: str | None = No
             token = call.query.get(query, [None])[0]
         if token is None:
             return refusal
-        call.principal = _look_up(check, token) if isinstance(check, Mapping) else await check(token)
-        return None if call.principal is not None else refusal
+        principal = _look_up(check, token) if isinstance(check, Mapping) else await check(token)
+        return _admit(call, principal, refusal)
 
     return authenticate
 
@@ -51,6 +54,7 @@ def basic(check: PasswordCheck, *, realm: str = "trioktor") -> Before:
         that returns the principal, or None.
       realm: named in the challenge.
     """
+    _check(check)
     refusal = _challenge("Basic", realm, ', charset="UTF-8"')
 
     async def authenticate(call: Call) -> Response | None:
@@ -62,12 +66,31 @@ def basic(check: PasswordCheck, *, realm: str = "trioktor") -> Before:
             expected = check.get(name)
             # An unknown name takes as long as a wrong password.
             is_right = _equal(password, expected if expected is not None else password + "?")
-            call.principal = name if is_right else None
+            principal = name if is_right else None
         else:
-            call.principal = await check(name, password)
-        return None if call.principal is not None else refusal
+            principal = await check(name, password)
+        return _admit(call, principal, refusal)
 
     return authenticate
+
+
+def _check(check: object) -> None:
+    function = check if inspect.isroutine(check) or isinstance(check, functools.partial) else type(check).__call__
+    if not isinstance(check, Mapping) and not inspect.iscoroutinefunction(inspect.unwrap(_bare(function))):
+        raise TypeError(f"credentials are checked by a mapping or an async function, not by {check!r:.100}")
+
+
+def _bare(function: Any) -> Any:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function
+
+
+def _admit(call: Call, principal: Any, refusal: Response) -> Response | None:
+    if principal is None or principal is False:  # False: a check that says whether, not who
+        return refusal
+    call.principal = principal
+    return None
 
 
 def _challenge(scheme: str, realm: str, more: str = "") -> Response:

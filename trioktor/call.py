@@ -7,7 +7,7 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any, final
 from urllib.parse import parse_qsl
 
-from .protocol.http import Headers, RequestHead
+from .protocol.http import TOKEN, Headers, RequestHead
 
 
 @final
@@ -86,8 +86,8 @@ class Call:
 
     @property
     def offered_protocols(self) -> list[str]:
-        """The subprotocols the client offered, in its order, from all header lines."""
-        return self.headers.tokens("sec-websocket-protocol")
+        """The subprotocols the client offered, in its order, from all header lines; what is no name is left out."""
+        return [name for name in self.headers.tokens("sec-websocket-protocol") if TOKEN.fullmatch(name)]
 
     @property
     def attributes(self) -> dict[Any, Any]:

@@ -7,6 +7,7 @@ seconds and None is off. Source: Ktor's `install(WebSockets) { … }` (F01 to F0
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -68,6 +69,8 @@ def _check_origins(_config: object, attribute: attrs.Attribute[Any], value: obje
 
 
 def _check_subprotocols(_config: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if inspect.iscoroutinefunction(value):
+        raise ValueError(f"{attribute.name} must be chosen by a plain function: leave the async out of {value!r}")
     if callable(value):
         return
     if not isinstance(value, tuple) or not all(isinstance(name, str) and TOKEN.fullmatch(name) for name in value):

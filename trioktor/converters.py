@@ -1,7 +1,8 @@
 """Values instead of frames: `session.send_serialized` and `session.receive_deserialized` (F110 to F112).
 
 `JsonConverter` needs the standard library alone and knows plain JSON values; `CattrsConverter` (extra
-`cattrs`) and `MsgspecConverter` (extra `msgspec`) build and check objects of your classes. All three write
+`cattrs`) and `MsgspecConverter` (extra `msgspec`) build objects of your classes, each by its own rules: msgspec
+is strict, cattrs converts what it can. All three write
 Text frames of compact JSON and read Text and Binary ones. Your own converter is any object with these three
 methods.
 """
@@ -9,8 +10,10 @@ methods.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
-from typing import Any, Final, Protocol, TypeVar, final, runtime_checkable
+from types import UnionType
+from typing import Any, Final, NoReturn, Protocol, TypeVar, Union, final, get_args, get_origin, runtime_checkable
 
 from .errors import DeserializationError
 from .protocol.frames import BinaryFrame, Frame, TextFrame
@@ -57,10 +60,10 @@ class JsonConverter(_Json):
         self,
         *,
         dumps: Callable[[Any], str | bytes] | None = None,
-        loads: Callable[[str | bytes], Any] = json.loads,
+        loads: Callable[[str | bytes], Any] | None = None,
     ) -> None:
         self._dumps = dumps or _compact
-        self._loads = loads
+        self._loads = loads or _strict_loads
 
     def serialize(self, value: object) -> Frame:
         """The Text frame of a value.
@@ -71,19 +74,15 @@ class JsonConverter(_Json):
         return TextFrame(self._dumps(value))
 
     def deserialize(self, frame: Frame, kind: Any) -> Any:
-        """The value of a frame; `kind` is one of the plain types, a union of them, or Any.
+        """The value of a frame; `kind` is made of the plain types, unions, `list[…]`, `dict[str, …]` and Any.
 
         Raises:
-          DeserializationError: not JSON, or of another type.
+          DeserializationError: not JSON, or of another type, which is checked to the bottom.
           TypeError: `kind` is a class that needs one of the other converters.
         """
+        _check_plain(kind)
         value = _load(self._loads, frame)
-        if kind is Any or kind is object:
-            return value
-        kinds = _plain_types(kind)
-        # bool is an int to Python, and no number to JSON; an int is as good as the float it could be.
-        is_right = type(value) in kinds or (float in kinds and type(value) is int)
-        if not is_right:
+        if not _is_a(value, kind):
             raise DeserializationError(f"expected {_name(kind)}, got {_name(type(value))}", frame)
         return value
 
@@ -136,15 +135,44 @@ class CattrsConverter(_Json):
 
     def deserialize(self, frame: Frame, kind: Any) -> Any:
         """The value of a frame; DeserializationError if it is not of that type."""
-        value = _load(json.loads, frame)
+        value = _load(_strict_loads, frame)
         try:
             return self._converter.structure(value, kind)
         except Exception as error:  # cattrs raises groups, and whatever hooks and constructors raise
+            if _is_unknown_kind(error):
+                raise
             raise DeserializationError(f"not {_name(kind)}: {type(error).__name__}", frame) from error
 
 
 def _compact(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate, which JSON can say and UTF-8 cannot
+        return json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return text
+
+
+def _strict_loads(text: str | bytes) -> Any:
+    return json.loads(text, parse_constant=_refuse_number, parse_float=_finite)
+
+
+def _refuse_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not a number of JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _refuse_number(text)
+
+
+def _is_unknown_kind(error: BaseException) -> bool:
+    """Whether cattrs does not know how to make what was asked for: our mistake, not the peer's."""
+    from cattrs import StructureHandlerNotFoundError
+
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(_is_unknown_kind, error.exceptions))
+    return isinstance(error, StructureHandlerNotFoundError)
 
 
 def _load(loads: Callable[[str | bytes], Any], frame: Frame) -> Any:
@@ -154,14 +182,31 @@ def _load(loads: Callable[[str | bytes], Any], frame: Frame) -> Any:
         raise DeserializationError(f"not JSON: {error}", frame) from error
 
 
-def _plain_types(kind: Any) -> tuple[type, ...]:
-    members = getattr(kind, "__args__", None) if not isinstance(kind, type) else None
-    kinds = tuple(type(None) if member is None else member for member in members or (kind,))
-    kinds = tuple(getattr(member, "__origin__", member) for member in kinds)
-    if not all(member in _PLAIN for member in kinds):
+def _check_plain(kind: Any) -> None:
+    """Refuse a type that JSON values do not have."""
+    if kind is Any or kind is object or kind is None or kind in _PLAIN:
+        return
+    origin, members = get_origin(kind), get_args(kind)
+    is_known = origin in (Union, UnionType, list) or (origin is dict and members[0] is str)
+    if not is_known:
         raise TypeError(f"JsonConverter makes plain values, not {_name(kind)}: use MsgspecConverter or CattrsConverter")
-    return kinds
+    for member in members:
+        _check_plain(member)
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    if kind is Any or kind is object:
+        return True
+    origin, members = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return any(_is_a(value, member) for member in members)
+    if origin is list:
+        return type(value) is list and all(_is_a(item, members[0]) for item in value)
+    if origin is dict:
+        return type(value) is dict and all(_is_a(item, members[1]) for item in value.values())
+    # bool is an int to Python, and no number to JSON; an int is as good as the float it could be.
+    return type(value) is (type(None) if kind is None else kind) or (kind is float and type(value) is int)
 
 
 def _name(kind: Any) -> str:
-    return getattr(kind, "__name__", repr(kind))
+    return getattr(kind, "__name__", repr(kind)) if isinstance(kind, type) and not get_args(kind) else repr(kind)

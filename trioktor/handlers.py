@@ -18,7 +18,14 @@ def check_hook(hook: object) -> None:
     Raises:
       TypeError: it is not an `async def` that takes the call.
     """
-    _check_async(hook, "call", "a hook")
+    name, parameters = _check_async(hook, "call", "a hook")
+    for parameter in parameters[1:]:
+        is_optional = parameter.default is not inspect.Parameter.empty
+        if not is_optional and parameter.kind not in (
+            inspect.Parameter.VAR_POSITIONAL,
+            inspect.Parameter.VAR_KEYWORD,
+        ):
+            raise TypeError(f"{name} wants {parameter.name!r}: a hook is given the call alone; write {name}(call)")
 
 
 def wanted_parameters(handler: object, pattern: Pattern, first: str) -> tuple[str, ...]:
@@ -55,6 +62,7 @@ def _check_async(handler: object, first: str, what: str) -> tuple[str, list[insp
     if not inspect.iscoroutinefunction(inspect.unwrap(target)):
         raise TypeError(f"{name} is not async: write `async def {name}({first})`")
     parameters = list(inspect.signature(handler).parameters.values())
-    if not parameters or parameters[0].kind is inspect.Parameter.KEYWORD_ONLY:
+    by_name = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
+    if not parameters or parameters[0].kind in by_name:
         raise TypeError(f"{name} takes no {first}: write `async def {name}({first})`")
     return name, parameters

@@ -24,6 +24,7 @@ from .engine.outcome import split
 from .engine.reader import DRAIN_LIMIT
 from .engine.transport import Transport, open_transport
 from .protocol.http import HeadReader, Refusal, RequestHead, Response, refusal_response
+from .proxies import normal_address
 from .raw_session import RawWebSocketSession
 from .routes import Before, GetRoute, WebSocketRoute
 from .session import WebSocketSession
@@ -44,7 +45,7 @@ current_connection: contextvars.ContextVar[Connection | None] = contextvars.Cont
 
 def _host_of(client: tuple[str, int] | str | None) -> str:
     """The address by which connections are counted; UNIX sockets have none."""
-    return client[0] if isinstance(client, tuple) else ""
+    return normal_address(client[0]) if isinstance(client, tuple) else ""
 
 
 def _log_bug(error: Exception) -> None:
@@ -276,12 +277,15 @@ class Host:
 
     async def _ask(self, hooks: Sequence[Before], call: Call) -> Response | None:
         """Ask the hooks, within `open_timeout`, and not beyond the server's end."""
-        with trio.move_on_after(self._limits.open_timeout) as scope:
-            self._opening.add(scope)
-            try:
-                return await ask_hooks(hooks, call)
-            finally:
-                self._opening.discard(scope)
+        try:
+            with trio.move_on_after(self._limits.open_timeout) as scope:
+                self._opening.add(scope)
+                try:
+                    return await ask_hooks(hooks, call)
+                finally:
+                    self._opening.discard(scope)
+        except ExceptionGroup as failure:  # what is left of a group when its cancellations are taken out
+            logger.error("a hook failed while it was cancelled, for %.200s", call.path, exc_info=failure)
         raise Refusal(503, "the server is shutting down" if self.is_stopping else "the server took too long")
 
     async def _converse(self, connection: Connection, route: WebSocketRoute) -> None:

@@ -1,13 +1,16 @@
 """What a proxy in front says of the client, believed only of proxies that were named.
 
-Read from `Forwarded` (RFC 7239) or, without one, from `X-Forwarded-For` and `X-Forwarded-Proto`. A list of
-addresses is read from the right: every trusted proxy added the address it saw, and the first that is not a
-trusted proxy's is the client's. What stands left of it anybody may have made up.
+Read from the one header that the proxy is known to set: `X-Forwarded-For` with `X-Forwarded-Proto`, or
+`Forwarded` (RFC 7239). The other is not looked at, for a proxy that does not know it passes a client's on as
+it came. Either is a list, read from the right: every trusted proxy added the address that it saw, and the
+first that is not a trusted proxy's is the client's. What stands left of it anybody may have made up.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import re
+from collections.abc import Iterable
 from typing import Final, TypeAlias, final
 
 import attrs
@@ -15,10 +18,15 @@ import attrs
 from .protocol.http import Headers
 
 Peer: TypeAlias = "tuple[str, int] | str | None"
-Network: TypeAlias = "ipaddress.IPv4Network | ipaddress.IPv6Network | str"
+Network: TypeAlias = "ipaddress.IPv4Network | ipaddress.IPv6Network"
 
 UNIX: Final = "unix"
+_HEADERS: Final = ("x-forwarded-for", "forwarded")
 _SECURE: Final = frozenset({"https", "wss"})
+_NODE: Final = re.compile(
+    r"\[([^][]+)\](?::(\d{1,5}|_[\w.-]+))?|([^:]+)(?::(\d{1,5}|_[\w.-]+))?|([^][]*:[^][]*:[^][]*)"
+)
+_MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
 @final
@@ -30,78 +38,144 @@ class Forwarded:
     is_secure: bool | None
 
 
-def parse_network(text: str) -> Network:
-    """An address or network to be trusted, or "unix".
+@final
+@attrs.frozen
+class Proxies:
+    """The proxies that are believed, and the header that they set."""
 
-    Raises:
-      ValueError: neither.
-    """
-    if text == UNIX:
-        return UNIX
-    try:
-        return ipaddress.ip_network(text)
-    except ValueError as error:
-        raise ValueError(f"not a proxy's address, network, or 'unix': {text!r} ({error})") from None
+    networks: tuple[Network, ...] = ()
+    has_unix: bool = False
+    header: str | None = None
+
+    def with_more(self, networks: Iterable[str], header: str) -> Proxies:
+        """These and more.
+
+        Raises:
+          ValueError: not an address or network, not a header that is known, or another than before.
+        """
+        name = header.lower()
+        if name not in _HEADERS:
+            raise ValueError(f"header must be X-Forwarded-For or Forwarded, not {header!r}")
+        if self.header not in (None, name):
+            raise ValueError(f"proxies are believed in {self.header} already, not in {header}: choose one")
+        names = tuple(networks)
+        added = tuple(_parse_network(text) for text in names if text != UNIX)
+        return Proxies(self.networks + added, self.has_unix or UNIX in names, name)
+
+    def is_trusted(self, peer: Peer) -> bool:
+        """Whether a peer is one of them."""
+        return self._trusts(peer[0]) if isinstance(peer, tuple) else self.has_unix
+
+    def read(self, peer: Peer, headers: Headers) -> Forwarded | None:
+        """What the proxy at the other end says; None if it is not to be believed."""
+        if self.header is None or not self.is_trusted(peer):
+            return None
+        client: tuple[str, int] | None = None
+        is_secure: bool | None = None
+        for node, scheme in _rfc7239_hops(headers) if self.header == "forwarded" else _x_forwarded_hops(headers):
+            if scheme:
+                is_secure = scheme.lower() in _SECURE
+            address = _address(node)
+            if address is None:
+                break
+            client = address
+            if not self._trusts(address[0]):
+                break
+        return Forwarded(client, is_secure)
+
+    def _trusts(self, text: str) -> bool:
+        try:
+            address = ipaddress.ip_address(normal_address(text))
+        except ValueError:
+            return False
+        return any(address in network for network in self.networks)
 
 
-def is_trusted(peer: Peer, networks: tuple[Network, ...]) -> bool:
-    """Whether a peer is one of the proxies."""
-    if not isinstance(peer, tuple):
-        return UNIX in networks
-    return _is_trusted_address(peer[0], networks)
-
-
-def _is_trusted_address(text: str, networks: tuple[Network, ...]) -> bool:
+def normal_address(text: str) -> str:
+    """An IP address in the one form in which it is compared: no zone, and IPv4 as IPv4."""
     try:
         address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
-        return False
+        return text
     mapped = getattr(address, "ipv4_mapped", None)  # ::ffff:10.0.0.1 on a socket for both families
-    return any(not isinstance(network, str) and (mapped or address) in network for network in networks)
+    return str(mapped or address)
 
 
-def read_forwarded(peer: Peer, headers: Headers, networks: tuple[Network, ...]) -> Forwarded | None:
-    """What the proxy at the other end says; None if it is not to be believed."""
-    if not is_trusted(peer, networks):
-        return None
-    elements = [_parameters(element) for element in headers.tokens("forwarded")]
-    if elements:
-        hops = [(element.get("for", ""), element.get("proto", "")) for element in elements]
-    else:
-        addresses = headers.tokens("x-forwarded-for")
-        schemes = headers.tokens("x-forwarded-proto")
-        # Proxies that add to the one list need not add to the other: an only scheme is the client's.
-        schemes = schemes if len(schemes) == len(addresses) else schemes[-1:] * len(addresses)
-        hops = list(zip(addresses, schemes or [""] * len(addresses), strict=True))
-        if not addresses and headers.get_all("x-forwarded-proto"):
-            hops = [("", headers.tokens("x-forwarded-proto")[-1])]
-    client: tuple[str, int] | None = None
-    is_secure: bool | None = None
-    for node, scheme in reversed(hops):
-        if scheme:
-            is_secure = scheme.lower() in _SECURE
-        address = _address(node)
-        if address is not None:
-            client = address
-        if address is None or not _is_trusted_address(address[0], networks):
-            break
-    return Forwarded(client, is_secure)
+def _parse_network(text: str) -> Network:
+    try:
+        network = ipaddress.ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"not a proxy's address, network, or 'unix': {text!r} ({error})") from None
+    if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED):
+        bits = int(network.network_address) & 0xFFFFFFFF
+        return ipaddress.IPv4Network((bits, network.prefixlen - 96))
+    return network
 
 
-def _parameters(element: str) -> dict[str, str]:
-    pairs = (part.partition("=") for part in element.split(";"))
-    return {name.strip().lower(): value.strip().strip('"') for name, _, value in pairs}
+def _x_forwarded_hops(headers: Headers) -> list[tuple[str, str]]:
+    """Nodes and schemes, the nearest first."""
+    addresses = headers.tokens("x-forwarded-for")
+    schemes = headers.tokens("x-forwarded-proto")
+    if len(schemes) != len(addresses):
+        # Proxies that add to the one list need not add to the other: the last scheme is the nearest proxy's.
+        schemes = schemes[-1:] * max(1, len(addresses))
+    hops = list(zip(addresses or [""], schemes or [""] * max(1, len(addresses)), strict=True))
+    return hops[::-1]
+
+
+def _rfc7239_hops(headers: Headers) -> list[tuple[str, str]]:
+    """Nodes and schemes, the nearest first."""
+    hops = []
+    for element in _split_from_right(", ".join(headers.get_all("forwarded")), ","):
+        pairs = [pair.partition("=") for pair in _split_from_right(element, ";")]
+        parameters = {name.strip().lower(): _unquoted(value.strip()) for name, _, value in pairs}
+        if len(parameters) != len(pairs):  # RFC 7239 §4: each at most once
+            hops.append(("", ""))
+        else:
+            hops.append((parameters.get("for", ""), parameters.get("proto", "")))
+    return hops
+
+
+def _split_from_right(text: str, separator: str) -> list[str]:
+    """What separators outside of quoted strings divide, the last first.
+
+    From the right, because that end is the trusted proxies': a quote that a client left open to the left of
+    it must not change how theirs is read.
+    """
+    parts: list[str] = []
+    end = len(text)
+    in_quotes = False
+    for position in range(len(text) - 1, -1, -1):
+        character = text[position]
+        if character == '"':
+            start = position
+            while start and text[start - 1] == "\\":
+                start -= 1
+            is_escaped = (position - start) % 2 == 1
+            in_quotes = not in_quotes or is_escaped
+        elif character == separator and not in_quotes:
+            parts.append(text[position + 1 : end])
+            end = position
+    parts.append(text[:end])
+    return [part for part in parts if part.strip()]
+
+
+def _unquoted(value: str) -> str:
+    if len(value) >= 2 and value[0] == value[-1] == '"':
+        return re.sub(r"\\(.)", r"\1", value[1:-1])
+    return value
 
 
 def _address(node: str) -> tuple[str, int] | None:
     """A node such as 192.0.2.1, 192.0.2.1:80, 2001:db8::1 or [2001:db8::1]:80; None if it is none."""
-    host, port = node, ""
-    if node.startswith("["):
-        host, _, port = node[1:].partition("]")
-        port = port.removeprefix(":")
-    elif node.count(":") == 1:
-        host, _, port = node.partition(":")
+    found = _NODE.fullmatch(node)
+    if found is None:
+        return None
+    host = found[1] or found[3] or found[5]
+    port_text = found[2] or found[4] or ""
+    port = int(port_text) if port_text.isdecimal() else 0  # RFC 7239 §6.3: it may be obfuscated
     try:
-        return str(ipaddress.ip_address(host)), int(port) if port.isascii() and port.isdigit() else 0
+        ipaddress.ip_address(host)
     except ValueError:
         return None
+    return (normal_address(host), port) if port <= 0xFFFF else None

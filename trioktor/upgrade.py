@@ -29,7 +29,8 @@ def judge(head: RequestHead, settings: WebSockets) -> str:
     try:
         judge_origin(head.headers, settings.origins)
     except Refusal as refusal:
-        where = f"{refusal.text} at {head.target[:_LOGGED]!r}"
+        path = head.target.partition("?")[0]  # what stands behind it may be secret
+        where = f"{refusal.text} at {path[:_LOGGED]!r}"
         hint = Refusal(refusal.status, f"{where}: list it in WebSockets(origins=[...])")
         logger.warning("%s", hint)
         raise hint from None

@@ -215,8 +215,9 @@ class Response:
       content_type: of the body.
 
     Raises:
-      ValueError: a header that cannot be written, such as one with a line break (response splitting), or
-        a status outside 200 to 599.
+      ValueError: a header or body that cannot be written, such as a header with a line break (response
+        splitting), or a status outside 200 to 599.
+      TypeError: a body that is neither str nor bytes.
     """
 
     body: str | bytes = ""
@@ -228,6 +229,10 @@ class Response:
         if not 200 <= self.status <= 599:
             raise ValueError(f"status must be between 200 and 599, not {self.status}")
         _check_header("content-type", self.content_type)
+        if isinstance(self.body, str):
+            self.body.encode()  # raises for what UTF-8 cannot say
+        elif not isinstance(self.body, bytes):
+            raise TypeError(f"body must be str or bytes, not {type(self.body).__name__}")
 
     def to_bytes(self, *, with_body: bool = True) -> bytes:
         """The whole response as it goes on the wire; `with_body=False` answers a HEAD request."""

@@ -62,7 +62,8 @@ def _request(uri: str, headers: Sequence[tuple[str, str]]) -> h11.Request:
     pairs = list(headers)
     if not any(name.lower() == "host" for name, _ in pairs):
         pairs.insert(0, ("Host", HOST))
-    return h11.Request(method="GET", target=uri, headers=pairs)
+    encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in pairs]
+    return h11.Request(method="GET", target=uri, headers=encoded)
 
 
 async def _ask(stream: trio.abc.Stream, request: h11.Request) -> tuple[Handshake, bytes]:
