@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ import trio_websocket
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as connect_sync
 
-from trioktor import Application, CloseReason, Frame, Server, WebSockets, WebSocketSession, serve
+from trioktor import Application, CloseReason, Frame, PerMessageDeflate, Server, WebSockets, WebSocketSession, serve
 
 SCRIPT: Final = Path(__file__).parent / "client.js"
 PATIENCE: Final = 30
@@ -35,12 +36,21 @@ OURS: Final = CloseReason(4000, "so long")
 THEIRS: Final = CloseReason(4001, "that is all")
 
 
+@pytest.fixture(params=[False, True], ids=["plain", "deflate"])
+def deflate(request: pytest.FixtureRequest) -> bool:
+    """Whether the server compresses where the client can."""
+    return bool(request.param)
+
+
 @asynccontextmanager
-async def server() -> AsyncIterator[tuple[str, list[WebSocketSession]]]:
-    """An echo that pings first, and a route that says goodbye; the address, and the sessions there were."""
+async def server(deflate: bool, *, offers: bool = True) -> AsyncIterator[tuple[str, list[WebSocketSession]]]:
+    """An echo that pings first, and a route that says goodbye; the address, and the sessions there were.
+
+    `offers` is whether the client is known to offer compression: then it has to be used.
+    """
     sessions: list[WebSocketSession] = []
     app = Application()
-    app.install(WebSockets(max_frame_size=1 << 20))
+    app.install(WebSockets(max_frame_size=1 << 20, extensions=[PerMessageDeflate()] if deflate else []))
 
     @app.websocket("/echo")
     async def echo(session: WebSocketSession) -> None:
@@ -60,16 +70,19 @@ async def server() -> AsyncIterator[tuple[str, list[WebSocketSession]]]:
             yield f"ws://127.0.0.1:{running.port}", sessions
             for session in sessions:
                 await session.wait_closed()
+            assert bool(sessions[0].extensions) == (deflate and offers)
+            if deflate and offers:  # a megabyte of one letter, and one of a pattern
+                assert sessions[0].statistics().bytes_sent < 100_000
             nursery.cancel_scope.cancel()
 
 
-def assert_both_ended(sessions: list[WebSocketSession]) -> None:
+def assert_both_ended(sessions: list[WebSocketSession], *, answer: int = THEIRS.code) -> None:
     """The server knows what the client said, and how it answered."""
     echo, leave = sessions
     assert echo.close_reason == echo.close_received == OURS
     assert leave.close_reason == leave.close_sent == THEIRS
     assert leave.close_received is not None
-    assert leave.close_received.code == THEIRS.code
+    assert leave.close_received.code == answer
 
 
 @asynccontextmanager
@@ -80,9 +93,9 @@ async def trio_client(url: str, path: str) -> AsyncIterator[trio_websocket.WebSo
         yield await trio_websocket.wrap_client_stream(nursery, stream, host, path, max_message_size=1 << 21)
 
 
-async def test_trio_websocket() -> None:
+async def test_trio_websocket(deflate: bool) -> None:
     """Another implementation on Trio: text, binary, 1 MiB, ping, close codes both ways."""
-    async with server() as (url, sessions):
+    async with server(deflate, offers=False) as (url, sessions):
         async with trio_client(url, "/echo") as websocket:
             for message in MESSAGES:
                 await websocket.send_message(message)
@@ -116,17 +129,17 @@ def converse_sync(url: str) -> tuple[int, str]:
         return closed.value.rcvd.code, closed.value.rcvd.reason
 
 
-async def test_websockets_in_a_thread() -> None:
-    """It offers compression, which is declined; fragments, too."""
-    async with server() as (url, sessions):
+async def test_websockets_in_a_thread(deflate: bool) -> None:
+    """It offers compression; fragments, too."""
+    async with server(deflate) as (url, sessions):
         assert await trio.to_thread.run_sync(converse_sync, url) == (THEIRS.code, THEIRS.message)
     assert_both_ended(sessions)
 
 
-async def test_websockets_on_trio() -> None:
+async def test_websockets_on_trio(deflate: bool) -> None:
     """The same with its client for Trio, where this version has one."""
     client: Any = pytest.importorskip("websockets.trio.client", reason="this version of websockets has no Trio client")
-    async with server() as (url, sessions):
+    async with server(deflate) as (url, sessions):
         async with client.connect(f"{url}/echo", max_size=1 << 21, proxy=None) as websocket:
             for message in MESSAGES:
                 await websocket.send(message)
@@ -141,6 +154,29 @@ async def test_websockets_on_trio() -> None:
             assert closed.value.rcvd is not None
             assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (THEIRS.code, THEIRS.message)
     assert_both_ended(sessions)
+
+
+async def converse_aiohttp(aiohttp: Any, url: str) -> tuple[int, str]:
+    """The whole conversation with aiohttp's client; how the second one was closed."""
+    async with aiohttp.ClientSession() as session:
+        async with session.ws_connect(f"{url}/echo", max_msg_size=1 << 21, compress=15) as websocket:
+            for message in MESSAGES:
+                await (websocket.send_str(message) if isinstance(message, str) else websocket.send_bytes(message))
+                assert (await websocket.receive()).data == message
+            await websocket.ping(b"payload")
+            await websocket.close(code=OURS.code, message=OURS.message.encode())
+        async with session.ws_connect(f"{url}/close") as websocket:
+            closed = await websocket.receive()
+            return closed.data, closed.extra
+
+
+async def test_aiohttp_in_a_thread(deflate: bool) -> None:
+    """Its client, in an event loop of its own, where it is installed."""
+    aiohttp: Any = pytest.importorskip("aiohttp", reason="aiohttp is not installed")
+    async with server(deflate) as (url, sessions):
+        closed = await trio.to_thread.run_sync(lambda: asyncio.run(converse_aiohttp(aiohttp, url)))
+    assert closed == (THEIRS.code, THEIRS.message)
+    assert_both_ended(sessions, answer=1000)  # it answers every Close so
 
 
 def node_command(what: str, name: str, *attempts: list[str]) -> list[str]:
@@ -182,9 +218,9 @@ async def run_node(command: list[str], kind: str, url: str) -> dict[str, Any]:
     return result
 
 
-async def test_npm_ws(npm_ws: list[str]) -> None:
-    """Fragments and a ping as well; it offers compression, which is declined."""
-    async with server() as (url, sessions):
+async def test_npm_ws(npm_ws: list[str], deflate: bool) -> None:
+    """Fragments and a ping as well; it offers compression."""
+    async with server(deflate) as (url, sessions):
         result = await run_node(npm_ws, "ws", url)
     assert result == {
         "echoed": [True] * 5,
@@ -196,9 +232,9 @@ async def test_npm_ws(npm_ws: list[str]) -> None:
     assert_both_ended(sessions)
 
 
-async def test_the_websocket_of_node(built_in: list[str]) -> None:
+async def test_the_websocket_of_node(built_in: list[str], deflate: bool) -> None:
     """The interface that browsers have."""
-    async with server() as (url, sessions):
+    async with server(deflate) as (url, sessions):
         result = await run_node(built_in, "built-in", url)
     assert result["echoed"] == [True] * 5
     assert result["ours"]["code"] == 4000
