@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import tracemalloc
 import zlib
-from collections.abc import Iterator
 from typing import Any
 
 import attrs
@@ -25,6 +24,7 @@ from trioktor.protocol.extensions import (
     negotiate,
     parse_extensions,
     reserved_bits,
+    run,
 )
 from trioktor.protocol.frames import RSV1, RSV2, RSV3, Frame, frame_from_wire
 from trioktor.protocol.parser import FrameParser
@@ -258,23 +258,13 @@ def test_every_setting_round_trips(messages: list[bytes], bits: int, mem_level: 
     theirs = zlib.decompressobj(-bits)
     for data in messages:
         steps = ours.encode_in_steps(Frame.Binary(data))
-        encoded = finish(steps)
+        encoded = run(steps)
         if not encoded.rsv1:
             assert encoded.data == data
             continue
         if not takeover:
             theirs = zlib.decompressobj(-bits)
         assert data == theirs.decompress(encoded.data + b"\x00\x00\xff\xff")
-
-
-def finish(steps: Iterator[None]) -> Frame:
-    """Run steps to their end."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            frame: Frame = stop.value
-            return frame
 
 
 def test_a_small_window_of_the_peers_needs_a_small_one_here() -> None:

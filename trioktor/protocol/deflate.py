@@ -19,7 +19,7 @@ import attrs
 
 from .close import CloseCode
 from .errors import FrameTooBig, ProtocolError
-from .extensions import Extension, ExtensionFactory, ExtensionHeader, Steps
+from .extensions import Extension, ExtensionFactory, ExtensionHeader, Steps, run
 from .frames import RSV1, Frame, frame_from_wire
 
 NAME: Final = "permessage-deflate"
@@ -166,13 +166,7 @@ class Deflate(Extension):
 
     def encode_alone(self, message: Frame) -> Frame:
         """Compress a message with a window of its own."""
-        steps = self.encode_alone_in_steps(message)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as stop:
-                frame: Frame = stop.value
-                return frame
+        return run(self.encode_alone_in_steps(message))
 
     def encode_alone_in_steps(self, message: Frame) -> Steps:
         """Compress a message with a window of its own, slice by slice."""
@@ -255,10 +249,4 @@ class Deflate(Extension):
 
     def decode(self, message: Frame, max_size: int | None) -> Frame:
         """Inflate a message in one go; as `decode_in_steps`."""
-        steps = self.decode_in_steps(message, max_size)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as stop:
-                frame: Frame = stop.value
-                return frame
+        return run(self.decode_in_steps(message, max_size))

@@ -39,6 +39,16 @@ class ExtensionHeader:
         return "; ".join([self.name, *parts])
 
 
+def run(steps: Steps) -> Frame:
+    """Do such work in one go."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            frame: Frame = done.value
+            return frame
+
+
 class Extension:
     """An extension at work on one connection. As it stands it lets every message pass."""
 
