@@ -68,6 +68,7 @@ class Host:
     """Serve connections of one application.
 
     Args:
+      on_failure: called with what a handler raised instead of logging it.
       pings: False turns the configured Pings off.
     """
 
@@ -76,6 +77,7 @@ class Host:
         application: Application,
         limits: Limits | None = None,
         *,
+        on_failure: Callable[[Exception], None] | None = None,
         pings: bool = True,
     ) -> None:
         application.freeze()
@@ -83,6 +85,7 @@ class Host:
         self.stop: Stop = Stop(on_begin=self._stop_all)
         self.is_stopping: bool = False
         self._limits = limits or Limits()
+        self._on_failure = on_failure
         self._pings = pings
         self._count = 0
         self._addresses: Counter[str] = Counter()
@@ -95,11 +98,8 @@ class Host:
         """The sessions that are running."""
         return tuple(connection.owner for connection in self._connections)
 
-    async def handle(self, stream: trio.abc.Stream, *, on_failure: Callable[[Exception], None] | None = None) -> None:
-        """Serve one connection and close its stream.
-
-        `on_failure` is called with what a handler raised instead of logging it.
-        """
+    async def handle(self, stream: trio.abc.Stream) -> None:
+        """Serve one connection and close its stream."""
         self._count += 1
         limit = self._limits.max_connections
         is_surplus = limit is not None and self._count > limit
@@ -111,12 +111,12 @@ class Host:
             is_welcome = self._count_in(address)
             request = await self._open(stream, transport, is_surplus=is_surplus or not is_welcome)
             if request is not None:
-                await self._serve(transport, *request, is_proxied=is_proxy, on_failure=on_failure)
+                await self._serve(transport, *request, is_proxied=is_proxy)
         except BaseException as error:
             # Nothing but cancellation and Ctrl-C is meant to get here, and nothing else may end the server.
             bug, rest = split(error)
             if bug is not None:
-                (on_failure or _log_bug)(bug)
+                (self._on_failure or _log_bug)(bug)
             if rest is not None:
                 raise rest from None
         finally:
@@ -198,7 +198,6 @@ class Host:
         trailing: bytes,
         *,
         is_proxied: bool,
-        on_failure: Callable[[Exception], None] | None,
     ) -> None:
         is_head = head.method == "HEAD"
         address = ""
@@ -213,7 +212,7 @@ class Host:
             if isinstance(route, GetRoute):
                 await self._serve_get(transport, route, call)
                 return
-            connection = await self._upgrade(transport, route, head, call, trailing, on_failure)
+            connection = await self._upgrade(transport, route, head, call, trailing)
             del head, trailing, parameters, call  # the conversation may be long
             if connection is not None:
                 await self._converse(connection, route)
@@ -247,7 +246,6 @@ class Host:
         head: RequestHead,
         call: Call,
         trailing: bytes,
-        on_failure: Callable[[Exception], None] | None,
     ) -> Connection | None:
         """The connection, ready to run; None if a hook had another answer."""
         settings = route.settings
@@ -269,7 +267,7 @@ class Host:
             extensions=extensions,
             trailing=trailing,
             stop=self.stop,
-            on_failure=on_failure,
+            on_failure=self._on_failure,
         )
         kind = RawWebSocketSession if route.is_raw else WebSocketSession
         kind(connection, call, self.application)

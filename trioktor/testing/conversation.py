@@ -6,8 +6,8 @@ handler raised, as itself.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Generic, Self, TypeVar, final
 
 import trio
@@ -92,10 +92,35 @@ async def handle_websocket_conversation(
       Exception: what the handler raised; if the block raised too and the handler failed, the handler's
         error, `from` the block's.
     """
-    host = Host(app, pings=pings)
     request = request_headers(headers, subprotocols, origin)
-    async with converse(host, WebSocketSession, uri, request) as conversation:
+    async with converse(Served(app, pings=pings), WebSocketSession, uri, request) as conversation:
         yield conversation
+
+
+@final
+class Served:
+    """An application that is served in memory: a host for each connection, so that each ends on its own."""
+
+    def __init__(self, app: Application, *, pings: bool) -> None:
+        app.freeze()
+        self._app = app
+        self._pings = pings
+        self._hosts: list[Host] = []
+
+    @property
+    def sessions(self) -> tuple[BaseSession, ...]:
+        """The server's sessions that are running."""
+        return tuple(session for host in self._hosts for session in host.sessions)
+
+    @contextmanager
+    def host(self, on_failure: Callable[[Exception], None]) -> Iterator[Host]:
+        """The host of one connection."""
+        host = Host(self._app, on_failure=on_failure, pings=self._pings)
+        self._hosts.append(host)
+        try:
+            yield host
+        finally:
+            self._hosts.remove(host)
 
 
 def request_headers(headers: HeaderPairs, subprotocols: Sequence[str], origin: str | None) -> list[tuple[str, str]]:
@@ -109,23 +134,24 @@ def request_headers(headers: HeaderPairs, subprotocols: Sequence[str], origin: s
 
 
 @asynccontextmanager
-async def served(host: Host) -> AsyncIterator[trio.abc.HalfCloseableStream]:
-    """A stream that a host serves at its other end.
+async def connect(served: Served) -> AsyncIterator[trio.abc.HalfCloseableStream]:
+    """A stream that is served at its other end.
 
-    Leaving the block waits for the host, and raises what a handler raised, or else what the block raised.
+    Leaving the block waits for the server, and raises what a handler raised, or else what the block raised.
     """
     failures: list[Exception] = []
     body: Exception | None = None
     ours, theirs = trio.testing.memory_stream_pair()
     try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(lambda: host.handle(theirs, on_failure=failures.append), name="trioktor server")
-            try:
-                yield ours
-            except Exception as error:  # raised below, once the handler has ended
-                body = error
-            finally:
-                await trio.aclose_forcefully(ours)
+        with served.host(failures.append) as host:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(host.handle, theirs, name="trioktor server")
+                try:
+                    yield ours
+                except Exception as error:  # raised below, once the handler has ended
+                    body = error
+                finally:
+                    await trio.aclose_forcefully(ours)
     except BaseExceptionGroup as group:
         raised: BaseException = group
         while isinstance(raised, BaseExceptionGroup) and len(raised.exceptions) == 1:
@@ -140,10 +166,10 @@ async def served(host: Host) -> AsyncIterator[trio.abc.HalfCloseableStream]:
 
 @asynccontextmanager
 async def converse(
-    host: Host, kind: type[S], uri: str, headers: list[tuple[str, str]], *, cut_after: int | None = None
+    served: Served, kind: type[S], uri: str, headers: list[tuple[str, str]], *, cut_after: int | None = None
 ) -> AsyncIterator[Conversation[S]]:
-    """Hold a conversation with a host, by a session of a kind; see `handle_websocket_conversation`."""
-    async with served(host) as stream, _client(stream, kind, uri, headers, cut_after) as conversation:
+    """Hold a conversation by a session of a kind; see `handle_websocket_conversation`."""
+    async with connect(served) as stream, _client(stream, kind, uri, headers, cut_after) as conversation:
         yield conversation
 
 

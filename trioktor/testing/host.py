@@ -10,11 +10,10 @@ import trio
 
 from ..application import Application
 from ..base_session import BaseSession
-from ..host import Host
 from ..protocol.http import HeaderPairs, header_pairs
 from ..raw_session import RawWebSocketSession
 from ..session import WebSocketSession
-from .conversation import Conversation, converse, request_headers, served
+from .conversation import Conversation, Served, connect, converse, request_headers
 from .cutting import CutStream
 from .handshake import Handshake, get, shake_hands
 
@@ -26,13 +25,13 @@ class ApplicationHost:
     What a handler raises comes out of the block, or the call, of the client that it served.
     """
 
-    def __init__(self, host: Host) -> None:
-        self._host = host
+    def __init__(self, served: Served) -> None:
+        self._served = served
 
     @property
     def sessions(self) -> tuple[BaseSession, ...]:
         """The server's sessions that are running now."""
-        return self._host.sessions
+        return self._served.sessions
 
     def websocket(
         self,
@@ -49,7 +48,7 @@ class ApplicationHost:
         As `handle_websocket_conversation` otherwise.
         """
         request = request_headers(headers, subprotocols, origin)
-        return converse(self._host, WebSocketSession, uri, request, cut_after=cut_after)
+        return converse(self._served, WebSocketSession, uri, request, cut_after=cut_after)
 
     def websocket_raw(
         self,
@@ -62,7 +61,7 @@ class ApplicationHost:
     ) -> AbstractAsyncContextManager[Conversation[RawWebSocketSession]]:
         """Hold a conversation in frames: nothing is answered by itself, the end included."""
         request = request_headers(headers, subprotocols, origin)
-        return converse(self._host, RawWebSocketSession, uri, request, cut_after=cut_after)
+        return converse(self._served, RawWebSocketSession, uri, request, cut_after=cut_after)
 
     async def websocket_bytes(
         self, uri: str, data: bytes, *, headers: HeaderPairs = (), cut_after: int | None = None
@@ -72,7 +71,7 @@ class ApplicationHost:
         After `data` the client says no more, and listens until the server hangs up; with `cut_after` it is
         gone after so many bytes, and hears nothing.
         """
-        async with served(self._host) as stream:
+        async with connect(self._served) as stream:
             _, _, answer = await shake_hands(stream, uri, header_pairs(headers))
             if cut_after is not None:
                 try:
@@ -88,7 +87,7 @@ class ApplicationHost:
 
     async def get(self, uri: str, *, headers: HeaderPairs = ()) -> Handshake:
         """Make a plain GET request."""
-        async with served(self._host) as stream:
+        async with connect(self._served) as stream:
             return await get(stream, uri, header_pairs(headers))
 
 
@@ -99,6 +98,5 @@ async def open_test_host(app: Application, *, pings: bool = False) -> AsyncItera
     The real engine, no socket, no real time. Configured Pings are off unless `pings` is True, so that the
     clock can jump. The clients' blocks end before this one, so nothing is left then.
     """
-    host = Host(app, pings=pings)
-    yield ApplicationHost(host)
+    yield ApplicationHost(Served(app, pings=pings))
     await trio.lowlevel.checkpoint()
