@@ -129,12 +129,12 @@ async def test_the_host_shows_the_sessions_of_the_server(autojump_clock: Clock) 
     async with open_test_host(app) as host:
         assert 0 == len(host.sessions)
         async with host.websocket("/"), host.websocket("/raw"), host.websocket_raw("/?frames"):
-            sessions = host.sessions
+            sessions: tuple[BaseSession, ...] = host.sessions
             assert ["/", "/", "/raw"] == sorted(session.call.path for session in sessions)
             kinds = sorted(type(session).__name__ for session in sessions)
             assert ["RawWebSocketSession", "WebSocketSession", "WebSocketSession"] == kinds
             assert all(session.application is app for session in sessions)
-        assert () == host.sessions
+        assert 0 == len(host.sessions)
         for session in sessions:
             assert_all_over(session)
 

@@ -21,6 +21,8 @@ from trioktor.protocol.extensions import (
     ExtensionHeader,
     check_factories,
     encode,
+    encode_alone_in_steps,
+    encode_in_steps,
     negotiate,
     parse_extensions,
     reserved_bits,
@@ -362,3 +364,51 @@ def test_factories_that_get_in_each_others_way_are_refused(factories: list[objec
 def test_two_without_a_name_may_be_installed() -> None:
     """Pass-throughs have nothing to conflict about."""
     check_factories([Marking(None, 0), Marking(None, 0), PerMessageDeflate()])
+
+
+class Passing(ExtensionFactory):
+    """Always on, unless it is told not to be; does nothing."""
+
+    name = None
+
+    def __init__(self, *, is_on: bool = True) -> None:
+        self.is_on = is_on
+
+    def negotiate(self, offer: ExtensionHeader) -> tuple[ExtensionHeader, Extension] | None:
+        """Agree, or decline."""
+        return (offer, Extension(self)) if self.is_on else None
+
+
+def test_an_extension_lets_everything_pass_by_itself() -> None:
+    """In one go or in steps, shared or not; and it shares with nobody."""
+    _, (extension,) = negotiate([Passing()], [])
+    message = Frame.Text("as it was")
+    assert message is extension.encode(message)
+    assert message is extension.decode(message, 1)
+    assert message is extension.encode_alone(message)
+    assert message is run(extension.encode_in_steps(message))
+    assert message is run(extension.decode_in_steps(message, 1))
+    assert message is run(encode_alone_in_steps([extension], message))
+    assert message is run(encode_in_steps([extension], message))
+    assert extension.shared_key is None
+    extension.encoded_elsewhere()
+
+
+def test_an_extension_without_a_name_may_stay_off() -> None:
+    """It declines like any other."""
+    assert ([], ()) == negotiate([Passing(is_on=False)], ["anything"])
+
+
+def test_what_is_not_wanted_is_not_compressed_for_many_either() -> None:
+    """`compress_if_bigger_than` holds for shared messages."""
+    assert Frame.Text("short") == codec(compress_if_bigger_than=10).encode_alone(Frame.Text("short"))
+
+
+def test_pieces_that_an_extension_reads_keep_the_limit() -> None:
+    """While streaming they are joined, but never beyond it."""
+    parser = FrameParser(masked=False, max_frame_size=10, reserved=RSV1)
+    assembler = MessageAssembler(parser, None)
+    assembler.stream()
+    assert [] == list(assembler.feed(b"\x41\x06" + bytes(6)))
+    with pytest.raises(FrameTooBig):
+        list(assembler.feed(b"\x80\x06" + bytes(6)))

@@ -278,3 +278,8 @@ def test_a_response_is_short_and_closes() -> None:
     assert b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n" == Response("", status=204).to_bytes()
     with pytest.raises(ValueError, match="between 200 and 599"):
         Response("", status=101)
+
+
+def test_a_status_nobody_knows_has_no_phrase() -> None:
+    """RFC 9112 §4: the phrase may be empty; its space may not be missing."""
+    assert Response("", status=299).to_bytes().startswith(b"HTTP/1.1 299 \r\n")

@@ -75,8 +75,8 @@ class PerMessageDeflate(ExtensionFactory):
     compress_if_bigger_than: int = attrs.field(default=0, validator=_in_range(0, 1 << 62))
     """Payload bytes up to which messages are not compressed."""
 
-    name = NAME
-    reserved = RSV1
+    name: str | None = attrs.field(default=NAME, init=False, repr=False)
+    reserved: int = attrs.field(default=RSV1, init=False, repr=False)
 
     def negotiate(self, offer: ExtensionHeader) -> tuple[ExtensionHeader, Extension] | None:
         """Accept an offer with parameters that are all known, legal and possible; else decline it."""
