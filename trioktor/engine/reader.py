@@ -111,7 +111,7 @@ class Reader:
                         return
                     if not self.frames_read & _TURN:
                         await trio.lowlevel.checkpoint()
-                inbox.is_burst = self.frames_read - frames_before > 1
+                inbox.note_read(self.frames_read - frames_before)
                 data = await transport.receive()
                 if not data:
                     connection.lose(connection.write_error)

@@ -1,0 +1,73 @@
+"""The pytest plugin: fixtures for users, and what it says when something is missing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+from trioktor import Application, Server, WebSockets, WebSocketSession
+from trioktor.testing import ApplicationHost
+
+
+@pytest.fixture
+def app() -> Application:
+    """The application under test: an echo."""
+    application = Application()
+    application.install(WebSockets())
+
+    @application.websocket("/echo")
+    async def echo(session: WebSocketSession) -> None:
+        async for frame in session:
+            await session.send(frame)
+
+    return application
+
+
+async def test_a_host_in_memory(websocket_host: ApplicationHost) -> None:
+    """The fixture serves the fixture `app`."""
+    async with websocket_host.websocket("/echo") as (incoming, outgoing):
+        await outgoing.send("hello")
+        assert (await incoming.receive()).text == "hello"
+
+
+async def test_a_server_on_a_real_port(websocket_server: Server) -> None:
+    """On the loopback, at a free port."""
+    stream = await trio.open_tcp_stream("127.0.0.1", websocket_server.port)
+    await stream.send_all(b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert (await stream.receive_some()).startswith(b"HTTP/1.1 404 ")
+    await stream.aclose()
+
+
+def run_pytest(folder: Path, source: str, *options: str, path: str = "") -> tuple[int, str]:
+    """Run a user's test file; the status and what was printed."""
+    (folder / "test_users.py").write_text(source)
+    environment = {**os.environ, "PYTHONPATH": path}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=environment)
+    return done.returncode, done.stdout
+
+
+def test_without_an_application_it_says_so(tmp_path: Path) -> None:
+    """And how to give one."""
+    source = "async def test_it(websocket_host): pass\n\ndef test_other(): pass\n"
+    status, output = run_pytest(tmp_path, source, "-o", "trio_mode=true")
+    assert status == 1
+    assert "define a fixture `app` that returns your trioktor.Application" in output
+    assert "1 passed, 1 error" in output
+
+
+def test_without_pytest_trio_it_says_so_and_disturbs_nobody(tmp_path: Path) -> None:
+    """Others' tests run; the fixture fails with what to install."""
+    stub = tmp_path / "stub"
+    stub.mkdir()
+    (stub / "pytest_trio.py").write_text("raise ImportError\n")
+    source = "def test_it(websocket_server): pass\n\ndef test_other(): pass\n"
+    status, output = run_pytest(tmp_path, source, "-p", "no:trio", path=str(stub))
+    assert status == 1
+    assert "this fixture needs pytest-trio: pip install pytest-trio" in output
+    assert "1 passed, 1 error" in output
