@@ -31,7 +31,9 @@ async def test_statistics_are_exact_and_frozen(autojump_clock: Clock) -> None:
         seen.append(session.statistics())
 
     async with connected(handler, handler_grace=None) as (client, _):
-        await client.send(Frame.Text("hello"), Frame.Binary(bytes(200)), close(1000))
+        await client.send(Frame.Text("hello"), Frame.Binary(bytes(200)))
+        await client.receive()
+        await client.send(close(1000))
         await client.receive_rest()
     (statistics,) = seen
     sent = client_bytes(Frame.Text("hello"), Frame.Binary(bytes(200)), close(1000))
