@@ -100,10 +100,9 @@ class Application(Routes):
             parameters.
         """
         methods = ("GET",) if head.is_upgrade else ("GET", "HEAD")
-        offered = head.headers.tokens("sec-websocket-protocol")
         fallback: tuple[Endpoint, dict[str, str]] | None = None
         for endpoint, parameters in self._table.find(head.target.partition("?")[0]):
-            wanted = endpoint.websocket(offered) if head.is_upgrade else endpoint.get
+            wanted = endpoint.websocket(head.headers) if head.is_upgrade else endpoint.get
             if wanted is not None and head.method in methods:
                 return wanted, parameters
             if fallback is None or (head.is_upgrade and endpoint.websockets and not fallback[0].websockets):

@@ -76,7 +76,7 @@ class BaseSession(trio.abc.Channel[Frame]):
 
     __slots__ = (
         "_connection",
-        "_is_partway",
+        "_has_pieces",
         "_may_write_through",
         "_open",
         "_outbox",
@@ -92,7 +92,7 @@ class BaseSession(trio.abc.Channel[Frame]):
         self._turns = 0
         self._open: FrameType | None = None  # the message whose fragments `send` was given
         self.incoming: trio.MemoryReceiveChannel[Frame] = connection.inbox.receive_channel
-        self._is_partway = False  # a message was received in part
+        self._has_pieces = False  # messages may come in pieces
         self._may_write_through = False  # something was received since the last send
         self.call: Call = call
         self.application: Application | None = application
@@ -133,7 +133,7 @@ class BaseSession(trio.abc.Channel[Frame]):
             self._raise_end()
         self._connection.inbox.message_taken()
         self._may_write_through = True
-        if frame.first_byte < FIN or self._is_partway:
+        if self._has_pieces:
             return await self._complete(frame)
         return frame
 
@@ -152,7 +152,7 @@ class BaseSession(trio.abc.Channel[Frame]):
         return frame
 
     async def _complete(self, frame: Frame) -> Frame:
-        """What `receive` returns when a fragment came: here, that fragment."""
+        """What `receive` returns where messages come in pieces: here, the piece."""
         return frame
 
     def _raise_end(self) -> NoReturn:
@@ -236,11 +236,11 @@ class BaseSession(trio.abc.Channel[Frame]):
             if self._connection.write_through(frame):
                 return True
         outbox = self._outbox
-        if outbox.is_full_of_bytes:
+        if (outbox.queued_bytes > outbox.max_bytes or outbox.waiters) and outbox.is_full_of_bytes:
             self._open = opened
             return False
         try:
-            outbox.channel.send_nowait(frame)
+            (outbox.send_channel or outbox.channel).send_nowait(frame)
         except trio.WouldBlock:
             self._open = opened
             return False

@@ -43,11 +43,6 @@ current_connection: contextvars.ContextVar[Connection | None] = contextvars.Cont
 """The connection whose handler this task belongs to."""
 
 
-def _host_of(client: tuple[str, int] | str | None) -> str:
-    """The address by which connections are counted; UNIX sockets have none."""
-    return normal_address(client[0]) if isinstance(client, tuple) else ""
-
-
 def _log_bug(error: Exception) -> None:
     logger.error("a connection ended with an error of trioktor's own", exc_info=error)
 
@@ -106,7 +101,7 @@ class Host:
         transport = open_transport(stream)
         # A proxy has many clients: behind one that is trusted, the clients are counted instead.
         is_proxy = self.application.is_proxy(transport.client)
-        address = "" if is_proxy else _host_of(transport.client)
+        address = "" if is_proxy else self._address_of(transport.client)
         try:
             is_welcome = self._count_in(address)
             request = await self._open(stream, transport, is_surplus=is_surplus or not is_welcome)
@@ -124,6 +119,12 @@ class Host:
             self._count_out(address)
             await transport.aclose()
 
+    def _address_of(self, client: tuple[str, int] | str | None) -> str:
+        """The address by which a connection is counted; empty if it is not: UNIX sockets have none."""
+        if self._limits.max_connections_per_address is None or not isinstance(client, tuple):
+            return ""
+        return normal_address(client[0])
+
     def _count_in(self, address: str) -> bool:
         """Count a connection of an address; whether it may have this one."""
         limit = self._limits.max_connections_per_address
@@ -134,7 +135,7 @@ class Host:
 
     def _count_out(self, address: str) -> None:
         """A connection of an address that was counted is gone."""
-        if self._limits.max_connections_per_address is not None and address:
+        if address:
             self._addresses[address] -= 1
             if not self._addresses[address]:
                 del self._addresses[address]
@@ -206,7 +207,7 @@ class Host:
             is_get = isinstance(route, GetRoute)
             call = self._call(transport, head, parameters, "http" if is_get else "ws")
             if is_proxied:
-                address = _host_of(call.client)
+                address = self._address_of(call.client)
                 if not self._count_in(address):
                     raise Refusal(503, _TOO_MANY)
             if isinstance(route, GetRoute):

@@ -64,7 +64,9 @@ class Proxies:
 
     def is_trusted(self, peer: Peer) -> bool:
         """Whether a peer is one of them."""
-        return self._trusts(peer[0]) if isinstance(peer, tuple) else self.has_unix
+        if not isinstance(peer, tuple):
+            return self.has_unix
+        return bool(self.networks) and self._trusts(peer[0])
 
     def read(self, peer: Peer, headers: Headers) -> Forwarded | None:
         """What the proxy at the other end says; None if it is not to be believed."""

@@ -14,7 +14,7 @@ from .converters import ContentConverter
 from .handlers import check_hook, wanted_parameters
 from .protocol.extensions import ExtensionFactory
 from .protocol.handshake import Origins
-from .protocol.http import TOKEN, Response
+from .protocol.http import TOKEN, Headers, Response
 from .routing import Pattern, join
 
 if TYPE_CHECKING:
@@ -95,11 +95,13 @@ class Endpoint:
     websockets: list[WebSocketRoute] = attrs.field(factory=list)
     get: GetRoute | None = None
 
-    def websocket(self, offered: Sequence[str]) -> WebSocketRoute | None:
-        """The route for a client that offers these subprotocols: one that asks for one of them comes first."""
-        for route in self.websockets:
-            if route.protocol is not None and route.protocol in offered:
-                return route
+    def websocket(self, headers: Headers) -> WebSocketRoute | None:
+        """The route for a client: one that asks for a subprotocol which the client offers comes first."""
+        if any(route.protocol is not None for route in self.websockets):
+            offered = headers.tokens("sec-websocket-protocol")
+            for route in self.websockets:
+                if route.protocol is not None and route.protocol in offered:
+                    return route
         return next((route for route in self.websockets if route.protocol is None), None)
 
 

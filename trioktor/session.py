@@ -33,13 +33,14 @@ class WebSocketSession(BaseSession):
     answered, the closing handshake is done. Sent, a Ping or Pong goes ahead of what is queued.
     """
 
-    __slots__ = ("_message", "_pieces", "_size")
+    __slots__ = ("_is_partway", "_message", "_pieces", "_size")
 
     def __init__(self, connection: Connection, call: Call, application: Application | None) -> None:
         super().__init__(connection, call, application)
         self._message: IncomingMessage | None = None  # that is being received piece by piece
         self._pieces: list[Frame] | None = None  # of a message that `receive` is joining
         self._size = 0  # of all of them
+        self._is_partway = False  # a message was received in part
 
     async def receive_text(self) -> str:
         """Receive a message that has to be Text, and return its text.
@@ -74,6 +75,7 @@ class WebSocketSession(BaseSession):
         assembler = self._connection.assembler
         assert isinstance(assembler, MessageAssembler)
         assembler.stream()
+        self._has_pieces = True
         if self._message is not None:
             await self._message.skip()
             self._message = None
@@ -112,6 +114,8 @@ class WebSocketSession(BaseSession):
 
     async def _complete(self, frame: Frame) -> Frame:
         """Join a message that comes in pieces; skip one that was taken in part."""
+        if frame.first_byte >= FIN and not self._is_partway:
+            return frame
         while (whole := self._add_piece(frame)) is None:
             frame = await self._receive_piece()
         return whole

@@ -66,6 +66,8 @@ def agree(key: str, route: WebSocketRoute, call: Call) -> tuple[bytes, tuple[Ext
     if call.protocol is None:
         call.protocol = _chosen_protocol(route.settings, call)
     factories = route.settings.extensions if route.negotiates_extensions else ()
+    if not factories:
+        return upgrade_response(key, call.protocol), ()
     answers, extensions = negotiate(factories, call.headers.get_all("sec-websocket-extensions"))
     return upgrade_response(key, call.protocol, ", ".join(map(str, answers))), extensions
 

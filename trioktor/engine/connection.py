@@ -170,7 +170,7 @@ class Connection:
         self._goodbye: CloseReason | None = None  # what our Close says
         # what it consists of
         self.extensions: tuple[Extension, ...] = extensions
-        reserved = reserved_bits(extensions)
+        reserved = reserved_bits(extensions) if extensions else 0
         parser = FrameParser(
             masked=not client, max_frame_size=settings.max_frame_size, whole_messages=not raw, reserved=reserved
         )

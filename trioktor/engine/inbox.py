@@ -84,11 +84,9 @@ class Inbox:
             self.peak = waiting
         return waiting
 
-    def note_read(self, frames: int) -> None:
-        """A read brought so many frames; whether they are a burst, and what waits behind them."""
-        self.is_burst = frames > 1
-        if self.is_burst:
-            self.waiting  # noqa: B018  # keeps the peak
+    def look(self) -> None:
+        """Keep the peak of what waits."""
+        self.waiting  # noqa: B018
 
     def offer(self, message: Frame) -> bool:
         """Queue a message without waiting; False means: call `wait` before the next one."""

@@ -99,7 +99,6 @@ class Outbox:
 
     __slots__ = (
         "_backlog",
-        "_channel",
         "_config",
         "_control",
         "_controls_gathered",
@@ -109,23 +108,24 @@ class Outbox:
         "_flushes",
         "_in_order",
         "_is_receiving",
-        "_max_bytes",
         "_owner",
         "_pongs",
         "_queue",
         "_rest",
         "_stream",
         "_taken",
-        "_waiters",
         "_written",
         "bytes_written",
         "extensions",
         "frames_taken",
         "is_sealed",
+        "max_bytes",
         "peak",
         "queued_bytes",
+        "send_channel",
         "serializer",
         "shared_key",
+        "waiters",
     )
 
     def __init__(
@@ -144,20 +144,20 @@ class Outbox:
         self.extensions: tuple[Extension, ...] = extensions
         self.shared_key: Key | None = shared_key(extensions)
         self._encoding: Steps | None = None  # of a long message that is under way
-        self._channel: trio.MemorySendChannel[Item] | None = None
+        self.send_channel: trio.MemorySendChannel[Item] | None = None  # once `channel` was asked for
         self._queue: trio.MemoryReceiveChannel[Item] | None = None
         self._stream: StreamedMessage | None = None  # the one that is going out
         self.serializer: Serializer = serializer
         self._rest = b""  # of a frame that went out in part
         self.bytes_written: int = 0
-        self._max_bytes = max_bytes
+        self.max_bytes: int = max_bytes
         self.is_sealed: bool = False
         self._control: list[Frame] = []
         self._pongs: list[Frame] = []
         self._backlog: list[Item] = []  # the next item last
         # bytes that session.send put into the channel, and who waits until they are fewer
         self.queued_bytes: int = 0
-        self._waiters: list[_Waiter] = []
+        self.waiters: list[_Waiter] = []
         # flush: items taken out of the channel, and those of them whose bytes are with the system
         self._taken = 0
         self._written = 0
@@ -177,7 +177,7 @@ class Outbox:
     @property
     def is_full_of_bytes(self) -> bool:
         """Whether `session.send` has to wait."""
-        return (self.queued_bytes > self._max_bytes or bool(self._waiters)) and not self.is_sealed
+        return (self.queued_bytes > self.max_bytes or bool(self.waiters)) and not self.is_sealed
 
     @property
     def waiting(self) -> int:
@@ -211,13 +211,13 @@ class Outbox:
     @property
     def channel(self) -> trio.MemorySendChannel[Item]:
         """The sending end of the channel; opened, and its writer started, when first asked for."""
-        if self._channel is None:
-            self._channel, self._queue = trio.open_memory_channel[Item](self._config.capacity)
+        if self.send_channel is None:
+            self.send_channel, self._queue = trio.open_memory_channel[Item](self._config.capacity)
             if self.is_sealed:
                 self._queue.close()
             else:
                 self._owner.need_writer()
-        return self._channel
+        return self.send_channel
 
     @trio.lowlevel.enable_ki_protection  # between the bytes that went out and the keeping of the rest
     def write_through(self, item: Frame | SharedMessage, transport: Transport) -> bool:
@@ -272,19 +272,19 @@ class Outbox:
     async def wait_for_room(self, frame: Frame) -> bool:
         """Wait until few enough bytes are queued; True if the frame was accepted meanwhile by `seal`."""
         waiter = _Waiter(frame)
-        self._waiters.append(waiter)
+        self.waiters.append(waiter)
         mine = 0
         try:
             await waiter.woken.wait()
             mine = len(frame.data)
         finally:
-            self._waiters.remove(waiter)
+            self.waiters.remove(waiter)
             self._wake_waiter(mine)
         return waiter.accepted
 
     def _wake_waiter(self, more: int = 0) -> None:
-        if self._waiters and self.queued_bytes + more <= self._max_bytes:
-            self._waiters[0].woken.set()
+        if self.waiters and self.queued_bytes + more <= self.max_bytes:
+            self.waiters[0].woken.set()
 
     async def flush(self) -> None:
         """Wait until all that was sent before is with the system, or the connection is over.
@@ -313,7 +313,7 @@ class Outbox:
             return None
         self.is_sealed = True
         items = self._seal_queues()
-        for waiter in self._waiters:
+        for waiter in self.waiters:
             items.append(waiter.frame)
             waiter.accepted = True
             waiter.woken.set()
@@ -396,6 +396,8 @@ class Outbox:
             return
         finally:
             self._is_receiving = False
+        if self._queue is not None:
+            self._look_at(self._queue.statistics())
         self._taken += 1
         self._serialize(item, pieces)
 
@@ -410,7 +412,7 @@ class Outbox:
         if self._encoding is not None:
             return size
         before = size
-        if self._queue is not None:
+        if not size and self._queue is not None:
             self._look_at(self._queue.statistics())
         try:
             while size < CHUNK:
@@ -430,7 +432,7 @@ class Outbox:
                     self._taken += 1
                 start = len(pieces)
                 self._serialize(item, pieces)
-                if self.is_encoding:
+                if self.extensions and self.is_encoding:
                     break
                 for piece in pieces[start:]:
                     size += len(piece)
@@ -480,8 +482,12 @@ class Outbox:
 
     def _serialize(self, item: Item, pieces: list[bytes]) -> None:
         try:
-            if type(item) is TextFrame or type(item) is BinaryFrame:
-                frame: Frame = item
+            if (type(item) is TextFrame or type(item) is BinaryFrame) and not self.extensions:  # most of them
+                self.serializer.add(item, pieces)
+                self.frames_taken += 1
+                return
+            if isinstance(item, Frame):
+                frame = item
             elif type(item) is StreamedMessage:
                 self._stream = item
                 return

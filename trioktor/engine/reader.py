@@ -111,7 +111,9 @@ class Reader:
                         return
                     if not self.frames_read & _TURN:
                         await trio.lowlevel.checkpoint()
-                inbox.note_read(self.frames_read - frames_before)
+                inbox.is_burst = self.frames_read - frames_before > 1
+                if inbox.is_burst:
+                    inbox.look()
                 data = await transport.receive()
                 if not data:
                     connection.lose(connection.write_error)

@@ -19,6 +19,8 @@ Key: TypeAlias = "tuple[Hashable, ...]"
 
 def shared_key(extensions: Sequence[Extension]) -> Key | None:
     """What the extensions of a connection have in common with others'; None if that is nothing."""
+    if not extensions:
+        return ()
     keys = tuple(extension.shared_key for extension in extensions)
     return None if None in keys else keys
 
