@@ -121,7 +121,7 @@ TABLE: list[tuple[dict[str, Any], list[str], str | None]] = [
 
 @pytest.mark.parametrize(("config", "offers", "answer"), TABLE)
 def test_offers_and_answers(config: dict[str, Any], offers: list[str], answer: str | None) -> None:
-    """R15, R19, T626 to T628: what is legal and possible is accepted, word for word, and nothing is added."""
+    """R15, R19, T626, T627, T628: what is legal and possible is accepted, word for word, and nothing is added."""
     for _ in range(2):  # T628: a factory may be asked as often as one likes
         answers, extensions = negotiate([PerMessageDeflate(**config)], offers)
         assert (answer or "") == ", ".join(map(str, answers))
@@ -155,7 +155,7 @@ VECTORS = {
 
 @pytest.mark.parametrize("name", VECTORS)
 def test_the_vectors_of_the_rfc(name: str) -> None:
-    """RFC 7692 §7.2.3, and R17: messages behind a final block are whole."""
+    """RFC 7692 §7.2.3, R17, W-16: messages behind a final block are whole, empty ones are empty."""
     payloads, texts = VECTORS[name]
     deflate = codec()
     decoded = [deflate.decode(packed(bytes.fromhex(payload)), 100) for payload in payloads]
@@ -163,7 +163,7 @@ def test_the_vectors_of_the_rfc(name: str) -> None:
 
 
 def test_fragments_of_the_rfc_are_one_message() -> None:
-    """RFC 7692 §7.2.3.1: `41 03 f2 48 cd`, `80 04 c9 c9 07 00`; a Ping between them stays where it was."""
+    """T629, RFC 7692 §7.2.3.1: the bit is on the first only; a Ping between them stays where it was."""
     deflate = codec()
     parser = FrameParser(masked=False, max_frame_size=100, reserved=RSV1)
     frames = ExtendedFrames(MessageAssembler(parser, None).feed, [deflate], lambda: 100, decode_text)
