@@ -122,7 +122,7 @@ async def test_one_stalled_reader_of_many_slows_nobody(
         except ConnectionBroken as error:
             causes.append(error.__cause__)
 
-    rounds = 50
+    rounds = 30
     app = application(handler, outgoing=4)
     async with open_test_host(app) as host, trio.open_nursery() as nursery:
         ours, theirs = trio.testing.lockstep_stream_pair()

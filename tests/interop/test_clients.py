@@ -179,6 +179,18 @@ async def test_aiohttp_in_a_thread(deflate: bool) -> None:
     assert_both_ended(sessions, answer=1000)  # it answers every Close so
 
 
+async def test_the_client_of_the_jdk(deflate: bool) -> None:
+    """It knows no compression; text, fragments, close codes both ways, where a JDK is installed."""
+    java, compiler = shutil.which("java"), shutil.which("javac")
+    if java is None or compiler is None:
+        pytest.skip("there is no JDK here")
+    async with server(deflate, offers=False) as (url, sessions):
+        done = await trio.run_process([java, str(SCRIPT.with_name("Client.java")), url], capture_stdout=True)
+    lines = done.stdout.decode().split("\n")
+    assert lines == ["true", "true", "true", "fragmented", "4000 ", "4001 that is all", ""]
+    assert_both_ended(sessions)
+
+
 def node_command(what: str, name: str, *attempts: list[str]) -> list[str]:
     """The command of a Node that knows `name`, with the first options that help; skips the test without one."""
     node = shutil.which("node")
