@@ -17,21 +17,11 @@ from .config import WebSockets
 from .engine.connection import Connection
 from .engine.outbox import Message, as_frame
 from .engine.shared import SharedMessage
+from .engine.streamed import StreamedMessage
 from .errors import ConnectionBroken, ConnectionClosed, ConnectionClosedHere
 from .protocol.close import CloseCode, CloseReason, may_be_sent
-from .protocol.errors import ProtocolError
 from .protocol.extensions import Extension, ExtensionFactory
-from .protocol.frames import (
-    CONTROL,
-    FIN,
-    RESERVED,
-    WHOLE_BINARY,
-    WHOLE_TEXT,
-    CloseFrame,
-    Frame,
-    FrameType,
-    TextFrame,
-)
+from .protocol.frames import WHOLE_BINARY, WHOLE_TEXT, CloseFrame, Frame
 from .statistics import SessionStatistics
 
 if TYPE_CHECKING:
@@ -78,8 +68,8 @@ class BaseSession(trio.abc.Channel[Frame]):
         "_connection",
         "_has_pieces",
         "_may_write_through",
-        "_open",
         "_outbox",
+        "_streams",
         "_turns",
         "application",
         "call",
@@ -90,9 +80,9 @@ class BaseSession(trio.abc.Channel[Frame]):
         self._connection = connection
         self._outbox = connection.outbox
         self._turns = 0
-        self._open: FrameType | None = None  # the message whose fragments `send` was given
         self.incoming: trio.MemoryReceiveChannel[Frame] = connection.inbox.receive_channel
         self._has_pieces = False  # messages may come in pieces
+        self._streams: tuple[StreamedMessage, ...] = ()  # messages that are being sent in pieces
         self._may_write_through = False  # something was received since the last send
         self.call: Call = call
         self.application: Application | None = application
@@ -209,62 +199,49 @@ class BaseSession(trio.abc.Channel[Frame]):
     def _offer(self, message: SharedMessage) -> bool:
         """Send a message that others get, too: straight out if nothing is in its way; False if full."""
         outbox = self._outbox
-        if self._open is not None or outbox.is_full_of_bytes:
+        if outbox.is_sealed:
+            self._raise_over()
+        if outbox.opened is not None or outbox.is_full_of_bytes:
             return False
         if self._connection.write_through(message):
             return True
         try:
-            outbox.channel.send_nowait(message)
-        except trio.WouldBlock:
-            return False
+            return outbox.accept(message)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._raise_over()
-        outbox.queued_bytes += len(message.frame.data)
-        return True
 
     def _put_nowait(self, frame: Frame) -> bool:
         """Send a frame if there is room for it; False if there is not."""
         first_byte = frame.first_byte
-        opened = self._open
-        if (first_byte != WHOLE_BINARY and (first_byte != WHOLE_TEXT or frame.decoded is None)) or opened is not None:
+        outbox = self._outbox
+        is_plain = first_byte == WHOLE_BINARY or (first_byte == WHOLE_TEXT and frame.decoded is not None)
+        if not is_plain or outbox.opened is not None:
             if self._is_sent_as_control(frame):
                 return True
-            self._judge(frame)
+            outbox.check(frame)
         if self._may_write_through:
             # The first answer to a message goes straight out; a second one may find company in the queue.
             self._may_write_through = False
             if self._connection.write_through(frame):
+                if not is_plain:
+                    outbox.note_accepted(frame)
                 return True
-        outbox = self._outbox
-        if (outbox.queued_bytes > outbox.max_bytes or outbox.waiters) and outbox.is_full_of_bytes:
-            self._open = opened
-            return False
         try:
-            (outbox.send_channel or outbox.channel).send_nowait(frame)
-        except trio.WouldBlock:
-            self._open = opened
-            return False
+            if not outbox.accept(frame):
+                return False
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._raise_over()
-        outbox.queued_bytes += len(frame.data)
+        if not is_plain or outbox.opened is not None:
+            outbox.note_accepted(frame)
         return True
 
-    async def _put(self, frame: Frame) -> None:
-        """Send a frame that is not a control frame of its own kind once there is room for it."""
+    async def _put(self, item: Frame | StreamedMessage) -> None:
+        """Send what `_put_nowait` had no room for, once there is some."""
         self._close_if_full()
-        outbox = self._outbox
-        opened = self._open
-        self._judge(frame)
         try:
-            if outbox.is_full_of_bytes and await outbox.wait_for_room(frame):
-                return
-            await outbox.channel.send(frame)
+            await self._outbox.wait_for_room(item)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._raise_over()
-        except trio.Cancelled:
-            self._open = opened
-            raise
-        outbox.queued_bytes += len(frame.data)
 
     def _close_if_full(self) -> None:
         """There is no room: the end, where that is configured."""
@@ -279,26 +256,16 @@ class BaseSession(trio.abc.Channel[Frame]):
             return True
         return False
 
-    def _judge(self, frame: Frame) -> None:
-        """Refuse at the call what the writer would have to refuse."""
-        if frame.first_byte & RESERVED & ~self._outbox.free_bits:
-            raise ProtocolError(f"{frame!r}: a reserved bit needs an extension that uses it")
-        if frame.first_byte & CONTROL:
-            return
-        if self._open is not None and self._open is not frame.type:
-            raise ProtocolError(f"{frame!r}: finish the fragmented {self._open.name} message first")
-        is_last = frame.first_byte >= FIN
-        if isinstance(frame, TextFrame) and is_last and self._open is None and not frame.first_byte & RESERVED:
-            frame.text  # noqa: B018  # decodes, or raises UnicodeDecodeError
-        self._open = None if is_last else frame.type
-
     async def flush(self) -> None:
         """Wait until everything sent before is with the operating system.
 
         At any time, also after `close()`; returns, and does not raise, if the connection ends. Always a
         checkpoint. Source: Ktor's `flush` (F36), but for all that is queued.
+
+        While a message goes out in pieces (`session.message`), what is queued behind it is waited for, too; but not
+        by the task that sends the pieces, nor by those that it started: they wait for the pieces.
         """
-        await self._outbox.flush()
+        await self._connection.flush(self._streams)
 
     # ending
 

@@ -309,7 +309,7 @@ class Host:
                 connection.reader.frames_read,
                 connection.reader.bytes_read,
                 connection.outbox.frames_taken,
-                connection.outbox.bytes_written,
+                connection.wire.bytes_written,
             )
 
     # the end

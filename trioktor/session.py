@@ -13,7 +13,7 @@ from .engine.streamed import StreamedMessage
 from .errors import ConnectionBroken, ConverterNotFound, DeserializationError
 from .protocol.assembler import MessageAssembler
 from .protocol.close import CloseCode, CloseReason
-from .protocol.errors import FrameTooBig, ProtocolError, UnexpectedFrame
+from .protocol.errors import FrameTooBig, UnexpectedFrame
 from .protocol.frames import CONTROL, FIN, BinaryFrame, CloseFrame, Frame, FrameType, TextFrame, frame_from_wire
 from .streaming import IncomingMessage, OutgoingMessage
 
@@ -165,15 +165,23 @@ class WebSocketSession(BaseSession):
         """
         return OutgoingMessage(self, kind)
 
-    async def _send_item(self, item: StreamedMessage) -> None:
-        if self._open is not None:
-            raise ProtocolError(f"finish the fragmented {self._open.name} message first")
-        if self._outbox.is_full:
-            self._close_if_full()
+    async def _send_stream(self, stream: StreamedMessage) -> None:
+        """Queue a message that is sent in pieces. A checkpoint."""
+        await trio.lowlevel.checkpoint()
+        self._outbox.check(stream)
         try:
-            await self._outbox.channel.send(item)
+            is_queued = self._outbox.accept(stream)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._raise_over()
+        if not is_queued:
+            await self._put(stream)
+        self._streams += (stream,)
+
+    def _end_stream(self, stream: StreamedMessage) -> None:
+        """The block that sends a message in pieces was left."""
+        self._streams = tuple(other for other in self._streams if other is not stream)
+        if not stream.is_finished:
+            self._connection.give_up_message()
 
     def _is_sent_as_control(self, frame: Frame) -> bool:
         if not frame.first_byte & CONTROL:

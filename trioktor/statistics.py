@@ -45,7 +45,7 @@ class SessionStatistics:
             frames_received=reader.frames_read,
             bytes_received=reader.bytes_read,
             frames_sent=outbox.frames_taken,
-            bytes_sent=outbox.bytes_written,
+            bytes_sent=connection.wire.bytes_written,
             incoming=inbox.waiting,
             outgoing=outbox.waiting,
             incoming_peak=inbox.peak,

@@ -14,9 +14,6 @@ from typing import TYPE_CHECKING, Self, final
 import trio
 
 from .engine.streamed import StreamedMessage
-from .protocol.close import CloseCode, CloseReason
-from .protocol.closing import State
-from .protocol.errors import ProtocolError
 from .protocol.frames import FIN, BinaryFrame, Frame, FrameType, TextFrame
 
 if TYPE_CHECKING:
@@ -33,19 +30,21 @@ class OutgoingMessage:
     ended truthfully: the conversation ends with 1011.
     """
 
-    __slots__ = ("_decoder", "_session", "_streamed", "type")
+    __slots__ = ("_decoder", "_is_left", "_session", "_streamed", "type")
 
     def __init__(self, session: WebSocketSession, kind: FrameType) -> None:
         if kind is not FrameType.TEXT and kind is not FrameType.BINARY:
             raise ValueError(f"a message is of FrameType.TEXT or FrameType.BINARY, not {kind!r}")
         self._session = session
         self._streamed = StreamedMessage()
+        self._is_left = False
         self._decoder = _new_decoder() if kind is FrameType.TEXT else None
         self.type: FrameType = kind
 
     async def __aenter__(self) -> Self:
         """Queue up behind what was sent before. Cancelled, it has sent nothing."""
-        await self._session._send_item(self._streamed)
+        self._streamed.task = trio.lowlevel.current_task()
+        await self._session._send_stream(self._streamed)
         return self
 
     async def send(self, piece: str | bytes) -> None:
@@ -73,11 +72,9 @@ class OutgoingMessage:
                 if self._decoder is not None:
                     self._decoder.decode(b"", final=True)
                 await self._put(self._frame(b"", fin=True))
-                self._streamed.is_finished = True
         finally:
-            self._streamed.send_channel.close()
-            if not self._streamed.is_finished:
-                self._give_up()
+            self._is_left = True
+            self._session._end_stream(self._streamed)
 
     def _judge(self, piece: str | bytes) -> bytes:
         if self._decoder is None:
@@ -97,16 +94,12 @@ class OutgoingMessage:
         return TextFrame(data, fin=fin) if self._decoder is not None else BinaryFrame(data, fin=fin)
 
     async def _put(self, frame: Frame) -> None:
+        if self._is_left:
+            raise trio.ClosedResourceError
         try:
-            await self._streamed.send_channel.send(frame)
+            await self._streamed.put(frame)
         except trio.BrokenResourceError:
             self._session._raise_over()
-
-    def _give_up(self) -> None:
-        connection = self._session._connection
-        if connection.state is State.OPEN:
-            error = ProtocolError("a streamed message was left unfinished")
-            connection.fail(CloseReason(CloseCode.INTERNAL_ERROR), error, drop_queued=False)
 
 
 @final

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, final
 
 import attrs
@@ -44,8 +44,10 @@ from .outcome import Outcome, judge
 from .pings import Ping, Pings
 from .reader import DRAIN_LIMIT, Reader
 from .shared import SharedMessage
+from .streamed import StreamedMessage
 from .tasks import HandlerTasks
 from .transport import Transport
+from .wire import Wire
 from .writer import Writer
 
 STOP_LIMIT: Final = 1.0
@@ -104,7 +106,6 @@ class Connection:
 
     __slots__ = (
         "_goodbye",
-        "_greeting",
         "_keepalive",
         "_nursery",
         "_on_failure",
@@ -133,6 +134,7 @@ class Connection:
         "tasks",
         "timeout",
         "transport",
+        "wire",
         "write_error",
         "writer",
     )
@@ -166,7 +168,6 @@ class Connection:
         self.is_closed_here: bool = False
         self.cause: BaseException | None = None
         self.write_error: BaseException | None = None
-        self._greeting = greeting
         self._goodbye: CloseReason | None = None  # what our Close says
         # what it consists of
         self.extensions: tuple[Extension, ...] = extensions
@@ -183,8 +184,10 @@ class Connection:
         self.feed: Feed = self.assembler.feed
         if extensions and not raw:
             self.feed = ExtendedFrames(self.feed, extensions, lambda: parser.max_frame_size, decode_text).feed
+        self.wire: Wire = Wire(transport, greeting)
         self.outbox: Outbox = Outbox(
             self,
+            self.wire,
             channel_config(settings.outgoing),
             settings.max_queued_bytes,
             serializer,
@@ -242,10 +245,8 @@ class Connection:
         self.tasks.start_soon(self._nursery, fn, args)
 
     def _greet(self) -> None:
-        greeting, self._greeting = self._greeting, b""
         try:
-            self.outbox.hand_over(greeting, self.transport)
-            self.outbox.bytes_written -= len(greeting)  # it is no part of the conversation
+            self.outbox.greet()
         except trio.BrokenResourceError as error:
             self._write_failed(error.__cause__ or error)
 
@@ -279,20 +280,15 @@ class Connection:
     def _leave(self) -> None:
         """A raw handler returned: what is queued goes out, and no Close but the one that it sent itself."""
         if self.state is State.OPEN:
-            if self.say_last_words():
+            own = self.outbox.seal()
+            if own is not None:
                 self.is_closed_here = True
-                self.signal(Signal.BEGIN_CLOSE, self._goodbye or CloseReason(CloseCode.NO_STATUS))
+                self.signal(Signal.BEGIN_CLOSE, own.reason or CloseReason(CloseCode.NO_STATUS))
+                self._say_goodbye(own.reason)
             else:
-                self.lose()
+                self.lose(may_answer=True)
                 self.reader.end_reading()
         self.answered.set()
-
-    def say_last_words(self) -> bool:
-        """Accept no more of a raw session; True if the last of it is a Close."""
-        own = self.outbox.seal()
-        if own is not None:
-            self._say_goodbye(own.reason)
-        return own is not None
 
     def _log_failure(self, error: Exception) -> None:
         logger.error("%s: the handler failed", self.owner, exc_info=error)
@@ -302,21 +298,21 @@ class Connection:
     def signal(self, signal: Signal, reason: CloseReason, cause: BaseException | None = None) -> bool:
         """Move along the table; True if that settled the reason."""
         self.state = TRANSITIONS[self.state][signal]
-        if self.state is State.BROKEN and self.cause is None:
+        if self.close_reason is None:
+            self.close_reason = reason
             self.cause = cause
-        if self.close_reason is not None:
-            return False
-        self.close_reason = reason
-        self.cause = cause
-        if self._keepalive is not None:
-            self._keepalive.stop()
-        return True
+            if self._keepalive is not None:
+                self._keepalive.stop()
+            return True
+        if self.cause is None:  # of the end that may come to be a broken one
+            self.cause = cause
+        return False
 
     def close(self, reason: CloseReason | None, *, drop_queued: bool = False) -> None:
         """Begin the closing handshake behind what is queued; None is a Close without a code.
 
         Once the peer has begun, it says that there is nothing more to answer; but in a raw session it is the
-        answer.
+        answer. Whatever the state, nothing more is accepted from now on.
         """
         if self.state is State.OPEN:
             earlier = self.outbox.seal(drop_queued=drop_queued)
@@ -327,24 +323,57 @@ class Connection:
             self._say_goodbye(reason)
         else:
             self.signal(Signal.BEGIN_CLOSE, reason or CloseReason(CloseCode.NO_STATUS))
-            if self.is_raw:
-                self.seal(reason)
+            self.end_sending(CloseFrame(reason) if self.is_raw else None, drop_queued=drop_queued)
         self.answered.set()
 
+    def end_sending(self, own: CloseFrame | None = None, *, drop_queued: bool = False) -> None:
+        """Accept nothing more, once the conversation is not open any more; our Close follows, where one is due.
+
+        That is the peer's code, echoed (RFC 6455 §5.5.1), or the violation's; but in a raw session whose peer
+        closed only `own`, or a Close that was put into `outgoing`.
+        """
+        if self.outbox.is_sealed:
+            return
+        earlier = self.outbox.seal(drop_queued=drop_queued)
+        assert self.close_reason is not None
+        if self.is_raw and self.state is not State.FAILING:
+            own = earlier or own
+            if own is not None:
+                self._say_goodbye(own.reason)
+        else:
+            code = self.close_reason.code
+            self._say_goodbye(None if code == CloseCode.NO_STATUS else CloseReason(code))
+
     def fail(self, reason: CloseReason, cause: BaseException, *, drop_queued: bool = True) -> None:
-        """End the conversation from our side as broken, with a Close that says so."""
+        """End the conversation from our side as broken, with a Close that says so.
+
+        Once the end has begun, this is only noted: as the cause, should it become a broken one.
+        """
         if self.signal(Signal.FAIL, reason, cause):
-            self.seal(reason, drop_queued=drop_queued)
+            self.outbox.seal(drop_queued=drop_queued)
+            self._say_goodbye(reason)
             self.reader.end_reading()
 
-    def lose(self, cause: BaseException | None = None) -> None:
-        """The stream is gone, or is to be: end the conversation without a Close."""
+    def give_up_message(self) -> None:
+        """A message in pieces was left unfinished: nothing can be said behind it but a Close."""
+        if self.state is State.OPEN:
+            error = ProtocolError("a streamed message was left unfinished")
+            self.fail(CloseReason(CloseCode.INTERNAL_ERROR), error, drop_queued=False)
+        else:
+            self.end_sending()
+
+    def lose(self, cause: BaseException | None = None, *, may_answer: bool = False) -> None:
+        """The stream is gone, or is to be: end the conversation without a Close.
+
+        `may_answer` leaves what is queued to be written: the peer may have closed its half alone.
+        """
         self.signal(Signal.LOSE, CloseReason(CloseCode.CLOSED_ABNORMALLY), cause)
+        if not may_answer:
+            self.outbox.abandon()
 
     def drop(self) -> None:
         """Drop the connection now."""
         self.lose()
-        self.outbox.abandon()
         self.stop_by(-math.inf)
 
     def terminate(self) -> None:
@@ -360,17 +389,25 @@ class Connection:
             self.writer.stop_by(deadline)
         self.reader.stop_by(deadline)
 
-    def seal(self, reason: CloseReason | None, *, drop_queued: bool = False) -> None:
-        """Accept no more to send; `reason` goes out behind what was accepted."""
-        if not self.outbox.is_sealed:
-            self.outbox.seal(drop_queued=drop_queued)
-            self._say_goodbye(reason)
-
     def _say_goodbye(self, reason: CloseReason | None) -> None:
         self._goodbye = reason or CloseReason(CloseCode.NO_STATUS)
         self.outbox.say_goodbye(CloseFrame(reason))
         if self.writer is None:
             self._write_goodbye()
+
+    async def flush(self, streams: Iterable[StreamedMessage]) -> None:
+        """Wait until all that was sent before is with the system, or the connection is over. A checkpoint.
+
+        Whoever sends one of the `streams` waits for its fragments alone: what is behind has to wait for him.
+        """
+        assert self._nursery is not None
+        task = trio.lowlevel.current_task()
+        for stream in streams:
+            if stream.is_sent_by(task, self._nursery):
+                await stream.flush()
+                if not stream.is_shut:
+                    return
+        await self.outbox.flush()
 
     # what comes out of `outgoing` and is no message
 
@@ -378,6 +415,13 @@ class Connection:
         """Put into `outgoing`, it is the same as `session.close`."""
         judge_close_reason(frame)
         self.close(frame.reason, drop_queued=True)
+
+    def close_frame_overtaken(self, frame: CloseFrame) -> None:
+        """It was put into `outgoing` before `close` was called, one pass ago: the first reason stands."""
+        if self.state is State.CLOSING:
+            self.close_reason = frame.reason or CloseReason(CloseCode.NO_STATUS)
+        if self.state is State.CLOSING or (self.is_raw and self.state is State.ANSWERING):
+            self._say_goodbye(frame.reason)
 
     def misused(self, error: ProtocolError) -> None:
         """What may not be sent was put into `outgoing`."""
@@ -448,9 +492,9 @@ class Connection:
         """There is something to write: start the writer, or have it look."""
         if self.writer is not None:
             self.writer.nudge()
-        elif not self.closed.is_set():
-            assert self._nursery is not None
-            self.writer = Writer(self.outbox, self.inbox, self.transport, self._last_handle_closed)
+        elif self._nursery is not None and not self.closed.is_set():  # else `run` looks
+            self.outbox.open()
+            self.writer = Writer(self.outbox, self.inbox, self.wire, self._last_handle_closed)
             self.writer.stop_by(self._writer_deadline)
             self._nursery.start_soon(self._write, self.writer, name="trioktor writer")
 
@@ -459,14 +503,14 @@ class Connection:
         if self.inbox.is_burst or not self.transport.takes_nowait:
             return False  # in a burst more answers will follow: they go out together
         try:
-            return self.outbox.write_through(item, self.transport)
+            return self.outbox.write_through(item)
         except trio.BrokenResourceError as error:
             self._write_failed(error.__cause__ or error)
             return True  # accepted, and lost with the connection
 
     def _write_goodbye(self) -> None:
         try:
-            if self.outbox.write_goodbye(self.transport):
+            if self.outbox.write_goodbye():
                 self._goodbye_written()
             else:
                 self.need_writer()
@@ -474,7 +518,7 @@ class Connection:
             self._write_failed(error.__cause__ or error)
 
     def _goodbye_written(self) -> None:
-        if self._goodbye is not None:
+        if self._goodbye is not None and self.close_sent is None:
             self.close_sent = self._goodbye
             if self.state is State.CLOSING:
                 self.reader.limit(trio.current_time() + self.settings.close_timeout)
@@ -487,11 +531,10 @@ class Connection:
         except WriteTimeout as error:
             self.lose(error)
             self.reader.end_reading()
-            self.outbox.abandon()
         else:
             if not is_all_written:
                 self.outbox.abandon()
-            else:
+            elif self.outbox.has_said_goodbye:
                 self._goodbye_written()
 
     def _write_failed(self, error: BaseException) -> None:

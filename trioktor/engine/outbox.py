@@ -4,36 +4,56 @@ In the simplest case nothing waits: the first answer to a message goes straight 
 (`write_through`), without a queue, a task or a switch between tasks. Whatever cannot go that way opens the
 channel, and with it comes the writer. Most connections of most servers never need either.
 
-What does wait is in four places, emptied in this order: the rest of a frame that the system did not take
-whole, the control lane (Pings, and the Pongs we owe), the backlog, the channel. The backlog exists only
-once the outbox is sealed: `seal` moves everything out of the channel, which also completes the sends that
-were blocked on it, and shuts the channel; the Close is put behind the rest. So whatever was accepted before
-the end goes out in order, and then the Close, with no second queue on the way of a frame in normal times.
+Who may write is one question, `is_wire_free`: as long as there is no channel there is no writer, and whoever
+sends may write, in one step. From then on only the writer does, but while the channel itself shows it parked:
+then nothing has been handed to it, and nothing is in its hands.
+
+What waits is in three places, emptied in this order: the control lane (Pings, and the Pongs we owe), the
+backlog, the channel. The backlog exists only once the outbox is sealed: `seal` moves everything out of the
+channel, which also completes the sends that were blocked on it, and shuts the channel; the Close comes behind
+the rest. So whatever was accepted before the end goes out in order, and then the Close, with no second queue
+on the way of a frame in normal times.
+
+Trio hands what is put into a channel straight to the task that is parked on it, one pass before that runs. If the
+outbox is sealed in that pass, the item is in nobody's sight; it stands before all that `seal` found, and is put
+there when the writer has its turn (`_put_before`).
 
 A message that is sent piece by piece is one item of the channel (`streamed`): while it is open, it is what
-the writer takes from, and the channel waits.
+the writer takes from, and the channel waits. If it can't be finished, nothing behind it can be said either.
 
 The engine holds no send handle of the channel, so that closing the last one can be seen. Sends through
-`session.send` are bounded in bytes, too; those through the channel itself only in number.
-
-`flush` counts: items ever taken out of the channel, against items whose bytes are with the system.
+`session.send` are bounded in bytes, too, and wait in a room of their own; those through the channel itself are
+bounded only in number.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Final, Protocol, TypeAlias
 
-import attrs
 import trio
 
 from ..config import ChannelConfig, Overflow
 from ..protocol.errors import ProtocolError
 from ..protocol.extensions import Extension, Steps, encode, encode_in_steps
-from ..protocol.frames import CONTROL, FIN, RESERVED, BinaryFrame, CloseFrame, Frame, PongFrame, TextFrame
+from ..protocol.frames import (
+    CONTROL,
+    FIN,
+    RESERVED,
+    BinaryFrame,
+    CloseFrame,
+    Frame,
+    FrameType,
+    PongFrame,
+    TextFrame,
+)
 from ..protocol.serializer import Serializer, is_sendable
+from .flushes import Flushes
 from .shared import Key, SharedMessage, shared_key
-from .streamed import StreamedMessage, drain
-from .transport import CHUNK, Transport
+from .streamed import StreamedMessage
+from .transport import CHUNK
+from .waiting_room import WaitingRoom
+from .wire import Wire
 
 Message: TypeAlias = "Frame | str | bytes"
 """What may be put into `outgoing`."""
@@ -61,20 +81,14 @@ def as_frame(message: object) -> Frame:
     raise TypeError(f"a message is a Frame, str or bytes, not {type(message).__name__}")
 
 
-@attrs.define(eq=False)
-class _Waiter:
-    """A `session.send` that waits because too many bytes are queued."""
-
-    frame: Frame
-    woken: trio.Event = attrs.field(factory=trio.Event)
-    accepted: bool = False
-
-
 class Owner(Protocol):
     """What an outbox tells its connection."""
 
     def close_frame_sent(self, frame: CloseFrame) -> None:
         """A Close came out of the channel."""
+
+    def close_frame_overtaken(self, frame: CloseFrame) -> None:
+        """A Close that was put into the channel before the outbox was sealed came to light only now."""
 
     def misused(self, error: ProtocolError) -> None:
         """Something came out of the channel that may not be sent."""
@@ -91,46 +105,53 @@ class Outbox:
 
     Args:
       owner: the connection.
+      wire: what is written to.
       config: frames that may wait in the channel, and what happens beyond them.
       max_bytes: bytes that `session.send` lets wait.
       extensions: what messages pass on their way out.
       in_order: whether control frames, too, wait for what was put into the channel before them.
+
+    Attributes:
+      queued_bytes: bytes of the messages in the channel that `accept` put there.
+      opened: the kind of the message whose fragments were accepted from sessions, until its last one.
+      has_said_goodbye: whether our Close has left the queue.
     """
 
     __slots__ = (
         "_backlog",
         "_config",
         "_control",
-        "_controls_gathered",
-        "_controls_put",
-        "_controls_written",
+        "_counted",
         "_encoding",
-        "_flushes",
+        "_goodbye",
         "_in_order",
+        "_is_done",
+        "_is_dropping",
         "_is_receiving",
         "_owner",
         "_pongs",
         "_queue",
-        "_rest",
+        "_senders",
         "_stream",
-        "_taken",
-        "_written",
-        "bytes_written",
+        "_wire",
         "extensions",
+        "flushes",
         "frames_taken",
+        "has_said_goodbye",
         "is_sealed",
         "max_bytes",
+        "opened",
         "peak",
         "queued_bytes",
         "send_channel",
         "serializer",
         "shared_key",
-        "waiters",
     )
 
     def __init__(
         self,
         owner: Owner,
+        wire: Wire,
         config: ChannelConfig,
         max_bytes: int,
         serializer: Serializer,
@@ -139,33 +160,34 @@ class Outbox:
         extensions: tuple[Extension, ...] = (),
     ) -> None:
         self._owner = owner
+        self._wire = wire
         self._config = config
         self._in_order = in_order
         self.extensions: tuple[Extension, ...] = extensions
         self.shared_key: Key | None = shared_key(extensions)
-        self._encoding: Steps | None = None  # of a long message that is under way
+        self.serializer: Serializer = serializer
+        # what waits
+        self._control: list[Frame] = []
+        self._pongs: list[Frame] = []
         self.send_channel: trio.MemorySendChannel[Item] | None = None  # once `channel` was asked for
         self._queue: trio.MemoryReceiveChannel[Item] | None = None
         self._stream: StreamedMessage | None = None  # the one that is going out
-        self.serializer: Serializer = serializer
-        self._rest = b""  # of a frame that went out in part
-        self.bytes_written: int = 0
-        self.max_bytes: int = max_bytes
-        self.is_sealed: bool = False
-        self._control: list[Frame] = []
-        self._pongs: list[Frame] = []
-        self._backlog: list[Item] = []  # the next item last
-        # bytes that session.send put into the channel, and who waits until they are fewer
-        self.queued_bytes: int = 0
-        self.waiters: list[_Waiter] = []
-        # flush: items taken out of the channel, and those of them whose bytes are with the system
-        self._taken = 0
-        self._written = 0
+        self._encoding: Steps | None = None  # of a long message that is under way
         self._is_receiving = False  # the writer is in `receive`
-        self._controls_put = 0  # the same for the control lane, which overtakes the channel
-        self._controls_gathered = 0
-        self._controls_written = 0
-        self._flushes: list[tuple[int, int, trio.Event]] = []
+        self._senders: WaitingRoom[Frame | StreamedMessage] = WaitingRoom()
+        self.max_bytes: int = max_bytes
+        self.queued_bytes: int = 0
+        self._counted: deque[Frame | SharedMessage] = deque()  # whose bytes these are
+        self.opened: FrameType | None = None
+        # the end
+        self.is_sealed: bool = False
+        self._is_dropping = False  # what waited when it was sealed
+        self._backlog: list[Item] = []  # the next item last
+        self._goodbye: CloseFrame | None = None
+        self.has_said_goodbye: bool = False
+        self._is_done = False
+        # what was
+        self.flushes: Flushes = Flushes(taken=0 if wire.is_clear else 1)  # the answer to the handshake
         self.frames_taken: int = 0
         self.peak: int = 0  # of what waited when the writer looked
 
@@ -175,15 +197,11 @@ class Outbox:
         return 0 if self.extensions else self.serializer.reserved
 
     @property
-    def is_full_of_bytes(self) -> bool:
-        """Whether `session.send` has to wait."""
-        return (self.queued_bytes > self.max_bytes or bool(self.waiters)) and not self.is_sealed
-
-    @property
     def waiting(self) -> int:
         """Frames that nobody has taken to be written yet."""
         queued = self._queue.statistics().current_buffer_used if self._queue is not None else 0
-        return queued + len(self._backlog) + (self._stream.waiting if self._stream is not None else 0)
+        backlog = len(self._backlog) + (self._goodbye is not None)
+        return queued + backlog + (self._stream.waiting if self._stream is not None else 0)
 
     @property
     def is_full(self) -> bool:
@@ -191,20 +209,37 @@ class Outbox:
         return self._queue is not None and self._queue.statistics().current_buffer_used >= self._config.capacity
 
     @property
+    def is_full_of_bytes(self) -> bool:
+        """Whether `session.send` has to wait, whatever the channel has room for."""
+        return (self.queued_bytes > self.max_bytes or bool(self._senders)) and not self.is_sealed
+
+    @property
     def is_to_close_when_full(self) -> bool:
         """Whether a full queue is the end, rather than something to wait for."""
         return self._config.on_overflow is Overflow.CLOSE
 
     @property
-    def is_writer_parked(self) -> bool:
-        """Whether the writer waits on the channel, and nothing has been handed to it yet."""
-        source = self._source
-        return source is not None and source.statistics().tasks_waiting_receive > 0
+    def is_wire_free(self) -> bool:
+        """Whether something may be written now, in one step, by whoever asks: nobody is writing."""
+        return self._wire.is_clear if self._queue is None else self._is_parked
 
     @property
-    def _source(self) -> trio.MemoryReceiveChannel[Item] | trio.MemoryReceiveChannel[Frame] | None:
-        """Where the writer takes the next item from."""
-        return self._stream.queue if self._stream is not None else self._queue
+    def _is_parked(self) -> bool:
+        """Whether the writer waits on the channel, and nothing has been handed to it."""
+        return self._queue is not None and self._queue.statistics().tasks_waiting_receive > 0
+
+    @property
+    def is_writer_parked(self) -> bool:
+        """Whether the writer waits for something to write, and nothing has been handed to it."""
+        return self._stream.is_awaited if self._stream is not None else self._is_parked
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is left to be written."""
+        if self._is_done:
+            return True
+        is_nothing_ahead = not (self._control or self._pongs or self._backlog or self._goodbye)
+        return is_nothing_ahead and self.is_wire_free
 
     # the sending side
 
@@ -212,55 +247,140 @@ class Outbox:
     def channel(self) -> trio.MemorySendChannel[Item]:
         """The sending end of the channel; opened, and its writer started, when first asked for."""
         if self.send_channel is None:
+            self.open()
+            if not self.is_sealed:
+                self._owner.need_writer()
+        assert self.send_channel is not None
+        return self.send_channel
+
+    def open(self) -> None:
+        """Open the channel: from now on there is a writer, and the wire is its own."""
+        if self._queue is None:
             self.send_channel, self._queue = trio.open_memory_channel[Item](self._config.capacity)
             if self.is_sealed:
                 self._queue.close()
-            else:
-                self._owner.need_writer()
-        return self.send_channel
 
-    @trio.lowlevel.enable_ki_protection  # between the bytes that went out and the keeping of the rest
-    def write_through(self, item: Frame | SharedMessage, transport: Transport) -> bool:
+    def check(self, item: Item) -> None:
+        """Refuse what may not be sent behind what was accepted.
+
+        Raises:
+          ProtocolError: a reserved bit without its extension, or a message inside another one's fragments.
+          UnicodeDecodeError: a Text message that is not UTF-8.
+        """
+        if isinstance(item, Frame):
+            if item.first_byte & RESERVED & ~self.free_bits:
+                raise ProtocolError(f"{item!r}: a reserved bit needs an extension that uses it")
+            if item.first_byte & CONTROL:
+                return
+            if self.opened is None:
+                if isinstance(item, TextFrame) and item.first_byte >= FIN and not item.first_byte & RESERVED:
+                    item.text  # noqa: B018  # decodes, or raises UnicodeDecodeError
+                return
+            if self.opened is item.type:
+                return
+        if self.opened is not None:
+            raise ProtocolError(f"{item!r}: finish the fragmented {self.opened.name} message first")
+
+    def accept(self, item: Frame | StreamedMessage | SharedMessage) -> bool:
+        """Queue an item if there is room for it; False if there is not.
+
+        Raises:
+          trio.BrokenResourceError, trio.ClosedResourceError: nothing more is accepted, or this handle was closed.
+        """
+        if (self.queued_bytes > self.max_bytes or self._senders) and self.is_full_of_bytes:
+            return False
+        try:
+            self._put(item)
+        except trio.WouldBlock:
+            return False
+        return True
+
+    async def wait_for_room(self, item: Frame | StreamedMessage) -> None:
+        """Queue an item once there is room for it, behind all who wait already.
+
+        A checkpoint. Cancelled, it was not queued.
+
+        Raises:
+          trio.BrokenResourceError, trio.ClosedResourceError: as `accept`.
+          ProtocolError, UnicodeDecodeError: it may not stand behind what was accepted before it.
+        """
+        await self._senders.wait(item)
+
+    def _admit(self) -> None:
+        """Accept what waits for room, as far as there is some."""
+        while self._senders and self.queued_bytes <= self.max_bytes:
+            item = self._senders.first
+            try:
+                self.check(item)
+                self._put(item)
+            except trio.WouldBlock:
+                return
+            except (ProtocolError, UnicodeDecodeError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                self._senders.refuse(error)
+            else:
+                self.note_accepted(item)
+                self._senders.accept()
+
+    def _put(self, item: Frame | StreamedMessage | SharedMessage) -> None:
+        """Put an item into the channel, and count its bytes."""
+        (self.send_channel or self.channel).send_nowait(item)
+        if type(item) is not StreamedMessage:
+            self._counted.append(item)
+            self.queued_bytes += len(item.data)
+
+    def note_accepted(self, item: Item) -> None:
+        """Keep in mind which message is open behind a fragment, or a message, that was accepted."""
+        if isinstance(item, Frame) and not item.first_byte & CONTROL:
+            self.opened = None if item.first_byte >= FIN else item.type
+
+    @trio.lowlevel.enable_ki_protection  # between the change of the extensions' state and the writing
+    def write_through(self, item: Frame | SharedMessage) -> bool:
         """Write a whole data frame straight to the socket, if nothing at all is in its way.
 
-        The writer must be parked (the channel itself says so) or not exist; what the system does not take
-        is left to it, in the same step.
+        What the system does not take is left to the writer, in the same step.
+
+        Raises:
+          trio.BrokenResourceError: the connection is lost.
         """
-        if self._queue is not None and not self.is_writer_parked:
-            return False
-        if self.is_sealed or self._rest or self._control or self._pongs or self._stream is not None:
+        if self.is_sealed or not self.is_wire_free or self._control or self._pongs:
             return False
         pieces: list[bytes] = []
-        if type(item) is SharedMessage:
-            self._add_shared(item, pieces)
+        if type(item) is SharedMessage and self._is_shareable:
+            pieces.append(item.wire(self.shared_key or (), self.extensions))
         else:
-            frame = item
+            frame = item.frame if type(item) is SharedMessage else item
             if self.extensions and self._is_whole(frame):
                 if len(frame.data) > LONG:
                     return False
                 frame = encode(self.extensions, frame)
             self.serializer.add(frame, pieces)
-        data = b"".join(pieces)
-        self._taken += 1
+        self.flushes.taken += 1
         self.frames_taken += 1
-        self.hand_over(data, transport)
+        self._write(b"".join(pieces))
         return True
 
-    def hand_over(self, data: bytes, transport: Transport) -> None:
-        """Write bytes that nothing stands before; what is not taken at once is left to the writer."""
-        sent = transport.send_nowait(data)
-        self.bytes_written += sent
-        if sent == len(data):
-            self._written = self._taken - len(self._backlog)
+    def _write(self, data: bytes) -> None:
+        """Write while nobody else does, and leave to the writer what the system does not take."""
+        if self._wire.write(data):
+            self.note_written()
         else:
-            self._rest = data[sent:]
+            self._owner.need_writer()
+
+    def greet(self) -> None:
+        """Write the answer to the handshake, which is pending on the wire.
+
+        Raises:
+          trio.BrokenResourceError: the connection is lost.
+        """
+        if self._wire.push():
+            self.note_written()
+        if not self.is_idle:
             self._owner.need_writer()
 
     def put_control(self, frame: Frame) -> None:
         """Send a Ping or Pong ahead of what is queued; dropped once the outbox is sealed."""
         if not self.is_sealed:
             self._control.append(frame)
-            self._controls_put += 1
 
     def owe_pong(self, ping: Frame) -> None:
         """Answer a Ping ahead of what is queued."""
@@ -269,187 +389,191 @@ class Outbox:
             if len(self._pongs) > MAX_PONGS:
                 del self._pongs[0]
 
-    async def wait_for_room(self, frame: Frame) -> bool:
-        """Wait until few enough bytes are queued; True if the frame was accepted meanwhile by `seal`."""
-        waiter = _Waiter(frame)
-        self.waiters.append(waiter)
-        mine = 0
-        try:
-            await waiter.woken.wait()
-            mine = len(frame.data)
-        finally:
-            self.waiters.remove(waiter)
-            self._wake_waiter(mine)
-        return waiter.accepted
-
-    def _wake_waiter(self, more: int = 0) -> None:
-        if self.waiters and self.queued_bytes + more <= self.max_bytes:
-            self.waiters[0].woken.set()
-
     async def flush(self) -> None:
-        """Wait until all that was sent before is with the system, or the connection is over.
-
-        While a streamed message is going out: until its fragments are, since what is behind it has to wait.
-        """
-        while self._is_receiving and not self.is_writer_parked:
-            await trio.lowlevel.checkpoint()  # an item may be in the writer's hand: it is counted at its next turn
-        target = self._taken
-        if self._stream is not None:
-            target += self._stream.waiting
-        elif self._queue is not None:
-            statistics = self._queue.statistics()
-            target += statistics.current_buffer_used + statistics.tasks_waiting_send
-        controls = self._controls_put
-        if self._written >= target and self._controls_written >= controls:
+        """Wait until all that was sent before is with the system, or the connection is over. A checkpoint."""
+        if self.is_idle:
             await trio.lowlevel.checkpoint()
-            return
-        event = trio.Event()
-        self._flushes.append((target, controls, event))
-        await event.wait()
+        elif self.is_sealed:
+            await self.flushes.wait_for_all()
+        else:
+            in_hand = self._is_receiving and not self._is_parked  # handed over, and not counted yet
+            queued = self._queue.statistics().current_buffer_used if self._queue is not None else 0
+            controls = self.flushes.controls_taken + len(self._control)
+            await self.flushes.wait(self.flushes.taken + in_hand + queued, controls)
+
+    # the end
 
     def seal(self, *, drop_queued: bool = False) -> CloseFrame | None:
-        """Accept nothing more: what is accepted already goes out, up to a Close among it, which is returned."""
+        """Accept nothing more: what is accepted already goes out, up to a Close among it, which is returned.
+
+        Who waits for room is accepted, too, unless what stands before him can't be finished.
+        """
         if self.is_sealed:
             return None
         self.is_sealed = True
-        items = self._seal_queues()
-        for waiter in self.waiters:
-            items.append(waiter.frame)
-            waiter.accepted = True
-            waiter.woken.set()
-        close = None
-        for position, item in enumerate(items):
-            if isinstance(item, CloseFrame) and is_sendable(item):
-                close = item
-                del items[position:]
-                break
-        self._backlog = [] if drop_queued else items[::-1]
-        self._taken += len(items)
+        self._is_dropping = drop_queued
+        items: list[Item] = [] if self._stream is None else [self._stream]
+        self._stream = None
+        if self._queue is not None:
+            items.extend(_drain(self._queue))
+            self._queue.close()
+        self._counted.clear()
+        self.queued_bytes = 0
+        kept, close, is_end = _compose(items)
+        while self._senders and not is_end and not drop_queued:
+            item = self._senders.first
+            try:
+                self.check(item)
+            except (ProtocolError, UnicodeDecodeError) as error:
+                self._senders.refuse(error)
+                continue
+            if type(item) is StreamedMessage:
+                self._senders.refuse(trio.BrokenResourceError("nothing is accepted any more"))
+            else:
+                self.note_accepted(item)
+                kept.append(self._senders.accept())
+        self._senders.refuse_all()
+        self._backlog = [] if drop_queued else kept[::-1]
+        self.flushes.expect_all()
         return close
 
+    def _put_before(self, item: Item) -> None:
+        """Put in front what had been handed to the writer, unseen, when the outbox was sealed."""
+        kept, close, is_end = _compose([item])
+        if self._is_dropping:
+            return
+        if is_end:
+            self._backlog.clear()
+        self._backlog.extend(reversed(kept))
+        if close is not None:
+            self._owner.close_frame_overtaken(close)
+
     def say_goodbye(self, close: CloseFrame) -> None:
-        """Put our Close behind what was accepted."""
-        self._backlog.insert(0, close)
-        self._taken += 1
-
-    def _seal_queues(self) -> list[Item]:
-        """Shut the channel and the streamed messages; returns what they held.
-
-        What stands behind a streamed message that is not finished is dropped: it cannot be said any more.
-        """
-        items: list[Item] = []
-        streams = [self._stream] if self._stream is not None else []
-        queued = drain(self._queue) if self._queue is not None else []
-        if self._queue is not None:
-            self._queue.close()
-        is_cut = False
-        for item in [*streams, *queued]:
-            if isinstance(item, StreamedMessage):
-                frames = item.seal()
-                if not is_cut:
-                    items.extend(frames)
-                is_cut = is_cut or not item.is_finished
-            elif not is_cut:
-                items.append(item)
-        self._stream = None
-        return items
+        """Put our Close behind what was accepted; the last one counts."""
+        self._goodbye = close
 
     @trio.lowlevel.enable_ki_protection
-    def write_goodbye(self, transport: Transport) -> bool:
-        """Write the Close of a sealed outbox that never had a writer; False if that needs one."""
-        if self._queue is not None or self._rest or self._control or self._pongs or len(self._backlog) != 1:
+    def write_goodbye(self) -> bool:
+        """Write the Close of a sealed outbox that never had a writer; False if that needs one.
+
+        Raises:
+          trio.BrokenResourceError: the connection is lost.
+        """
+        if self._queue is not None or not self.is_wire_free or self._control or self._pongs:
             return False
         pieces: list[bytes] = []
         self.gather(pieces)
-        self.hand_over(b"".join(pieces), transport)
-        return not self._rest
+        self._write(b"".join(pieces))
+        return self._wire.is_clear
 
     def abandon(self) -> None:
         """Nothing will be written any more: refuse new sends, let go of those who wait."""
         self.seal(drop_queued=True)
+        self._is_dropping = True
         self._backlog.clear()
+        self._goodbye = None
         self._control.clear()
         self._pongs.clear()
-        self._rest = b""
-        self._controls_gathered = self._controls_put
-        self.note_written()
+        self._encoding = None
+        self.note_done()
+
+    def note_done(self) -> None:
+        """Nothing is left to be written, and nothing more will come."""
+        self._is_done = True
+        self.flushes.release()
 
     # the writing side
 
     async def receive(self, pieces: list[bytes]) -> None:
-        """Wait for an item and serialize it; nothing comes if the outbox was sealed instead.
+        """Wait for something to write; what comes may stand in `pieces` or wait to be gathered.
 
         Raises:
           trio.EndOfChannel: the last handle on the channel was closed.
         """
-        source = self._source
-        assert source is not None
+        if self._stream is not None:
+            await self._stream.wait()
+            return
+        assert self._queue is not None
+        self.flushes.release()
         try:
             self._is_receiving = True
-            item = await source.receive()
+            item = await self._queue.receive()
         except trio.ClosedResourceError:
             return  # sealed
-        except trio.EndOfChannel:
-            if self._stream is None:
-                raise
-            self._stream = None
-            return
         finally:
             self._is_receiving = False
-        if self._queue is not None:
-            self._look_at(self._queue.statistics())
-        self._taken += 1
+        if self.is_sealed:
+            self._put_before(item)
+            return
+        self.flushes.taken += 1
+        self._uncount(item)
+        self._look_at(self._queue.statistics())
         self._serialize(item, pieces)
+        if self._senders:
+            self._admit()
+
+    def _uncount(self, item: Item) -> None:
+        """An item left the channel: its bytes wait no more, if they were counted."""
+        # Those that were not are put into the channel by others; the order of the rest is the channel's.
+        if self._counted and self._counted[0] is item:
+            self.queued_bytes -= len(self._counted.popleft().data)
 
     def gather(self, pieces: list[bytes]) -> int:
         """Serialize what waits, up to about one chunk; returns the bytes of all pieces."""
-        if self._rest:
-            pieces.append(self._rest)
-            self._rest = b""
         if self._control or self._pongs:
             self._gather_control(pieces)
         size = sum(map(len, pieces))
         if self._encoding is not None:
             return size
-        before = size
-        if not size and self._queue is not None:
-            self._look_at(self._queue.statistics())
-        try:
-            while size < CHUNK:
+        queue, counted, flushes = self._queue, self._counted, self.flushes
+        if not size and queue is not None:
+            self._look_at(queue.statistics())
+        while size < CHUNK:
+            item: Item
+            if self._stream is not None:
+                piece = self._stream.take()
+                if piece is None:
+                    if pieces or not self._stream.is_over:
+                        break
+                    self._stream = None
+                    continue
+                item = piece
+            elif self.is_sealed:
                 if self._backlog:
                     item = self._backlog.pop()
-                elif self.is_sealed or self._queue is None:
-                    break
-                elif self._stream is not None:
-                    try:
-                        item = self._stream.queue.receive_nowait()
-                    except trio.EndOfChannel:
-                        self._stream = None
-                        continue
-                    self._taken += 1
+                elif self._goodbye is not None:
+                    item, self._goodbye = self._goodbye, None
+                    self.has_said_goodbye = True
                 else:
-                    item = self._queue.receive_nowait()
-                    self._taken += 1
-                start = len(pieces)
-                self._serialize(item, pieces)
-                if self.extensions and self.is_encoding:
                     break
-                for piece in pieces[start:]:
-                    size += len(piece)
-        except (trio.WouldBlock, trio.EndOfChannel):
-            self.queued_bytes = 0
-        else:
-            self.queued_bytes = max(0, self.queued_bytes - (size - before))
-        self._wake_waiter()
+                flushes.taken += 1
+            elif queue is None:
+                break
+            else:
+                try:
+                    item = queue.receive_nowait()
+                except (trio.WouldBlock, trio.EndOfChannel):
+                    break
+                flushes.taken += 1
+                if counted and counted[0] is item:
+                    self.queued_bytes -= len(counted.popleft().data)
+            start = len(pieces)
+            self._serialize(item, pieces)
+            if self.is_encoding:
+                break
+            for added in pieces[start:]:
+                size += len(added)
+        if self._senders:
+            self._admit()
         return size
 
     def _gather_control(self, pieces: list[bytes]) -> None:
         for frame in self._control + self._pongs:
             self.serializer.add(frame, pieces)
             self.frames_taken += 1
+        self.flushes.controls_taken += len(self._control)
         self._control.clear()
         self._pongs.clear()
-        self._controls_gathered = self._controls_put
 
     @property
     def is_encoding(self) -> bool:
@@ -465,14 +589,14 @@ class Outbox:
             self._encoding = None
             self.serializer.add(stop.value, pieces)
             self.frames_taken += 1
+        except (ProtocolError, TypeError, ValueError) as error:
+            self._encoding = None
+            self._misused(error, "a message")
 
-    def _add_shared(self, message: SharedMessage, pieces: list[bytes]) -> None:
-        """Append the bytes that others get, too, or one's own, if they cannot be shared."""
-        if self.shared_key is None or self.serializer.masking or self.serializer.is_in_message:
-            frame = encode(self.extensions, message.frame) if self.extensions else message.frame
-            self.serializer.add(frame, pieces)
-        else:
-            pieces.append(message.wire(self.shared_key, self.extensions))
+    @property
+    def _is_shareable(self) -> bool:
+        """Whether the bytes that others get, too, can stand here."""
+        return self.shared_key is not None and not self.serializer.masking and not self.serializer.is_in_message
 
     def _look_at(self, statistics: trio.MemoryChannelStatistics) -> None:
         if statistics.current_buffer_used > self.peak:
@@ -492,9 +616,11 @@ class Outbox:
                 self._stream = item
                 return
             elif type(item) is SharedMessage:
-                self._add_shared(item, pieces)
-                self.frames_taken += 1
-                return
+                if self._is_shareable:
+                    pieces.append(item.wire(self.shared_key or (), self.extensions))
+                    self.frames_taken += 1
+                    return
+                frame = item.frame
             else:
                 frame = as_frame(item)
             if type(frame) is CloseFrame and not self.is_sealed:
@@ -513,9 +639,12 @@ class Outbox:
             else:
                 self.serializer.add(frame, pieces)
         except (ProtocolError, TypeError, ValueError) as error:
-            self._owner.misused(error if isinstance(error, ProtocolError) else ProtocolError(f"{item!r:.100}: {error}"))
+            self._misused(error, item)
             return
         self.frames_taken += 1
+
+    def _misused(self, error: Exception, item: object) -> None:
+        self._owner.misused(error if isinstance(error, ProtocolError) else ProtocolError(f"{item!r:.100}: {error}"))
 
     def _is_whole(self, frame: Frame) -> bool:
         """Whether this is a message; fragments go out as they are."""
@@ -530,13 +659,42 @@ class Outbox:
 
     def note_written(self) -> None:
         """All pieces gathered so far are with the system."""
-        self._written = self._taken - len(self._backlog) - (self._encoding is not None)
-        self._controls_written = self._controls_gathered
-        if not self._flushes:
-            return
-        flushes, self._flushes = self._flushes, []
-        for target, controls, event in flushes:
-            if self._written >= target and self._controls_written >= controls:
-                event.set()
-            else:
-                self._flushes.append((target, controls, event))
+        stream = self._stream
+        is_open = stream is not None and not stream.is_over
+        self.flushes.note_written(is_open + (self._encoding is not None))
+        if stream is not None:
+            stream.flushes.note_written(0)
+
+
+def _drain(queue: trio.MemoryReceiveChannel[Item]) -> list[Item]:
+    """Take everything out of a channel, what blocked senders wait to put there included."""
+    items: list[Item] = []
+    try:
+        while True:
+            items.append(queue.receive_nowait())
+    except (trio.WouldBlock, trio.EndOfChannel):
+        return items
+
+
+def _compose(items: list[Item]) -> tuple[list[Item], CloseFrame | None, bool]:
+    """What of a sealed queue can go out, the Close that ends it, and whether nothing more can stand behind.
+
+    Behind a Close, or a message in pieces that can't be finished any more, nothing can be said.
+    """
+    kept: list[Item] = []
+    close: CloseFrame | None = None
+    is_end = False
+    for item in items:
+        if type(item) is StreamedMessage:
+            frames = item.seal()
+            if not is_end:
+                kept.extend(frames)
+                is_end = item.has_begun and not item.is_finished
+        elif is_end:
+            continue
+        elif isinstance(item, CloseFrame) and is_sendable(item):
+            close = item
+            is_end = True
+        else:
+            kept.append(item)
+    return kept, close, is_end

@@ -92,7 +92,10 @@ class Reader:
             self.limit(-math.inf)
 
     async def _receive(self) -> None:
-        """Read until nothing more is to be read, and signal why."""
+        """Read until nothing more is to be read, and signal why.
+
+        Others may end the conversation while this waits, so it is looked at after each wait.
+        """
         connection, transport, inbox = self._connection, self._connection.transport, self._connection.inbox
         data, self._trailing = self._trailing, b""
         try:
@@ -101,31 +104,39 @@ class Reader:
                 for frame in connection.feed(data):
                     if frame is None:  # in the middle of a long message
                         await trio.lowlevel.checkpoint()
+                        if connection.state.is_over:
+                            return
                         continue
                     self.frames_read += 1
                     is_control = frame.first_byte & CONTROL
                     if (not is_control or connection.is_raw) and not inbox.offer(frame):
                         await inbox.wait(transport.has_hung_up, connection.owner)
+                        if connection.state.is_over:
+                            return
                         connection.sign_of_life()
                     if is_control and self._is_last(frame):
                         return
                     if not self.frames_read & _TURN:
                         await trio.lowlevel.checkpoint()
+                        if connection.state.is_over:
+                            return
                 inbox.is_burst = self.frames_read - frames_before > 1
                 if inbox.is_burst:
                     inbox.look()
                 data = await transport.receive()
+                if connection.state.is_over:
+                    return
                 if not data:
-                    connection.lose(connection.write_error)
+                    connection.lose(connection.write_error, may_answer=connection.is_raw)
                     return
                 self.bytes_read += len(data)
                 connection.sign_of_life()
         except ProtocolError as error:
             self._is_input_unread = True
-            connection.signal(Signal.FAIL, CloseReason(error.close_code), error)
+            connection.signal(Signal.VIOLATE, CloseReason(error.close_code), error)
         except ChannelOverflow as error:
             self._is_input_unread = True
-            connection.signal(Signal.FAIL, CloseReason(CloseCode.VIOLATED_POLICY), error)
+            connection.signal(Signal.VIOLATE, CloseReason(CloseCode.VIOLATED_POLICY), error)
         except trio.BrokenResourceError as error:
             connection.write_error = connection.write_error or error.__cause__ or error
             connection.lose(connection.write_error)
@@ -163,15 +174,10 @@ class Reader:
         """Give the handler time for its last answers; the Close behind them is ours, but a raw session's own."""
         connection = self._connection
         settings = connection.settings
-        assert connection.close_reason is not None
         is_own_business = connection.is_raw and connection.state is not State.FAILING
         with trio.move_on_after(settings.close_timeout if is_own_business else settings.answer_grace):
             await connection.answered.wait()
-        if is_own_business:
-            connection.say_last_words()
-            return
-        code = connection.close_reason.code  # the peer's, echoed (RFC 6455 §5.5.1), or the violation's
-        connection.seal(None if code == CloseCode.NO_STATUS else CloseReason(code))
+        connection.end_sending()
 
     async def _drain(self) -> None:
         """Let the peer read our Close: closing with unread input would reset the connection."""

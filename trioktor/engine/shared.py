@@ -31,12 +31,14 @@ class SharedMessage:
 
     Attributes:
       frame: the message as it was given.
+      data: its payload.
     """
 
-    __slots__ = ("_wires", "frame")
+    __slots__ = ("_wires", "data", "frame")
 
     def __init__(self, frame: Frame) -> None:
         self.frame: Frame = frame
+        self.data: bytes = frame.data
         self._wires: dict[Key, bytes] = {}
 
     def is_prepared(self, key: Key) -> bool:

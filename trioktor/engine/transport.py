@@ -57,7 +57,7 @@ class Transport(ABC):
         """
 
     @abstractmethod
-    async def send(self, data: bytes) -> None:
+    async def send(self, data: bytes | memoryview) -> None:
         """Hand `data` to the system. No checkpoint if a plain socket takes all of it at once.
 
         Raises:
@@ -127,7 +127,7 @@ class SocketTransport(Transport):
             except OSError as error:
                 raise trio.BrokenResourceError(str(error)) from error
 
-    async def send(self, data: bytes) -> None:
+    async def send(self, data: bytes | memoryview) -> None:
         sent = self.send_nowait(data)
         if sent < len(data):
             with memoryview(data) as view:
@@ -195,7 +195,7 @@ class StreamTransport(Transport):
         except (OSError, ssl.SSLError, trio.ClosedResourceError) as error:
             raise trio.BrokenResourceError(str(error)) from error
 
-    async def send(self, data: bytes) -> None:
+    async def send(self, data: bytes | memoryview) -> None:
         with memoryview(data) as view:
             for start in range(0, len(data), CHUNK):
                 with self._waiting() as scope:

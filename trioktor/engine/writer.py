@@ -7,9 +7,10 @@ lingers: up to three passes of the scheduler, each gathering what has come since
 handler's receive and send are two checkpoints (measured: one pass gains nothing, a fourth no more). A
 lone message pays nothing: nothing is pending then.
 
-The writer parks on the outgoing channel, inside a scope that is cancelled for one purpose only: to have
-it look at the control lane. `nudge` does so when the channel itself shows the writer parked; a flag of our
-own would lag by a pass, and a cancellation that arrives in the middle of a write would tear a frame.
+The writer parks on the outgoing channel, or on the message that goes out in pieces, inside a scope that is
+cancelled for one purpose only: to have it look at the control lane, or at what a sender could not write whole.
+`nudge` does so when the place itself shows the writer parked; a flag of our own would lag by a pass, and a
+cancellation that arrives in the middle of a write would tear a frame.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ import trio
 
 from .inbox import Inbox
 from .outbox import Outbox
-from .transport import CHUNK, Transport
+from .transport import CHUNK
+from .wire import Wire
 
 _LINGER_PASSES: Final = 3
 
@@ -41,16 +43,16 @@ class Writer:
         "_on_last_handle_closed",
         "_outbox",
         "_scope",
-        "_transport",
+        "_wire",
         "is_done",
     )
 
     def __init__(
-        self, outbox: Outbox, inbox: Inbox, transport: Transport, on_last_handle_closed: Callable[[], None]
+        self, outbox: Outbox, inbox: Inbox, wire: Wire, on_last_handle_closed: Callable[[], None]
     ) -> None:
         self._outbox = outbox
         self._inbox = inbox
-        self._transport = transport
+        self._wire = wire
         self._on_last_handle_closed = on_last_handle_closed
         self._scope: trio.CancelScope | None = None
         self._is_nudged = False
@@ -92,6 +94,9 @@ class Writer:
         outbox = self._outbox
         pieces: list[bytes] = []
         while True:
+            if not self._wire.is_clear:  # what somebody wrote was not taken whole
+                await self._wire.drain()
+                outbox.note_written()
             size = outbox.gather(pieces)
             if not pieces and outbox.is_encoding:
                 outbox.encode_step(pieces)
@@ -101,8 +106,8 @@ class Writer:
                 if outbox.is_encoding:
                     continue
                 if outbox.is_sealed:
+                    outbox.note_done()
                     return
-                outbox.channel  # noqa: B018  # opens it, for a writer that was started for a control frame
                 try:
                     await outbox.receive(pieces)
                 except trio.EndOfChannel:
@@ -110,7 +115,7 @@ class Writer:
                 continue
             if size < CHUNK and self._inbox.waiting and not outbox.is_encoding:
                 size = await self._linger(pieces)
-            await self._hand_over(pieces, size)
+            await self._hand_over(pieces)
             outbox.note_written()
             if outbox.waiting:
                 await trio.lowlevel.checkpoint()
@@ -124,11 +129,14 @@ class Writer:
                 break
         return size
 
-    async def _hand_over(self, pieces: list[bytes], size: int) -> None:
+    async def _hand_over(self, pieces: list[bytes]) -> None:
         last = pieces.pop() if len(pieces[-1]) >= CHUNK else b""  # joining would copy it once more
         if pieces:
-            await self._transport.send(b"".join(pieces))
+            await self._send(b"".join(pieces))
             pieces.clear()
         if last:
-            await self._transport.send(last)
-        self._outbox.bytes_written += size
+            await self._send(last)
+
+    async def _send(self, data: bytes) -> None:
+        if not self._wire.write(data):
+            await self._wire.drain()

@@ -22,7 +22,7 @@ class State(Enum):
     ANSWERING = auto()
     """The peer began: nothing more is read, and our Close follows the handler's last answers."""
     FAILING = auto()
-    """The peer broke a rule or fell silent: nothing more is read, and a Close that says so follows."""
+    """The peer broke a rule or fell silent, or we failed: nothing more is read, and a Close that says so follows."""
     CLOSED = auto()
     """Both Closes are known: the stream may go."""
     BROKEN = auto()
@@ -47,8 +47,10 @@ class Signal(Enum):
     """`close()`, the end of the handler, the end of the server."""
     PEER_CLOSE = auto()
     """A Close frame arrived."""
+    VIOLATE = auto()
+    """The peer broke a rule: bad frames, bad data, too big, too much."""
     FAIL = auto()
-    """A violation, bad data, too big; no Pong in time; what may not be sent."""
+    """Our side can't go on: no Pong in time, what may not be sent, a full queue that is to be the end."""
     LOSE = auto()
     """End of stream, reset, a write or closing handshake that took too long, `terminate()`."""
 
@@ -57,29 +59,36 @@ TRANSITIONS: Final[Mapping[State, Mapping[Signal, State]]] = {
     State.OPEN: {
         Signal.BEGIN_CLOSE: State.CLOSING,
         Signal.PEER_CLOSE: State.ANSWERING,
+        Signal.VIOLATE: State.FAILING,
         Signal.FAIL: State.FAILING,
         Signal.LOSE: State.BROKEN,
     },
     State.CLOSING: {
         Signal.BEGIN_CLOSE: State.CLOSING,  # the first reason stands
         Signal.PEER_CLOSE: State.CLOSED,  # the answer, or a Close that crossed ours
-        Signal.FAIL: State.BROKEN,  # our Close is on its way already: a second one would break a rule
+        Signal.VIOLATE: State.BROKEN,  # our Close is on its way already: a second one would break a rule
+        Signal.FAIL: State.CLOSING,  # what is ours to say is said: the peer may still answer
         Signal.LOSE: State.BROKEN,
     },
     State.ANSWERING: {
         Signal.BEGIN_CLOSE: State.ANSWERING,  # nothing more to say: the answer need not wait longer
+        Signal.PEER_CLOSE: State.ANSWERING,
+        Signal.VIOLATE: State.ANSWERING,
         Signal.FAIL: State.ANSWERING,
         Signal.LOSE: State.CLOSED,
     },
     State.FAILING: {
         Signal.BEGIN_CLOSE: State.FAILING,
+        Signal.PEER_CLOSE: State.FAILING,
+        Signal.VIOLATE: State.FAILING,
         Signal.FAIL: State.FAILING,
         Signal.LOSE: State.BROKEN,
     },
-    State.CLOSED: {signal: State.CLOSED for signal in Signal if signal is not Signal.PEER_CLOSE},
-    State.BROKEN: {signal: State.BROKEN for signal in Signal if signal is not Signal.PEER_CLOSE},
+    State.CLOSED: dict.fromkeys(Signal, State.CLOSED),
+    State.BROKEN: dict.fromkeys(Signal, State.BROKEN),
 }
 """State by state, where each signal leads.
 
-A missing entry cannot happen: once a conversation is over no frame is read, so no second Close arrives.
+The table is complete: once a conversation is over nothing is read any more, but somebody may end it while the
+reader waits with a frame in its hands.
 """

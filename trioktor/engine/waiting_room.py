@@ -1,0 +1,75 @@
+"""Tasks that wait for a place, each with what it wants to put there, first come first served.
+
+Whoever makes room accepts what waits in its own step, on behalf of the task: so a thing is accepted once, in the
+order of arrival, whether its task has run by then or not. A task that is cancelled leaves the room in the step
+of the cancellation: what it holds can't be accepted any more.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar, final
+
+import attrs
+import trio
+
+T = TypeVar("T")
+
+
+@final
+@attrs.define(eq=False)
+class _Waiter(Generic[T]):
+    item: T
+    task: trio.lowlevel.Task
+    refusal: Exception | None = None
+
+
+@final
+class WaitingRoom(Generic[T]):
+    """A queue of tasks; truthy while somebody waits."""
+
+    __slots__ = ("_waiters",)
+
+    def __init__(self) -> None:
+        self._waiters: list[_Waiter[T]] = []
+
+    def __len__(self) -> int:
+        return len(self._waiters)
+
+    async def wait(self, item: T) -> None:
+        """Wait until `item` is accepted. A checkpoint. Cancelled, it was not.
+
+        Raises:
+          Exception: what it was refused with.
+        """
+        waiter = _Waiter(item, trio.lowlevel.current_task())
+        self._waiters.append(waiter)
+
+        def leave(_raise_cancel: object) -> trio.lowlevel.Abort:
+            self._waiters.remove(waiter)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(leave)
+        if waiter.refusal is not None:
+            raise waiter.refusal
+
+    @property
+    def first(self) -> T:
+        """What the first of them holds."""
+        return self._waiters[0].item
+
+    def accept(self) -> T:
+        """Let the first task go on; returns what it held, which counts as accepted."""
+        waiter = self._waiters.pop(0)
+        trio.lowlevel.reschedule(waiter.task)
+        return waiter.item
+
+    def refuse(self, error: Exception) -> None:
+        """Raise an error in the first task."""
+        waiter = self._waiters.pop(0)
+        waiter.refusal = error
+        trio.lowlevel.reschedule(waiter.task)
+
+    def refuse_all(self) -> None:
+        """Raise `trio.BrokenResourceError` in everybody."""
+        while self._waiters:
+            self.refuse(trio.BrokenResourceError("nothing is accepted any more"))

@@ -1,0 +1,83 @@
+"""The sending half of a stream: the one place from which bytes go out.
+
+`write` hands bytes to the system. What that does not take at once is *pending*, and until `drain` has seen it
+out nothing else can be written: a second `write` is an error, whoever calls it. So bytes of one frame never
+stand inside another's, and nothing goes out before the answer to the handshake, which is pending from the
+beginning.
+
+Who may write at all is asked first, by `Outbox.is_wire_free`: without a writer whoever has something to say,
+in one step; with one the writer alone, but while it is parked.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import trio
+
+from .transport import Transport
+
+
+@final
+class Wire:
+    """Write to a transport, one whole piece after the other.
+
+    Args:
+      greeting: what has to go out first; it does not count as a part of the conversation.
+
+    """
+
+    __slots__ = ("_pending", "_transport", "_written")
+
+    def __init__(self, transport: Transport, greeting: bytes) -> None:
+        self._transport = transport
+        self._pending: bytes | memoryview = greeting
+        self._written = -len(greeting)
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether all that was written is with the system."""
+        return not self._pending
+
+    @property
+    def bytes_written(self) -> int:
+        """Bytes that the system took."""
+        return max(0, self._written)
+
+    def write(self, data: bytes) -> bool:
+        """Write bytes; False if some of them are pending, and `drain` has to see them out.
+
+        Raises:
+          RuntimeError: something is pending already.
+          trio.BrokenResourceError: the connection is lost.
+        """
+        if self._pending:
+            raise RuntimeError("two writers on one wire: something is pending")
+        sent = self._transport.send_nowait(data)
+        self._written += sent
+        if sent == len(data):
+            return True
+        self._pending = memoryview(data)[sent:] if sent else data
+        return False
+
+    @trio.lowlevel.enable_ki_protection  # between the bytes that went out and the keeping of the rest
+    def push(self) -> bool:
+        """Hand over what is pending as far as the system takes it now; whether that was all.
+
+        Raises:
+          trio.BrokenResourceError: the connection is lost.
+        """
+        pending, self._pending = self._pending, b""
+        return not pending or self.write(bytes(pending))
+
+    async def drain(self) -> None:
+        """Wait until nothing is pending. Cut short, what is pending is torn, and nothing more can be written.
+
+        Raises:
+          trio.BrokenResourceError, WriteTimeout: as `Transport.send`.
+        """
+        pending = self._pending
+        if pending:
+            await self._transport.send(pending)
+            self._written += len(pending)
+            self._pending = b""
