@@ -256,6 +256,8 @@ class Outbox:
     def open(self) -> None:
         """Open the channel: from now on there is a writer, and the wire is its own."""
         if self._queue is None:
+            if self.is_sealed and self.is_idle:
+                self.note_done()  # there will be no writer to say so
             self.send_channel, self._queue = trio.open_memory_channel[Item](self._config.capacity)
             if self.is_sealed:
                 self._queue.close()

@@ -47,9 +47,7 @@ class Writer:
         "is_done",
     )
 
-    def __init__(
-        self, outbox: Outbox, inbox: Inbox, wire: Wire, on_last_handle_closed: Callable[[], None]
-    ) -> None:
+    def __init__(self, outbox: Outbox, inbox: Inbox, wire: Wire, on_last_handle_closed: Callable[[], None]) -> None:
         self._outbox = outbox
         self._inbox = inbox
         self._wire = wire
