@@ -501,7 +501,34 @@ async def test_connect_is_a_conversation(echo_port: int) -> None:
         assert await client.line() == "YOU SAID: bye"
         status, output, errors = await client.wait()
     assert (status, output) == (0, [])
-    assert any("1000" in line and "Client said BYE" in line for line in errors)
+    assert errors[-1] == "closed: 1000 NORMAL Client said BYE"
+
+
+@pytest.mark.parametrize(
+    ("end", "line"),
+    [
+        ("session.close(1001)", "closed: 1001 GOING_AWAY"),
+        ("await session.send(Frame.Close())", "closed: 1005 NO_STATUS"),
+        ("session.terminate()", "closed: 1006 CLOSED_ABNORMALLY"),
+        ("session.close(3000)", "closed: 3000"),
+    ],
+)
+async def test_connect_names_the_code_that_it_was_closed_with(end: str, line: str, tmp_path: Path) -> None:
+    """The registered codes have names; so have those that are never sent."""
+    (tmp_path / "leaving.py").write_text(
+        "from trioktor import Application, Frame, WebSockets\n"
+        "app = Application()\n"
+        "app.install(WebSockets())\n"
+        "@app.websocket('/')\n"
+        "async def handler(session):\n"
+        f"    {end}\n"
+    )
+    async with (
+        program("serve", "leaving:app", "--port", "0", cwd=tmp_path) as server,
+        program("connect", f"ws://{HERE}:{await server.port()}/") as client,
+    ):
+        _, _, errors = await client.wait()
+    assert errors[-1] == line
 
 
 async def test_ctrl_c_ends_connect_cleanly(echo_port: int) -> None:
@@ -534,7 +561,7 @@ async def test_connect_shows_what_cannot_be_printed(tmp_path: Path) -> None:
         status, output, errors = await client.wait()
     assert status == 1
     assert output == ["<2 bytes> 00 ff", r"red \x1b[31m\r\n"]
-    assert any("4001" in line and r"so \x1b long" in line for line in errors)
+    assert errors[-1] == r"closed: 4001 so \x1b long"
     assert all(line.isprintable() for line in errors)
 
 

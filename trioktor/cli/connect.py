@@ -21,11 +21,12 @@ import trio
 import trio_websocket
 
 from ..engine.outcome import first_leaf
+from ..protocol.close import CloseCode
 
 _SILENCE = 1.0
 _PATIENCE = 10.0
 """Seconds for connecting, and for saying goodbye."""
-_GOOD_CODES = (1000, 1001, 1005)
+_GOOD_CODES = (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.NO_STATUS)
 
 
 def add_connect_arguments(parser: argparse.ArgumentParser) -> None:
@@ -207,9 +208,10 @@ class _Client:
                     self._listen_on()
         except trio_websocket.ConnectionClosed as closed:
             reason = closed.reason
-            code = reason.code if reason is not None else 1006
+            code = reason.code if reason is not None else CloseCode.CLOSED_ABNORMALLY
             text = printable(reason.reason or "") if reason is not None else ""
-            print(f"closed: {code} {text}".rstrip(), file=sys.stderr)
+            words = ["closed:", f"{code:d}", _name(code), text]
+            print(" ".join(word for word in words if word), file=sys.stderr)
             self._status = 0 if code in _GOOD_CODES else 1
 
 
@@ -218,6 +220,11 @@ async def _close_at_the_end(stream: trio.abc.Stream) -> None:
         await trio.sleep_forever()
     finally:
         await trio.aclose_forcefully(stream)
+
+
+def _name(code: int) -> str:
+    """What a close code is called; "" if it is not registered."""
+    return next((known.name for known in CloseCode if known == code), "")
 
 
 def _first_line(body: bytes | None) -> str:
