@@ -31,10 +31,11 @@ LISTENING: Final = re.compile(r"listening on (wss?)://127\.0\.0\.1:(\d+)")
 
 @final
 class Program:
-    """A running `trioktor`."""
+    """A running `trioktor`; `has_page` is whether it says where its page is, too."""
 
-    def __init__(self, process: trio.Process) -> None:
+    def __init__(self, process: trio.Process, *, has_page: bool = False) -> None:
         self._process = process
+        self._has_page = has_page
         self._output = b""
         self._ended = False
 
@@ -60,6 +61,8 @@ class Program:
         line = await self.line()
         found = LISTENING.fullmatch(line)
         assert found is not None, line
+        if self._has_page:
+            assert await self.line() == f"a page to try it: http://{HERE}:{found[2]}/"
         return int(found[2])
 
     async def write(self, text: str) -> None:
@@ -99,7 +102,7 @@ async def program(*arguments: str | Path, cwd: Path | None = None) -> AsyncItera
         cwd=cwd,
     )
     try:
-        yield Program(process)
+        yield Program(process, has_page=arguments[0] == "echo")
     finally:
         if process.poll() is None:
             process.kill()
@@ -311,7 +314,7 @@ async def test_a_unix_socket_instead_of_a_port(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     async with program("echo", "--unix", path) as echo:
         assert await echo.line() == f"listening on {path}"
-        client = RawClient(await trio.open_unix_socket(path))
+        client = RawClient(await trio.open_unix_socket(path))  # and no page: browsers cannot open it
         await client.upgrade()
         await client.send(Frame.Text("hello"))
         assert await client.receive() == Frame.Text("hello")
@@ -319,7 +322,8 @@ async def test_a_unix_socket_instead_of_a_port(tmp_path: Path) -> None:
         await client.receive_rest()
         await client.aclose()
         echo.signal(signal.SIGTERM)
-        assert (await echo.wait())[0] == 0
+        status, output, _ = await echo.wait()
+        assert (status, [line for line in output if "page" in line]) == (0, [])
     assert not path.exists()
 
 
@@ -353,6 +357,7 @@ async def test_tls_from_files(tmp_path: Path) -> None:
         found = LISTENING.fullmatch(line)
         assert found is not None
         assert found[1] == "wss"
+        assert await echo.line() == f"a page to try it: https://{HERE}:{found[2]}/"
         url = f"wss://{HERE}:{found[2]}/echo"
         async with program("connect", "--ca", tmp_path / "ca.pem", url) as client:
             await client.write("hello\n")

@@ -19,11 +19,13 @@ import trio.testing
 import trustme
 
 from tests.helpers import REQUEST, RawClient, application, assert_all_over, close, records_above_info
-from tests.listening import Addresses, MemoryListener, no_descriptor_left, serving
-from trioktor import Application, CloseReason, Frame, Server, WebSocketSession, serve
+from tests.listening import Addresses, MemoryListener, has_ipv6, no_descriptor_left, serving
+from trioktor import Application, Call, CloseReason, Frame, Server, WebSocketSession, serve
+from trioktor.server import describe
 
 Clock = trio.testing.MockClock
 HERE = "127.0.0.1"
+ipv6 = pytest.mark.skipif(not has_ipv6(), reason="there is no IPv6 here")
 
 
 async def echo(session: WebSocketSession) -> None:
@@ -89,13 +91,9 @@ async def test_port_0_is_a_free_port_that_the_server_names() -> None:
         await assert_echoes(await connect(server))
 
 
+@ipv6
 async def test_port_0_is_the_same_number_on_every_address() -> None:
     """Trio alone would take one for each."""
-    try:
-        with socket.socket(socket.AF_INET6) as probe:
-            probe.bind(("::1", 0))
-    except OSError:
-        pytest.skip("there is no IPv6 here")
     trio.socket.set_custom_hostname_resolver(Addresses(HERE, "::1"))
     for _ in range(10):
         async with running(application(echo), 0, host="both.example") as server:
@@ -168,6 +166,83 @@ async def test_a_server_without_exactly_one_port_does_not_guess(count: int) -> N
     async with running(application(echo), listeners=listeners) as server:
         with pytest.raises(RuntimeError, match=f"{count} TCP ports: look at its listeners"):
             _ = server.port
+
+
+# what it says of itself
+
+
+def with_page() -> Application:
+    """An echo, and a page for browsers beside it."""
+    app = application(echo)
+
+    @app.get("/")
+    async def page(call: Call) -> str:
+        return "<!doctype html>"
+
+    return app
+
+
+async def test_an_application_with_a_page_says_where_to_open_it() -> None:
+    """One at "/" answers browsers; one somewhere else may be anything."""
+    async with running(with_page(), 0, host=HERE) as server:
+        assert describe(server) == [
+            f"listening on ws://{HERE}:{server.port}",
+            f"a page to try it: http://{HERE}:{server.port}/",
+        ]
+    elsewhere = application(echo)
+
+    @elsewhere.get("/health")
+    async def health(call: Call) -> str:
+        return "ok"
+
+    for app in (application(echo), elsewhere):
+        async with running(app, 0, host=HERE) as server:
+            assert describe(server) == [f"listening on ws://{HERE}:{server.port}"]
+
+
+@pytest.mark.parametrize(
+    ("host", "listening", "page"),
+    [
+        ("0.0.0.0", "0.0.0.0", "127.0.0.1"),
+        pytest.param("::", "[::]", "[::1]", marks=ipv6),
+        pytest.param("::1", "[::1]", "[::1]", marks=ipv6),
+    ],
+)
+async def test_the_page_has_an_address_that_opens(host: str, listening: str, page: str) -> None:
+    """Every interface is where it listens, and nowhere to go."""
+    async with running(with_page(), 0, host=host) as server:
+        assert describe(server) == [
+            f"listening on ws://{listening}:{server.port}",
+            f"a page to try it: http://{page}:{server.port}/",
+        ]
+
+
+async def test_each_address_is_named_and_one_page() -> None:
+    """With TLS where there is TLS, and no page where no browser gets to."""
+    memory = MemoryListener()
+    [plain] = await trio.open_tcp_listeners(0, host=HERE)
+    [inner] = await trio.open_tcp_listeners(0, host=HERE)
+    secure = trio.SSLListener(inner, tls()[0])
+    ports = [listener.socket.getsockname()[1] for listener in (plain, inner)]
+    async with running(with_page(), listeners=[memory, secure, plain]) as server:
+        assert describe(server) == [
+            "listening on a MemoryListener",
+            f"listening on wss://{HERE}:{ports[1]}",
+            f"listening on ws://{HERE}:{ports[0]}",
+            f"a page to try it: https://{HERE}:{ports[1]}/",
+        ]
+    async with running(with_page(), 0, host=HERE, ssl_context=tls()[0]) as server:
+        assert describe(server) == [
+            f"listening on wss://{HERE}:{server.port}",
+            f"a page to try it: https://{HERE}:{server.port}/",
+        ]
+
+
+async def test_a_unix_socket_has_no_page_to_open(tmp_path: Path) -> None:
+    """Browsers cannot go there."""
+    path = tmp_path / "socket"
+    async with running(with_page(), path=path) as server:
+        assert describe(server) == [f"listening on {path}"]
 
 
 # UNIX sockets

@@ -14,7 +14,7 @@ import signal
 import ssl
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn, final
+from typing import Any, Final, NoReturn, final
 
 import trio
 
@@ -27,6 +27,9 @@ from .host import Host, Limits
 from .protocol.close import CloseCode, CloseReason
 
 Listener = trio.abc.Listener[trio.abc.Stream]
+
+_TO_OPEN: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""Where to find what listens on every interface: only some systems open those addresses themselves."""
 
 
 @final
@@ -189,8 +192,9 @@ def _raise_single(group: BaseExceptionGroup[BaseException]) -> NoReturn:
 def run(app: Application, port: int | None = 8080, *, host: str | None = "127.0.0.1", **options: Any) -> None:
     """Serve an application as the whole program, until a signal.
 
-    Prints the address. The first SIGINT or SIGTERM stops gracefully, and `run` returns; a second ends it
-    at once, with exit status 130 or 143. The options are those of `serve`.
+    Prints the address, and where to open the page if there is one at "/" (`Application.get`). The first SIGINT
+    or SIGTERM stops gracefully, and `run` returns; a second ends it at once, with exit status 130 or 143. The
+    options are those of `serve`.
 
     Raises:
       SystemExit: after the second signal.
@@ -209,7 +213,7 @@ async def _run(app: Application, port: int | None, *, host: str | None, **option
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             async with trio.open_nursery() as nursery:
                 server = await nursery.start(functools.partial(serve, app, port, host=host, **options))
-                for line in describe(server, secure=options.get("ssl_context") is not None):
+                for line in describe(server):
                     print(line, flush=True)
                 await anext(signals)
                 async with trio.open_nursery() as stopping:
@@ -228,14 +232,21 @@ async def _stop(server: Server, waiting: trio.CancelScope) -> None:
     waiting.cancel("the server has stopped")
 
 
-def describe(server: Server, *, secure: bool) -> list[str]:
-    """One line for each address that a server listens on."""
-    lines = []
+def describe(server: Server) -> list[str]:
+    """One line for each address that a server listens on, and one for the page at "/", if there is one."""
+    lines, pages = [], []
     for listener in server.listeners:
-        name = _address(listener)
+        name, is_secure = _address(listener), isinstance(listener, trio.SSLListener)
         if isinstance(name, tuple):
-            address = f"[{name[0]}]" if ":" in name[0] else name[0]
-            lines.append(f"listening on {'wss' if secure else 'ws'}://{address}:{name[1]}")
+            lines.append(f"listening on {'wss' if is_secure else 'ws'}://{_authority(name[0], name[1])}")
+            here = _authority(_TO_OPEN.get(name[0]) or name[0], name[1])
+            pages.append(f"a page to try it: {'https' if is_secure else 'http'}://{here}/")
         else:
-            lines.append(f"listening on {name}")
+            lines.append(f"listening on {name or f'a {type(listener).__name__}'}")
+    if server._host.application._has_page():
+        lines.extend(pages[:1])
     return lines
+
+
+def _authority(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
