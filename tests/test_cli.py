@@ -309,6 +309,23 @@ async def test_a_port_in_use_is_one_line() -> None:
     assert "in use" in errors[0]
 
 
+@pytest.mark.parametrize(
+    ("flag", "value", "text"),
+    [
+        ("--port", "99999", "port must be a whole number from 0 to 65535, not 99999"),
+        ("--port", "-1", "port must be"),
+        ("--shutdown-grace", "-1", "shutdown_grace must be"),
+        ("--shutdown-grace", "nan", "shutdown_grace must be"),
+        ("--unix", "", "path must be"),
+    ],
+)
+def test_a_place_that_makes_no_sense_is_one_line(
+    flag: str, value: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It names the argument, and nothing listens."""
+    assert text in fails(capsys, "echo", f"{flag}={value}")
+
+
 async def test_a_unix_socket_instead_of_a_port(tmp_path: Path) -> None:
     """`--unix`: the path is printed, and removed at the end."""
     path = tmp_path / "socket"

@@ -19,6 +19,7 @@ from typing import Any, Final, NoReturn, final
 import trio
 
 from .application import Application
+from .arguments import Arguments
 from .base_session import BaseSession
 from .engine.connection import STOP_LIMIT
 from .engine.listeners import open_tcp, open_unix, remove_unix, wrap_tls
@@ -127,11 +128,30 @@ async def serve(
       task_status: reports the `Server` once it accepts connections.
 
     Raises:
-      ValueError: not exactly one of port, path and listeners.
+      ValueError: not exactly one of port, path and listeners, or an argument that makes no sense; nothing has
+        been opened then.
+      TypeError: `app` is no `Application`, or `ssl_context` no context.
       OSError: it cannot listen there.
     """
+    if not isinstance(app, Application):
+        raise TypeError(f"serve wants an Application, not {app!r}")
     if sum(option is not None for option in (port, path, listeners)) != 1:
         raise ValueError("give exactly one of port, path and listeners")
+    Arguments(
+        port=port,
+        host=host,
+        path=path,
+        listeners=listeners,
+        backlog=backlog,
+        ssl_context=ssl_context,
+        open_timeout=open_timeout,
+        shutdown_grace=shutdown_grace,
+        max_head_size=max_head_size,
+        max_headers=max_headers,
+        max_connections=max_connections,
+        max_connections_per_address=max_connections_per_address,
+        handler_nursery=handler_nursery,
+    )
     limits = Limits(
         open_timeout=open_timeout,
         max_head_size=max_head_size,
@@ -198,7 +218,7 @@ def run(app: Application, port: int | None = 8080, *, host: str | None = "127.0.
 
     Raises:
       SystemExit: after the second signal.
-      OSError: it cannot listen there.
+      ValueError, TypeError, OSError: as `serve`.
     """
     status = trio.run(functools.partial(_run, app, port, host=host, **options))
     if status:
