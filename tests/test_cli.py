@@ -469,6 +469,63 @@ async def test_serve_serves_an_application_of_ones_own(tmp_path: Path) -> None:
         assert await client.receive() == Frame.Text("my own")
 
 
+SERVES_ITSELF: Final = {
+    "run": "run(app, 0)\n",
+    "run, and more": "try:\n    run(app, 0)\nexcept Exception:\n    pass\n",
+    "serve": "import trio\nfrom functools import partial\ntrio.run(partial(serve, app, 0, host='127.0.0.1'))\n",
+    "serve in a nursery": (
+        "import trio\n"
+        "async def main():\n"
+        "    async with trio.open_nursery() as nursery:\n"
+        "        await nursery.start(serve, app, 0)\n"
+        "trio.run(main)\n"
+    ),
+    "another module": "import inner\n",
+}
+
+
+@pytest.mark.parametrize("how", SERVES_ITSELF)
+async def test_a_module_that_serves_when_it_is_imported_is_refused(how: str, tmp_path: Path) -> None:
+    """One line that says what to do about it; nothing ever listens."""
+    (tmp_path / "inner.py").write_text("from trioktor import Application, run\nrun(Application(), 0)\n")
+    (tmp_path / "server.py").write_text(
+        "from trioktor import Application, WebSockets, run, serve\n"
+        "app = Application()\n"
+        "app.install(WebSockets())\n"
+        f"{SERVES_ITSELF[how]}"
+    )
+    async with program("serve", "server:app", "--port", "0", cwd=tmp_path) as server:
+        status, output, errors = await server.wait()
+    assert (status, output) == (1, [])
+    (error,) = errors
+    assert error.startswith("trioktor serve: importing 'server' starts a server: put that under `if __name__ ==")
+
+
+async def test_a_module_that_serves_under_its_guard_is_served(tmp_path: Path) -> None:
+    """As in the tutorial; and by itself it serves, too."""
+    (tmp_path / "server.py").write_text(
+        "from trioktor import Application, WebSockets, run\n"
+        "app = Application()\n"
+        "app.install(WebSockets())\n"
+        "if __name__ == '__main__':\n"
+        "    run(app, 0)\n"
+    )
+    async with program("serve", "server:app", "--port", "0", cwd=tmp_path) as server:
+        await server.port()
+        server.signal(signal.SIGINT)
+        assert await server.wait() == (0, [], [])
+
+
+@pytest.mark.parametrize("error", ["ValueError('a bug')", "OSError('a bug')", "RuntimeError('a bug')"])
+async def test_a_module_that_cannot_be_imported_shows_where(error: str, tmp_path: Path) -> None:
+    """Its traceback: whoever wrote it wants the line."""
+    (tmp_path / "broken.py").write_text(f"raise {error}\n")
+    async with program("serve", "broken:app", cwd=tmp_path) as server:
+        status, output, errors = await server.wait()
+    assert (status, output, errors[-1]) == (1, [], f"{error.partition('(')[0]}: a bug")
+    assert any(re.search(r"broken\.py\", line 1", line) for line in errors)
+
+
 @pytest.mark.parametrize(
     ("reference", "text"),
     [

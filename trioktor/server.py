@@ -8,6 +8,7 @@ their goodbye.
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import os
 import signal
@@ -16,6 +17,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final, NoReturn, final
 
+import attrs
 import trio
 
 from .application import Application
@@ -31,6 +33,26 @@ Listener = trio.abc.Listener[trio.abc.Stream]
 
 _TO_OPEN: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """Where to find what listens on every interface: only some systems open those addresses themselves."""
+
+
+@final
+@attrs.define
+class Import:
+    """The import of a module that another program is going to serve, as `trioktor serve` does."""
+
+    has_served: bool = False
+    """It tried to serve by itself, which would leave that program waiting for its end."""
+
+
+current_import: contextvars.ContextVar[Import | None] = contextvars.ContextVar("trioktor.current_import", default=None)
+"""Set while such an import runs: it is not to start a server."""
+
+
+def _check_not_imported() -> None:
+    importing = current_import.get()
+    if importing is not None:
+        importing.has_served = True
+        raise RuntimeError('a module that is imported starts a server: put that under `if __name__ == "__main__":`')
 
 
 @final
@@ -133,6 +155,7 @@ async def serve(
       TypeError: `app` is no `Application`, or `ssl_context` no context.
       OSError: it cannot listen there.
     """
+    _check_not_imported()
     if not isinstance(app, Application):
         raise TypeError(f"serve wants an Application, not {app!r}")
     if sum(option is not None for option in (port, path, listeners)) != 1:

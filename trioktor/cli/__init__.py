@@ -7,7 +7,8 @@ import errno
 import logging
 import ssl
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from .. import __version__
@@ -96,20 +97,29 @@ def main(argv: Sequence[str] | None = None) -> None:
       SystemExit: with status 0, 1 (something failed), 2 (wrong arguments), 130 or 143 (signals).
     """
     arguments = _parser().parse_args(argv)
-    try:
+    application: Application | None = None
+    if arguments.command == "serve":
+        with _one_line(arguments.command, LoadError):  # any other error is the module's, and shows its traceback
+            application = load_application(arguments.application)
+    with _one_line(arguments.command, LoadError, OSError, ValueError):
         if arguments.command == "connect":
             sys.exit(connect(arguments))
-        if arguments.command == "echo":
+        if application is None:
             application = echo_application(arguments)
-        else:
-            application = load_application(arguments.application)
         options = _server_options(arguments)
         _set_up_logging(quiet=arguments.quiet)
         _run(application, options)
+
+
+@contextmanager
+def _one_line(command: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Say in one line what went wrong, and leave."""
+    try:
+        yield
     except KeyboardInterrupt:
         sys.exit(130)
-    except (LoadError, OSError, ValueError) as error:
-        print(f"trioktor {arguments.command}: {describe_error(error)}", file=sys.stderr)
+    except kinds as error:
+        print(f"trioktor {command}: {describe_error(error)}", file=sys.stderr)
         sys.exit(1)
 
 
