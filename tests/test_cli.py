@@ -526,6 +526,45 @@ async def test_a_module_that_cannot_be_imported_shows_where(error: str, tmp_path
     assert any(re.search(r"broken\.py\", line 1", line) for line in errors)
 
 
+LOGGING_OF_ITS_OWN: Final = {
+    "the root": "logging.basicConfig(level=logging.INFO, format='mine: %(message)s', stream=sys.stdout)\n",
+    "our tree": (
+        "handler = logging.StreamHandler(sys.stdout)\n"
+        "handler.setFormatter(logging.Formatter('mine: %(message)s'))\n"
+        "logging.getLogger('trioktor').addHandler(handler)\n"
+        "logging.getLogger('trioktor').setLevel('INFO')\n"
+    ),
+    "silence": "logging.getLogger('trioktor').addHandler(logging.NullHandler())\n",
+}
+
+
+@pytest.mark.parametrize("quiet", [[], ["--quiet"]], ids=["", "quiet"])
+@pytest.mark.parametrize("how", LOGGING_OF_ITS_OWN)
+async def test_a_module_that_sets_up_logging_is_left_to_it(how: str, quiet: list[str], tmp_path: Path) -> None:
+    """Each line comes once, and as the module has it; `--quiet` leaves out those for connections."""
+    (tmp_path / "logs.py").write_text(
+        "import logging, sys\n"
+        "from trioktor import Application, WebSockets\n"
+        "app = Application()\n"
+        "app.install(WebSockets())\n"
+        "@app.websocket('/')\n"
+        "async def handler(session):\n"
+        "    pass\n"
+        f"{LOGGING_OF_ITS_OWN[how]}"
+    )
+    async with program("serve", "logs:app", "--port", "0", *quiet, cwd=tmp_path) as server:
+        async with connected(await server.port()) as client:
+            assert await client.receive() == close(1000)
+            await client.send(close(1000))
+            assert await client.receive() is None
+        server.signal(signal.SIGTERM)
+        status, output, errors = await server.wait()
+    assert (status, errors) == (0, [])
+    expected = [] if quiet or how == "silence" else [r"mine: closed / for \('127\.0\.0\.1', .*"]
+    assert len(output) == len(expected)
+    assert all(map(re.fullmatch, expected, output))
+
+
 @pytest.mark.parametrize(
     ("reference", "text"),
     [

@@ -76,8 +76,16 @@ def _server_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _set_up_logging(*, quiet: bool) -> None:
-    """Lines about connections go to standard output, trouble to standard error."""
+    """Lines about connections go to standard output, trouble to standard error.
+
+    Where the application has set up logging itself, every line has its place already.
+    """
     root = logging.getLogger("trioktor")
+    if root.hasHandlers():
+        if quiet:
+            sessions = logging.getLogger("trioktor.session")
+            sessions.setLevel(max(logging.WARNING, sessions.getEffectiveLevel()))
+        return
     root.setLevel(logging.WARNING if quiet else logging.INFO)
     lines = logging.StreamHandler(sys.stdout)
     lines.addFilter(lambda record: record.levelno < logging.WARNING)
