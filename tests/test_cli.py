@@ -344,6 +344,13 @@ async def test_a_unix_socket_instead_of_a_port(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_a_unix_socket_in_use_names_the_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Another port would not help."""
+    error = fails(capsys, "echo", "--unix", str(tmp_path))
+    assert f"cannot listen on {tmp_path}" in error
+    assert "port" not in error
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
@@ -576,6 +583,12 @@ async def test_a_module_that_sets_up_logging_is_left_to_it(how: str, quiet: list
         ("trioktor", "MODULE:NAME"),
         ("trioktor:", "MODULE:NAME"),
         (":app", "MODULE:NAME"),
+        ("chat.py:app", "write chat:app, the module and not its file"),
+        ("./rooms/chat.py:app", "write rooms.chat:app, the module and not its file"),
+        ("rooms/chat:app", "write rooms.chat:app, the module and not its file"),
+        (".chat:app", "MODULE:NAME"),
+        ("my chat:app", "MODULE:NAME"),
+        ("/:app", "MODULE:NAME"),
     ],
 )
 def test_an_application_that_is_not_there_is_one_line(
@@ -693,6 +706,12 @@ def test_what_is_no_websocket_address_is_one_line(url: str, capsys: pytest.Captu
     line = fails(capsys, "connect", url)
     assert repr(url) in line
     assert "ws://host" in line
+
+
+@pytest.mark.parametrize("name", ["missing.pem", __file__], ids=["missing", "no certificate"])
+def test_certificates_that_cannot_be_read_are_one_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It says which file, before anybody is called."""
+    assert f"cannot use {name}: " in fails(capsys, "connect", "--ca", name, "wss://localhost:1/")
 
 
 def test_a_refused_connection_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

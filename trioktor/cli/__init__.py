@@ -136,7 +136,8 @@ def _run(application: Application, options: dict[str, Any]) -> None:
         run(application, **options)
     except OSError as error:
         where = options.get("path") or f"{options['host']}:{options['port']}"
-        hint = "; take another --port, or 0 for a free one" if error.errno == errno.EADDRINUSE else ""
+        is_taken = error.errno == errno.EADDRINUSE and "path" not in options
+        hint = "; take another --port, or 0 for a free one" if is_taken else ""
         raise LoadError(f"cannot listen on {where}: {describe_error(error)}{hint}") from None
 
 

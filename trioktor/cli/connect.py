@@ -51,7 +51,11 @@ def connect(arguments: argparse.Namespace) -> int:
             raise ValueError
     except ValueError:
         return _fail(f"not a WebSocket address: {arguments.url!r}; write ws://host:port/path")
-    return trio.run(_Client(arguments).run)
+    try:
+        context = ssl.create_default_context(cafile=arguments.ca)
+    except OSError as error:
+        return _fail(f"cannot use {arguments.ca}: {error.strerror or error}")
+    return trio.run(_Client(arguments, context).run)
 
 
 def _fail(text: str) -> int:
@@ -102,8 +106,9 @@ class _NoHandshake(Exception):
 
 @final
 class _Client:
-    def __init__(self, arguments: argparse.Namespace) -> None:
+    def __init__(self, arguments: argparse.Namespace, context: ssl.SSLContext) -> None:
         self._arguments = arguments
+        self._context = context
         self._url = urlsplit(arguments.url)
         self._sent = 0
         self._received = 0
@@ -132,8 +137,7 @@ class _Client:
             stream: trio.abc.Stream = await trio.open_tcp_stream(host, url.port or (443 if secure else 80))
             nursery.start_soon(_close_at_the_end, stream)
             if secure:
-                context = ssl.create_default_context(cafile=self._arguments.ca)
-                tls = trio.SSLStream(stream, context, server_hostname=host, https_compatible=True)
+                tls = trio.SSLStream(stream, self._context, server_hostname=host, https_compatible=True)
                 await tls.do_handshake()
                 stream = tls
             return await trio_websocket.wrap_client_stream(

@@ -22,7 +22,10 @@ def load_application(reference: str) -> Application:
       BaseException: what the module raises.
     """
     module_name, _, name = reference.partition(":")
-    if not module_name or not name:
+    if not name or not _is_module_name(module_name):
+        dotted = module_name.removesuffix(".py").removeprefix("./").replace("/", ".")
+        if name and _is_module_name(dotted):
+            raise LoadError(f"{reference!r}: write {dotted}:{name}, the module and not its file")
         raise LoadError(f"{reference!r}: write MODULE:NAME, such as chat:app")
     module = _import(module_name)
     application = getattr(module, name, None)
@@ -30,6 +33,10 @@ def load_application(reference: str) -> Application:
         found = "nothing" if application is None else f"a {type(application).__name__}"
         raise LoadError(f"{reference}: expected an Application, found {found}")
     return application
+
+
+def _is_module_name(name: str) -> bool:
+    return all(map(str.isidentifier, name.split("."))) and not name.endswith(".py")
 
 
 def _import(name: str) -> ModuleType:
