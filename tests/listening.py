@@ -91,6 +91,16 @@ class Addresses(trio.abc.HostnameResolver):
         raise NotImplementedError
 
 
+def has_ipv6() -> bool:
+    """Whether there is an IPv6 loopback address."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
 @contextmanager
 def no_descriptor_left() -> Iterator[None]:
     """What is open afterwards was open before."""

@@ -20,7 +20,7 @@ LAYERS = [
     {"call", "statistics", "base_session", "streaming", "session", "raw_session", "broadcasting"},
     {"routing", "handlers", "routes", "proxies"},
     {"application", "auth", "upgrade"},
-    {"host"},
+    {"host", "arguments"},
     {"server"},
     {"testing", "pytest_plugin", "cli", "__init__", "__main__"},
 ]

@@ -31,10 +31,11 @@ LISTENING: Final = re.compile(r"listening on (wss?)://127\.0\.0\.1:(\d+)")
 
 @final
 class Program:
-    """A running `trioktor`."""
+    """A running `trioktor`; `has_page` is whether it says where its page is, too."""
 
-    def __init__(self, process: trio.Process) -> None:
+    def __init__(self, process: trio.Process, *, has_page: bool = False) -> None:
         self._process = process
+        self._has_page = has_page
         self._output = b""
         self._ended = False
 
@@ -60,6 +61,8 @@ class Program:
         line = await self.line()
         found = LISTENING.fullmatch(line)
         assert found is not None, line
+        if self._has_page:
+            assert await self.line() == f"a page to try it: http://{HERE}:{found[2]}/"
         return int(found[2])
 
     async def write(self, text: str) -> None:
@@ -99,7 +102,7 @@ async def program(*arguments: str | Path, cwd: Path | None = None) -> AsyncItera
         cwd=cwd,
     )
     try:
-        yield Program(process)
+        yield Program(process, has_page=arguments[0] == "echo")
     finally:
         if process.poll() is None:
             process.kill()
@@ -306,12 +309,29 @@ async def test_a_port_in_use_is_one_line() -> None:
     assert "in use" in errors[0]
 
 
+@pytest.mark.parametrize(
+    ("flag", "value", "text"),
+    [
+        ("--port", "99999", "port must be a whole number from 0 to 65535, not 99999"),
+        ("--port", "-1", "port must be"),
+        ("--shutdown-grace", "-1", "shutdown_grace must be"),
+        ("--shutdown-grace", "nan", "shutdown_grace must be"),
+        ("--unix", "", "path must be"),
+    ],
+)
+def test_a_place_that_makes_no_sense_is_one_line(
+    flag: str, value: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It names the argument, and nothing listens."""
+    assert text in fails(capsys, "echo", f"{flag}={value}")
+
+
 async def test_a_unix_socket_instead_of_a_port(tmp_path: Path) -> None:
     """`--unix`: the path is printed, and removed at the end."""
     path = tmp_path / "socket"
     async with program("echo", "--unix", path) as echo:
         assert await echo.line() == f"listening on {path}"
-        client = RawClient(await trio.open_unix_socket(path))
+        client = RawClient(await trio.open_unix_socket(path))  # and no page: browsers cannot open it
         await client.upgrade()
         await client.send(Frame.Text("hello"))
         assert await client.receive() == Frame.Text("hello")
@@ -319,8 +339,16 @@ async def test_a_unix_socket_instead_of_a_port(tmp_path: Path) -> None:
         await client.receive_rest()
         await client.aclose()
         echo.signal(signal.SIGTERM)
-        assert (await echo.wait())[0] == 0
+        status, output, _ = await echo.wait()
+        assert (status, [line for line in output if "page" in line]) == (0, [])
     assert not path.exists()
+
+
+def test_a_unix_socket_in_use_names_the_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Another port would not help."""
+    error = fails(capsys, "echo", "--unix", str(tmp_path))
+    assert f"cannot listen on {tmp_path}" in error
+    assert "port" not in error
 
 
 @pytest.mark.parametrize(
@@ -353,6 +381,7 @@ async def test_tls_from_files(tmp_path: Path) -> None:
         found = LISTENING.fullmatch(line)
         assert found is not None
         assert found[1] == "wss"
+        assert await echo.line() == f"a page to try it: https://{HERE}:{found[2]}/"
         url = f"wss://{HERE}:{found[2]}/echo"
         async with program("connect", "--ca", tmp_path / "ca.pem", url) as client:
             await client.write("hello\n")
@@ -447,6 +476,102 @@ async def test_serve_serves_an_application_of_ones_own(tmp_path: Path) -> None:
         assert await client.receive() == Frame.Text("my own")
 
 
+SERVES_ITSELF: Final = {
+    "run": "run(app, 0)\n",
+    "run, and more": "try:\n    run(app, 0)\nexcept Exception:\n    pass\n",
+    "serve": "import trio\nfrom functools import partial\ntrio.run(partial(serve, app, 0, host='127.0.0.1'))\n",
+    "serve in a nursery": (
+        "import trio\n"
+        "async def main():\n"
+        "    async with trio.open_nursery() as nursery:\n"
+        "        await nursery.start(serve, app, 0)\n"
+        "trio.run(main)\n"
+    ),
+    "another module": "import inner\n",
+}
+
+
+@pytest.mark.parametrize("how", SERVES_ITSELF)
+async def test_a_module_that_serves_when_it_is_imported_is_refused(how: str, tmp_path: Path) -> None:
+    """One line that says what to do about it; nothing ever listens."""
+    (tmp_path / "inner.py").write_text("from trioktor import Application, run\nrun(Application(), 0)\n")
+    (tmp_path / "server.py").write_text(
+        "from trioktor import Application, WebSockets, run, serve\n"
+        "app = Application()\n"
+        "app.install(WebSockets())\n"
+        f"{SERVES_ITSELF[how]}"
+    )
+    async with program("serve", "server:app", "--port", "0", cwd=tmp_path) as server:
+        status, output, errors = await server.wait()
+    assert (status, output) == (1, [])
+    (error,) = errors
+    assert error.startswith("trioktor serve: importing 'server' starts a server: put that under `if __name__ ==")
+
+
+async def test_a_module_that_serves_under_its_guard_is_served(tmp_path: Path) -> None:
+    """As in the tutorial; and by itself it serves, too."""
+    (tmp_path / "server.py").write_text(
+        "from trioktor import Application, WebSockets, run\n"
+        "app = Application()\n"
+        "app.install(WebSockets())\n"
+        "if __name__ == '__main__':\n"
+        "    run(app, 0)\n"
+    )
+    async with program("serve", "server:app", "--port", "0", cwd=tmp_path) as server:
+        await server.port()
+        server.signal(signal.SIGINT)
+        assert await server.wait() == (0, [], [])
+
+
+@pytest.mark.parametrize("error", ["ValueError('a bug')", "OSError('a bug')", "RuntimeError('a bug')"])
+async def test_a_module_that_cannot_be_imported_shows_where(error: str, tmp_path: Path) -> None:
+    """Its traceback: whoever wrote it wants the line."""
+    (tmp_path / "broken.py").write_text(f"raise {error}\n")
+    async with program("serve", "broken:app", cwd=tmp_path) as server:
+        status, output, errors = await server.wait()
+    assert (status, output, errors[-1]) == (1, [], f"{error.partition('(')[0]}: a bug")
+    assert any(re.search(r"broken\.py\", line 1", line) for line in errors)
+
+
+LOGGING_OF_ITS_OWN: Final = {
+    "the root": "logging.basicConfig(level=logging.INFO, format='mine: %(message)s', stream=sys.stdout)\n",
+    "our tree": (
+        "handler = logging.StreamHandler(sys.stdout)\n"
+        "handler.setFormatter(logging.Formatter('mine: %(message)s'))\n"
+        "logging.getLogger('trioktor').addHandler(handler)\n"
+        "logging.getLogger('trioktor').setLevel('INFO')\n"
+    ),
+    "silence": "logging.getLogger('trioktor').addHandler(logging.NullHandler())\n",
+}
+
+
+@pytest.mark.parametrize("quiet", [[], ["--quiet"]], ids=["", "quiet"])
+@pytest.mark.parametrize("how", LOGGING_OF_ITS_OWN)
+async def test_a_module_that_sets_up_logging_is_left_to_it(how: str, quiet: list[str], tmp_path: Path) -> None:
+    """Each line comes once, and as the module has it; `--quiet` leaves out those for connections."""
+    (tmp_path / "logs.py").write_text(
+        "import logging, sys\n"
+        "from trioktor import Application, WebSockets\n"
+        "app = Application()\n"
+        "app.install(WebSockets())\n"
+        "@app.websocket('/')\n"
+        "async def handler(session):\n"
+        "    pass\n"
+        f"{LOGGING_OF_ITS_OWN[how]}"
+    )
+    async with program("serve", "logs:app", "--port", "0", *quiet, cwd=tmp_path) as server:
+        async with connected(await server.port()) as client:
+            assert await client.receive() == close(1000)
+            await client.send(close(1000))
+            assert await client.receive() is None
+        server.signal(signal.SIGTERM)
+        status, output, errors = await server.wait()
+    assert (status, errors) == (0, [])
+    expected = [] if quiet or how == "silence" else [r"mine: closed / for \('127\.0\.0\.1', .*"]
+    assert len(output) == len(expected)
+    assert all(map(re.fullmatch, expected, output))
+
+
 @pytest.mark.parametrize(
     ("reference", "text"),
     [
@@ -458,6 +583,12 @@ async def test_serve_serves_an_application_of_ones_own(tmp_path: Path) -> None:
         ("trioktor", "MODULE:NAME"),
         ("trioktor:", "MODULE:NAME"),
         (":app", "MODULE:NAME"),
+        ("chat.py:app", "write chat:app, the module and not its file"),
+        ("./rooms/chat.py:app", "write rooms.chat:app, the module and not its file"),
+        ("rooms/chat:app", "write rooms.chat:app, the module and not its file"),
+        (".chat:app", "MODULE:NAME"),
+        ("my chat:app", "MODULE:NAME"),
+        ("/:app", "MODULE:NAME"),
     ],
 )
 def test_an_application_that_is_not_there_is_one_line(
@@ -501,7 +632,34 @@ async def test_connect_is_a_conversation(echo_port: int) -> None:
         assert await client.line() == "YOU SAID: bye"
         status, output, errors = await client.wait()
     assert (status, output) == (0, [])
-    assert any("1000" in line and "Client said BYE" in line for line in errors)
+    assert errors[-1] == "closed: 1000 NORMAL Client said BYE"
+
+
+@pytest.mark.parametrize(
+    ("end", "line"),
+    [
+        ("session.close(1001)", "closed: 1001 GOING_AWAY"),
+        ("await session.send(Frame.Close())", "closed: 1005 NO_STATUS"),
+        ("session.terminate()", "closed: 1006 CLOSED_ABNORMALLY"),
+        ("session.close(3000)", "closed: 3000"),
+    ],
+)
+async def test_connect_names_the_code_that_it_was_closed_with(end: str, line: str, tmp_path: Path) -> None:
+    """The registered codes have names; so have those that are never sent."""
+    (tmp_path / "leaving.py").write_text(
+        "from trioktor import Application, Frame, WebSockets\n"
+        "app = Application()\n"
+        "app.install(WebSockets())\n"
+        "@app.websocket('/')\n"
+        "async def handler(session):\n"
+        f"    {end}\n"
+    )
+    async with (
+        program("serve", "leaving:app", "--port", "0", cwd=tmp_path) as server,
+        program("connect", f"ws://{HERE}:{await server.port()}/") as client,
+    ):
+        _, _, errors = await client.wait()
+    assert errors[-1] == line
 
 
 async def test_ctrl_c_ends_connect_cleanly(echo_port: int) -> None:
@@ -534,7 +692,7 @@ async def test_connect_shows_what_cannot_be_printed(tmp_path: Path) -> None:
         status, output, errors = await client.wait()
     assert status == 1
     assert output == ["<2 bytes> 00 ff", r"red \x1b[31m\r\n"]
-    assert any("4001" in line and r"so \x1b long" in line for line in errors)
+    assert errors[-1] == r"closed: 4001 so \x1b long"
     assert all(line.isprintable() for line in errors)
 
 
@@ -548,6 +706,12 @@ def test_what_is_no_websocket_address_is_one_line(url: str, capsys: pytest.Captu
     line = fails(capsys, "connect", url)
     assert repr(url) in line
     assert "ws://host" in line
+
+
+@pytest.mark.parametrize("name", ["missing.pem", __file__], ids=["missing", "no certificate"])
+def test_certificates_that_cannot_be_read_are_one_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It says which file, before anybody is called."""
+    assert f"cannot use {name}: " in fails(capsys, "connect", "--ca", name, "wss://localhost:1/")
 
 
 def test_a_refused_connection_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,17 +1,22 @@
 """The documentation is true: it builds, its code runs, and the reference leaves out nothing.
 
-The Python blocks of a page continue each other, in one namespace a page. A last line that would serve for ever
-(`run(…)`) is left out.
+The Python blocks of a page continue each other, in one namespace a page. What stands under the guard of a
+program does not run there; the tutorial is followed as a reader would, too.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
+import shlex
+import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import pytest
 import trio
@@ -34,10 +39,10 @@ def blocks(page: str) -> list[str]:
 
 
 def names_of(page: str) -> dict[str, Any]:
-    """What the blocks of a page define, all of them run."""
+    """What the blocks of a page define, all of them run; the tutorial's modules are one."""
     names: dict[str, Any] = {}
     for block in blocks(page):
-        exec(compile(re.sub(r"^run\(.*\)\n\Z", "", block, flags=re.MULTILINE), f"{page}.md", "exec"), names)
+        exec(compile(block.replace("from server import app\n", ""), f"{page}.md", "exec"), names)
     return names
 
 
@@ -91,6 +96,131 @@ async def test_the_program_of_the_tutorial_listens(capsys: pytest.CaptureFixture
     """On a free port, until it is closed."""
     await names_of("tutorial")["main"]()
     assert re.fullmatch(r"listening on port \d+\n", capsys.readouterr().out)
+
+
+@final
+class Reader:
+    """Somebody who follows the tutorial: in a folder of his own, with what it has him install, and nothing else.
+
+    Fenced blocks in their order: a text "as `name`" before one says which file it is; Python without such a name
+    goes into `server.py`, above its last two lines. A command that listens is ended by Ctrl-C before the next
+    one but `trioktor connect`.
+    """
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.folder = folder / "mine"
+        self.folder.mkdir()
+        subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
+        hidden = ("PYTHON", "COVERAGE", "PYTEST", "VIRTUAL_ENV")
+        self._env = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
+        self._env["PATH"] = f"{folder / 'venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
+        self._port = port
+        self._server: subprocess.Popen[str] | None = None
+
+    def run(self, command: str, *, cwd: Path | None = None, typed: str = "") -> str:
+        """Run a command to its end; what it prints."""
+        done = subprocess.run(
+            command,
+            shell=True,
+            cwd=cwd or self.folder,
+            env=self._env,
+            input=typed,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, (command, done.stdout)
+        return done.stdout
+
+    def serve(self, command: str) -> None:
+        """Run a command that listens, until `stop`."""
+        self._server = subprocess.Popen(
+            shlex.split(command),
+            cwd=self.folder,
+            env=self._env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert self._server.stdout is not None
+        assert self._server.stdout.readline() == f"listening on ws://127.0.0.1:{self._port}\n"
+
+    def stop(self) -> None:
+        """Ctrl-C, if something listens."""
+        if self._server is not None:
+            self._server.send_signal(signal.SIGINT)
+            output, _ = self._server.communicate()
+            assert (self._server.returncode, "Traceback" in output) == (0, False), output
+            self._server = None
+
+    def save(self, name: str | None, code: str) -> None:
+        """A file of its own, or more of `server.py`."""
+        if name is not None:
+            (self.folder / name).write_text(code)
+            return
+        server = self.folder / "server.py"
+        lines = server.read_text().splitlines(keepends=True)
+        server.write_text("".join([*lines[:-2], code, "\n\n", *lines[-2:]]))
+
+
+@pytest.fixture
+def reader(tmp_path: Path, unused_port: int) -> Iterator[Reader]:
+    """Before the first step; where pip gets at what the tutorial installs."""
+    reader = Reader(tmp_path, unused_port)
+    try:
+        reader.run("python -m pip download --no-deps --dest ../downloaded hatchling")
+    except AssertionError:
+        pytest.skip("pip finds no index here")
+    yield reader
+    reader.stop()
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.timeout(300)
+def test_the_tutorial_can_be_followed(reader: Reader, unused_port: int) -> None:
+    """Its files, its commands, in its order; only the port is another one, which may be free."""
+    text = (DOCS / "tutorial.md").read_text().replace("8080", str(unused_port))
+    commands = []
+    for before, language, block in re.findall(r"([^\n]*)\n+^```(\w+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        if language != "sh":
+            name = re.search(r"\bas `([\w.]+)`", before)
+            reader.save(name and name[1], block)
+            continue
+        for command in block.splitlines():
+            commands.append(command)
+            if command.startswith("trioktor connect"):
+                assert reader.run(command, typed="hello\n").splitlines()[1] == "hello"
+                continue
+            reader.stop()
+            if command == "python server.py":
+                reader.serve(command)
+            elif command.startswith("trioktor serve"):
+                reader.serve(f"{command} --port {unused_port}")
+                loud = reader.run(f"trioktor connect ws://127.0.0.1:{unused_port}/loud/Ada", typed="hello\n")
+                assert "Ada: HELLO!" in loud
+            elif command == "python -m pytest":
+                assert re.search(r"\b1 passed\b", reader.run(command))
+            elif command == "python program.py":
+                assert re.fullmatch(r"listening on port \d+\n", reader.run(command))
+            else:
+                assert command.startswith("python -m pip install ")
+                reader.run(command, cwd=DOCS.parent if command.endswith(" .") else None)
+    assert commands == [
+        "python -m pip install .",
+        "python server.py",
+        f"trioktor connect ws://127.0.0.1:{unused_port}/echo",
+        "python -m pip install pytest pytest-trio",
+        "python -m pytest",
+        "trioktor serve server:app",
+        "python program.py",
+    ]
 
 
 async def test_the_recipes_do_what_they_say(autojump_clock: Clock) -> None:

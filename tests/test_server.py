@@ -19,11 +19,13 @@ import trio.testing
 import trustme
 
 from tests.helpers import REQUEST, RawClient, application, assert_all_over, close, records_above_info
-from tests.listening import Addresses, MemoryListener, no_descriptor_left, serving
-from trioktor import Application, CloseReason, Frame, Server, WebSocketSession, serve
+from tests.listening import Addresses, MemoryListener, has_ipv6, no_descriptor_left, serving
+from trioktor import Application, Call, CloseReason, Frame, Server, WebSocketSession, run, serve
+from trioktor.server import describe
 
 Clock = trio.testing.MockClock
 HERE = "127.0.0.1"
+ipv6 = pytest.mark.skipif(not has_ipv6(), reason="there is no IPv6 here")
 
 
 async def echo(session: WebSocketSession) -> None:
@@ -78,6 +80,95 @@ async def test_exactly_one_place_to_listen_is_given(places: dict[str, Any]) -> N
         await serve(application(echo), **places)
 
 
+NO_SERVER = ssl.create_default_context()
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "remedy"),
+    [
+        (
+            {"ssl_context": "chain.pem"},
+            TypeError,
+            r"ssl_context .*SSLContext\(ssl.PROTOCOL_TLS_SERVER\).*load_cert_chain",
+        ),
+        (
+            {"ssl_context": NO_SERVER},
+            ValueError,
+            r"ssl_context .*SSLContext\(ssl.PROTOCOL_TLS_SERVER\).*load_cert_chain",
+        ),
+        ({"port": 65536}, ValueError, "port must be a whole number from 0 to 65535, not 65536"),
+        ({"port": 99999}, ValueError, "port must be"),
+        ({"port": -1}, ValueError, "port must be"),
+        ({"port": True}, ValueError, "port must be"),
+        ({"port": "8080"}, ValueError, "port must be .* not '8080'"),
+        ({"port": 80.0}, ValueError, "port must be"),
+        ({"host": 5}, ValueError, "host must be a name or an address"),
+        ({"port": None, "path": 5}, ValueError, "path must be"),
+        ({"port": None, "path": ""}, ValueError, "path must be"),
+        ({"port": None, "listeners": MemoryListener()}, ValueError, r"listeners must be a list.*write \[listener\]"),
+        ({"port": None, "listeners": []}, ValueError, "listeners must be"),
+        ({"port": None, "listeners": [8080]}, ValueError, "listeners must be"),
+        ({"backlog": 0}, ValueError, "backlog must be"),
+        ({"backlog": "5"}, ValueError, "backlog must be"),
+        ({"open_timeout": 0}, ValueError, "open_timeout must be more than 0 seconds"),
+        ({"open_timeout": -1}, ValueError, "open_timeout must be"),
+        ({"open_timeout": float("nan")}, ValueError, "open_timeout must be"),
+        ({"open_timeout": None}, ValueError, "open_timeout must be"),
+        ({"shutdown_grace": -1}, ValueError, "shutdown_grace must be at least 0 seconds"),
+        ({"shutdown_grace": float("nan")}, ValueError, "shutdown_grace must be"),
+        ({"shutdown_grace": "5"}, ValueError, "shutdown_grace must be"),
+        ({"max_head_size": 0}, ValueError, "max_head_size must be"),
+        ({"max_head_size": 1e6}, ValueError, "max_head_size must be"),
+        ({"max_headers": None}, ValueError, "max_headers must be"),
+        ({"max_connections": -1}, ValueError, "max_connections must be a whole number of at least 0 or None"),
+        ({"max_connections": True}, ValueError, "max_connections must be"),
+        ({"max_connections_per_address": -1}, ValueError, "max_connections_per_address must be"),
+        ({"handler_nursery": trio.open_nursery}, ValueError, "handler_nursery must be"),
+    ],
+    ids=repr,
+)
+async def test_an_argument_that_makes_no_sense_is_refused_before_anything_is_opened(
+    options: dict[str, Any], kind: type[Exception], remedy: str
+) -> None:
+    """The text names it, and what would do; no connection is needed to find out."""
+    with trio.CancelScope() as scope, no_descriptor_left():
+        scope.cancel()  # to be refused, nothing may be waited for
+        with pytest.raises(kind, match=remedy):
+            await serve(application(echo), **{"port": 0, **options})
+    assert not scope.cancelled_caught
+
+
+@pytest.mark.parametrize("thing", [application, "server:app", None], ids=["function", "str", "None"])
+async def test_only_an_application_is_served(thing: Any) -> None:
+    """Not what makes one, nor its name."""
+    with pytest.raises(TypeError, match=r"serve wants an Application, not"):
+        await serve(thing, 0)
+
+
+def test_run_refuses_what_serve_refuses() -> None:
+    """Bare, as it is."""
+    with pytest.raises(ValueError, match="port must be"):
+        run(application(echo), 99999)
+    with pytest.raises(TypeError, match="ssl_context must be"):
+        run(application(echo), 0, ssl_context="chain.pem")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"open_timeout": float("inf"), "shutdown_grace": 0},
+        {"shutdown_grace": float("inf"), "max_connections": 0, "max_connections_per_address": 0},
+        {"ssl_context": ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)},
+        {"backlog": 1, "max_head_size": 1, "max_headers": 1},
+    ],
+    ids=repr,
+)
+async def test_extreme_arguments_that_make_sense_are_taken(options: dict[str, Any]) -> None:
+    """The least and the most of each."""
+    async with running(application(echo), 0, host=HERE, **options) as server:
+        assert server.port
+
+
 async def test_port_0_is_a_free_port_that_the_server_names() -> None:
     """`nursery.start` returns the server, and it accepts connections by then."""
     async with running(application(echo), 0, host=HERE) as server:
@@ -89,13 +180,9 @@ async def test_port_0_is_a_free_port_that_the_server_names() -> None:
         await assert_echoes(await connect(server))
 
 
+@ipv6
 async def test_port_0_is_the_same_number_on_every_address() -> None:
     """Trio alone would take one for each."""
-    try:
-        with socket.socket(socket.AF_INET6) as probe:
-            probe.bind(("::1", 0))
-    except OSError:
-        pytest.skip("there is no IPv6 here")
     trio.socket.set_custom_hostname_resolver(Addresses(HERE, "::1"))
     for _ in range(10):
         async with running(application(echo), 0, host="both.example") as server:
@@ -168,6 +255,83 @@ async def test_a_server_without_exactly_one_port_does_not_guess(count: int) -> N
     async with running(application(echo), listeners=listeners) as server:
         with pytest.raises(RuntimeError, match=f"{count} TCP ports: look at its listeners"):
             _ = server.port
+
+
+# what it says of itself
+
+
+def with_page() -> Application:
+    """An echo, and a page for browsers beside it."""
+    app = application(echo)
+
+    @app.get("/")
+    async def page(call: Call) -> str:
+        return "<!doctype html>"
+
+    return app
+
+
+async def test_an_application_with_a_page_says_where_to_open_it() -> None:
+    """One at "/" answers browsers; one somewhere else may be anything."""
+    async with running(with_page(), 0, host=HERE) as server:
+        assert describe(server) == [
+            f"listening on ws://{HERE}:{server.port}",
+            f"a page to try it: http://{HERE}:{server.port}/",
+        ]
+    elsewhere = application(echo)
+
+    @elsewhere.get("/health")
+    async def health(call: Call) -> str:
+        return "ok"
+
+    for app in (application(echo), elsewhere):
+        async with running(app, 0, host=HERE) as server:
+            assert describe(server) == [f"listening on ws://{HERE}:{server.port}"]
+
+
+@pytest.mark.parametrize(
+    ("host", "listening", "page"),
+    [
+        ("0.0.0.0", "0.0.0.0", "127.0.0.1"),
+        pytest.param("::", "[::]", "[::1]", marks=ipv6),
+        pytest.param("::1", "[::1]", "[::1]", marks=ipv6),
+    ],
+)
+async def test_the_page_has_an_address_that_opens(host: str, listening: str, page: str) -> None:
+    """Every interface is where it listens, and nowhere to go."""
+    async with running(with_page(), 0, host=host) as server:
+        assert describe(server) == [
+            f"listening on ws://{listening}:{server.port}",
+            f"a page to try it: http://{page}:{server.port}/",
+        ]
+
+
+async def test_each_address_is_named_and_one_page() -> None:
+    """With TLS where there is TLS, and no page where no browser gets to."""
+    memory = MemoryListener()
+    [plain] = await trio.open_tcp_listeners(0, host=HERE)
+    [inner] = await trio.open_tcp_listeners(0, host=HERE)
+    secure = trio.SSLListener(inner, tls()[0])
+    ports = [listener.socket.getsockname()[1] for listener in (plain, inner)]
+    async with running(with_page(), listeners=[memory, secure, plain]) as server:
+        assert describe(server) == [
+            "listening on a MemoryListener",
+            f"listening on wss://{HERE}:{ports[1]}",
+            f"listening on ws://{HERE}:{ports[0]}",
+            f"a page to try it: https://{HERE}:{ports[1]}/",
+        ]
+    async with running(with_page(), 0, host=HERE, ssl_context=tls()[0]) as server:
+        assert describe(server) == [
+            f"listening on wss://{HERE}:{server.port}",
+            f"a page to try it: https://{HERE}:{server.port}/",
+        ]
+
+
+async def test_a_unix_socket_has_no_page_to_open(tmp_path: Path) -> None:
+    """Browsers cannot go there."""
+    path = tmp_path / "socket"
+    async with running(with_page(), path=path) as server:
+        assert describe(server) == [f"listening on {path}"]
 
 
 # UNIX sockets

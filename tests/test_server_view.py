@@ -105,6 +105,8 @@ async def test_a_supervisors_socket_is_served() -> None:
         assert child.stdout is not None
         line = await trio.to_thread.run_sync(child.stdout.readline)
         assert line == f"listening on ws://127.0.0.1:{address[1]}\n"
+        line = await trio.to_thread.run_sync(child.stdout.readline)
+        assert line == f"a page to try it: http://127.0.0.1:{address[1]}/\n"
         async with await trio.open_tcp_stream(*address) as stream:
             await stream.send_all(REQUEST % b"/" + client_bytes(Frame.Text("hello")))
             data = b""

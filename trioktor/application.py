@@ -119,6 +119,9 @@ class Application(Routes):
         assert route is not None
         return route, parameters
 
+    def _has_page(self) -> bool:
+        return any(endpoint.get is not None for endpoint, _ in self._table.find("/"))
+
     def hooks(self, route: WebSocketRoute) -> list[Before]:
         """What is to be asked before an upgrade of a route."""
         return [*self._before, *route.before]

@@ -152,7 +152,8 @@ class Routes:
 
         Raises:
           RuntimeError: WebSockets are not installed, or the application is being served.
-          TypeError: the handler is not an `async def` that takes a session.
+          TypeError: the handler is not an `async def` that takes a session, or says that a path parameter is
+            something else than a str.
           ValueError: the path is malformed or taken, or does not name a parameter of the handler.
         """
 

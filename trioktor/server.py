@@ -8,17 +8,20 @@ their goodbye.
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import os
 import signal
 import ssl
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn, final
+from typing import Any, Final, NoReturn, final
 
+import attrs
 import trio
 
 from .application import Application
+from .arguments import Arguments
 from .base_session import BaseSession
 from .engine.connection import STOP_LIMIT
 from .engine.listeners import open_tcp, open_unix, remove_unix, wrap_tls
@@ -27,6 +30,29 @@ from .host import Host, Limits
 from .protocol.close import CloseCode, CloseReason
 
 Listener = trio.abc.Listener[trio.abc.Stream]
+
+_TO_OPEN: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""Where to find what listens on every interface: only some systems open those addresses themselves."""
+
+
+@final
+@attrs.define
+class Import:
+    """The import of a module that another program is going to serve, as `trioktor serve` does."""
+
+    has_served: bool = False
+    """It tried to serve by itself, which would leave that program waiting for its end."""
+
+
+current_import: contextvars.ContextVar[Import | None] = contextvars.ContextVar("trioktor.current_import", default=None)
+"""Set while such an import runs: it is not to start a server."""
+
+
+def _check_not_imported() -> None:
+    importing = current_import.get()
+    if importing is not None:
+        importing.has_served = True
+        raise RuntimeError('a module that is imported starts a server: put that under `if __name__ == "__main__":`')
 
 
 @final
@@ -124,11 +150,31 @@ async def serve(
       task_status: reports the `Server` once it accepts connections.
 
     Raises:
-      ValueError: not exactly one of port, path and listeners.
+      ValueError: not exactly one of port, path and listeners, or an argument that makes no sense; nothing has
+        been opened then.
+      TypeError: `app` is no `Application`, or `ssl_context` no context.
       OSError: it cannot listen there.
     """
+    _check_not_imported()
+    if not isinstance(app, Application):
+        raise TypeError(f"serve wants an Application, not {app!r}")
     if sum(option is not None for option in (port, path, listeners)) != 1:
         raise ValueError("give exactly one of port, path and listeners")
+    Arguments(
+        port=port,
+        host=host,
+        path=path,
+        listeners=listeners,
+        backlog=backlog,
+        ssl_context=ssl_context,
+        open_timeout=open_timeout,
+        shutdown_grace=shutdown_grace,
+        max_head_size=max_head_size,
+        max_headers=max_headers,
+        max_connections=max_connections,
+        max_connections_per_address=max_connections_per_address,
+        handler_nursery=handler_nursery,
+    )
     limits = Limits(
         open_timeout=open_timeout,
         max_head_size=max_head_size,
@@ -189,12 +235,13 @@ def _raise_single(group: BaseExceptionGroup[BaseException]) -> NoReturn:
 def run(app: Application, port: int | None = 8080, *, host: str | None = "127.0.0.1", **options: Any) -> None:
     """Serve an application as the whole program, until a signal.
 
-    Prints the address. The first SIGINT or SIGTERM stops gracefully, and `run` returns; a second ends it
-    at once, with exit status 130 or 143. The options are those of `serve`.
+    Prints the address, and where to open the page if there is one at "/" (`Application.get`). The first SIGINT
+    or SIGTERM stops gracefully, and `run` returns; a second ends it at once, with exit status 130 or 143. The
+    options are those of `serve`.
 
     Raises:
       SystemExit: after the second signal.
-      OSError: it cannot listen there.
+      ValueError, TypeError, OSError: as `serve`.
     """
     status = trio.run(functools.partial(_run, app, port, host=host, **options))
     if status:
@@ -209,7 +256,7 @@ async def _run(app: Application, port: int | None, *, host: str | None, **option
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             async with trio.open_nursery() as nursery:
                 server = await nursery.start(functools.partial(serve, app, port, host=host, **options))
-                for line in describe(server, secure=options.get("ssl_context") is not None):
+                for line in describe(server):
                     print(line, flush=True)
                 await anext(signals)
                 async with trio.open_nursery() as stopping:
@@ -228,14 +275,21 @@ async def _stop(server: Server, waiting: trio.CancelScope) -> None:
     waiting.cancel("the server has stopped")
 
 
-def describe(server: Server, *, secure: bool) -> list[str]:
-    """One line for each address that a server listens on."""
-    lines = []
+def describe(server: Server) -> list[str]:
+    """One line for each address that a server listens on, and one for the page at "/", if there is one."""
+    lines, pages = [], []
     for listener in server.listeners:
-        name = _address(listener)
+        name, is_secure = _address(listener), isinstance(listener, trio.SSLListener)
         if isinstance(name, tuple):
-            address = f"[{name[0]}]" if ":" in name[0] else name[0]
-            lines.append(f"listening on {'wss' if secure else 'ws'}://{address}:{name[1]}")
+            lines.append(f"listening on {'wss' if is_secure else 'ws'}://{_authority(name[0], name[1])}")
+            here = _authority(_TO_OPEN.get(name[0]) or name[0], name[1])
+            pages.append(f"a page to try it: {'https' if is_secure else 'http'}://{here}/")
         else:
-            lines.append(f"listening on {name}")
+            lines.append(f"listening on {name or f'a {type(listener).__name__}'}")
+    if server._host.application._has_page():
+        lines.extend(pages[:1])
     return lines
+
+
+def _authority(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

@@ -14,20 +14,10 @@ from typing import Any
 import pytest
 import trio
 
-from tests.listening import Addresses, MemoryListener, no_descriptor_left
+from tests.listening import Addresses, MemoryListener, has_ipv6, no_descriptor_left
 from trioktor.engine.listeners import open_tcp, open_unix, remove_unix, wrap_tls
 
 HERE = "127.0.0.1"
-
-
-def has_ipv6() -> bool:
-    """Whether there is an IPv6 loopback address."""
-    try:
-        with socket.socket(socket.AF_INET6) as probe:
-            probe.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
-// A conversation as tests/interop/test_clients.py wants it, with the client of the JDK. Prints what came back.
+// A conversation as tests/interop/test_clients.py wants it, with the client of the JDK. Prints what came back, and
+// stays until its input ends: the JDK answers a Close after onClose has returned, by a thread that keeps no JVM alive.
 import java.net.URI;
 import java.net.http.HttpClient;
 import java.net.http.WebSocket;
@@ -44,6 +45,7 @@ public class Client implements WebSocket.Listener {
         Client leave = new Client();
         http.newWebSocketBuilder().buildAsync(URI.create(arguments[0] + "/close"), leave).join();
         System.out.println(leave.arrived.take());
+        System.in.read();
         System.exit(0);
     }
 }

@@ -184,9 +184,19 @@ async def test_the_client_of_the_jdk(deflate: bool) -> None:
     java, compiler = shutil.which("java"), shutil.which("javac")
     if java is None or compiler is None:
         pytest.skip("there is no JDK here")
-    async with server(deflate, offers=False) as (url, sessions):
-        done = await trio.run_process([java, str(SCRIPT.with_name("Client.java")), url], capture_stdout=True)
-    lines = done.stdout.decode().split("\n")
+    output = b""
+    async with server(deflate, offers=False) as (url, sessions), trio.open_nursery() as nursery:
+        command = [java, str(SCRIPT.with_name("Client.java")), url]
+        run = partial(trio.run_process, command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        process: trio.Process = await nursery.start(run)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        while output.count(b"\n") < 6 and (data := await process.stdout.receive_some()):
+            output += data
+        for session in sessions:
+            await session.wait_closed()
+        await process.stdin.aclose()  # it may leave: both of its conversations are over
+    lines = output.decode().split("\n")
     assert lines == ["true", "true", "true", "fragmented", "4000 ", "4001 that is all", ""]
     assert_both_ended(sessions)
 

@@ -7,7 +7,8 @@ import errno
 import logging
 import ssl
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from .. import __version__
@@ -75,8 +76,16 @@ def _server_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _set_up_logging(*, quiet: bool) -> None:
-    """Lines about connections go to standard output, trouble to standard error."""
+    """Lines about connections go to standard output, trouble to standard error.
+
+    Where the application has set up logging itself, every line has its place already.
+    """
     root = logging.getLogger("trioktor")
+    if root.hasHandlers():
+        if quiet:
+            sessions = logging.getLogger("trioktor.session")
+            sessions.setLevel(max(logging.WARNING, sessions.getEffectiveLevel()))
+        return
     root.setLevel(logging.WARNING if quiet else logging.INFO)
     lines = logging.StreamHandler(sys.stdout)
     lines.addFilter(lambda record: record.levelno < logging.WARNING)
@@ -96,20 +105,29 @@ def main(argv: Sequence[str] | None = None) -> None:
       SystemExit: with status 0, 1 (something failed), 2 (wrong arguments), 130 or 143 (signals).
     """
     arguments = _parser().parse_args(argv)
-    try:
+    application: Application | None = None
+    if arguments.command == "serve":
+        with _one_line(arguments.command, LoadError):  # any other error is the module's, and shows its traceback
+            application = load_application(arguments.application)
+    with _one_line(arguments.command, LoadError, OSError, ValueError):
         if arguments.command == "connect":
             sys.exit(connect(arguments))
-        if arguments.command == "echo":
+        if application is None:
             application = echo_application(arguments)
-        else:
-            application = load_application(arguments.application)
         options = _server_options(arguments)
         _set_up_logging(quiet=arguments.quiet)
         _run(application, options)
+
+
+@contextmanager
+def _one_line(command: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Say in one line what went wrong, and leave."""
+    try:
+        yield
     except KeyboardInterrupt:
         sys.exit(130)
-    except (LoadError, OSError, ValueError) as error:
-        print(f"trioktor {arguments.command}: {describe_error(error)}", file=sys.stderr)
+    except kinds as error:
+        print(f"trioktor {command}: {describe_error(error)}", file=sys.stderr)
         sys.exit(1)
 
 
@@ -118,7 +136,8 @@ def _run(application: Application, options: dict[str, Any]) -> None:
         run(application, **options)
     except OSError as error:
         where = options.get("path") or f"{options['host']}:{options['port']}"
-        hint = "; take another --port, or 0 for a free one" if error.errno == errno.EADDRINUSE else ""
+        is_taken = error.errno == errno.EADDRINUSE and "path" not in options
+        hint = "; take another --port, or 0 for a free one" if is_taken else ""
         raise LoadError(f"cannot listen on {where}: {describe_error(error)}{hint}") from None
 
 

@@ -21,11 +21,12 @@ import trio
 import trio_websocket
 
 from ..engine.outcome import first_leaf
+from ..protocol.close import CloseCode
 
 _SILENCE = 1.0
 _PATIENCE = 10.0
 """Seconds for connecting, and for saying goodbye."""
-_GOOD_CODES = (1000, 1001, 1005)
+_GOOD_CODES = (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.NO_STATUS)
 
 
 def add_connect_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +51,11 @@ def connect(arguments: argparse.Namespace) -> int:
             raise ValueError
     except ValueError:
         return _fail(f"not a WebSocket address: {arguments.url!r}; write ws://host:port/path")
-    return trio.run(_Client(arguments).run)
+    try:
+        context = ssl.create_default_context(cafile=arguments.ca)
+    except OSError as error:
+        return _fail(f"cannot use {arguments.ca}: {error.strerror or error}")
+    return trio.run(_Client(arguments, context).run)
 
 
 def _fail(text: str) -> int:
@@ -101,8 +106,9 @@ class _NoHandshake(Exception):
 
 @final
 class _Client:
-    def __init__(self, arguments: argparse.Namespace) -> None:
+    def __init__(self, arguments: argparse.Namespace, context: ssl.SSLContext) -> None:
         self._arguments = arguments
+        self._context = context
         self._url = urlsplit(arguments.url)
         self._sent = 0
         self._received = 0
@@ -131,8 +137,7 @@ class _Client:
             stream: trio.abc.Stream = await trio.open_tcp_stream(host, url.port or (443 if secure else 80))
             nursery.start_soon(_close_at_the_end, stream)
             if secure:
-                context = ssl.create_default_context(cafile=self._arguments.ca)
-                tls = trio.SSLStream(stream, context, server_hostname=host, https_compatible=True)
+                tls = trio.SSLStream(stream, self._context, server_hostname=host, https_compatible=True)
                 await tls.do_handshake()
                 stream = tls
             return await trio_websocket.wrap_client_stream(
@@ -207,9 +212,10 @@ class _Client:
                     self._listen_on()
         except trio_websocket.ConnectionClosed as closed:
             reason = closed.reason
-            code = reason.code if reason is not None else 1006
+            code = reason.code if reason is not None else CloseCode.CLOSED_ABNORMALLY
             text = printable(reason.reason or "") if reason is not None else ""
-            print(f"closed: {code} {text}".rstrip(), file=sys.stderr)
+            words = ["closed:", f"{code:d}", _name(code), text]
+            print(" ".join(word for word in words if word), file=sys.stderr)
             self._status = 0 if code in _GOOD_CODES else 1
 
 
@@ -218,6 +224,11 @@ async def _close_at_the_end(stream: trio.abc.Stream) -> None:
         await trio.sleep_forever()
     finally:
         await trio.aclose_forcefully(stream)
+
+
+def _name(code: int) -> str:
+    """What a close code is called; "" if it is not registered."""
+    return next((known.name for known in CloseCode if known == code), "")
 
 
 def _first_line(body: bytes | None) -> str:

@@ -7,14 +7,17 @@ construction"). An exception group is judged by its leaves. Whatever is not an `
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from enum import Enum, auto
-from typing import final
+from typing import Final, final
 
 import trio
 
 from ..errors import ConnectionClosed, DeserializationError
 from ..protocol.errors import UnexpectedFrame
+
+_OURS: Final = __name__.partition(".")[0]
 
 
 @final
@@ -73,6 +76,21 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
             yield from _leaves(inner)
     else:
         yield error
+
+
+def origin(error: BaseException) -> str:
+    """Where an exception came from, as file and line: the innermost that is not ours, so the handler's.
+
+    Of a group it is that of a frame or message which the handler did not expect, if there is one. "" if
+    nothing is known.
+    """
+    leaves = list(_leaves(error))
+    judged = [leaf for leaf in leaves if isinstance(leaf, (UnexpectedFrame, DeserializationError))]
+    place = ""
+    for frame, line in traceback.walk_tb((judged or leaves)[0].__traceback__):
+        if frame.f_globals.get("__name__", "").partition(".")[0] != _OURS:
+            place = f"{frame.f_code.co_filename}:{line}"
+    return place
 
 
 def merge(errors: list[Exception]) -> Exception | None:

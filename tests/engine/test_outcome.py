@@ -1,0 +1,101 @@
+"""Where an exception came from: the handler's line, not one of ours."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+import trio
+import trio.testing
+
+from tests.helpers import connected
+from trioktor import DeserializationError, Frame, JsonConverter, UnexpectedFrame, WebSocketSession
+from trioktor.engine.outcome import origin
+
+Clock = trio.testing.MockClock
+
+
+def line_of(function: object, text: str) -> str:
+    """The line of a function that holds a text, as `origin` has it."""
+    assert inspect.isfunction(function)
+    lines, first = inspect.getsourcelines(function)
+    (number,) = [first + number for number, line in enumerate(lines) if text in line]
+    return f"{__file__}:{number}"
+
+
+def reads_text(frame: Frame) -> str:
+    """Takes every frame for text."""
+    return frame.text  # here
+
+
+def deeper(frame: Frame) -> str:
+    """Leaves that to another."""
+    return reads_text(frame)
+
+
+def raised_by(function: object, *arguments: object) -> Exception:
+    """What a function raises."""
+    assert callable(function)
+    with pytest.raises(Exception) as caught:  # whatever it is
+        function(*arguments)
+    return caught.value
+
+
+@pytest.mark.parametrize("function", [reads_text, deeper])
+def test_the_origin_is_the_innermost_line_that_is_not_ours(function: object) -> None:
+    """Not that of `Frame.text`, which raises, nor that of whoever called."""
+    error = raised_by(function, Frame.Binary(b"no text"))
+    assert isinstance(error, UnexpectedFrame)
+    assert origin(error) == line_of(reads_text, "# here")
+
+
+async def test_the_origin_in_a_handler_that_waits(autojump_clock: Clock) -> None:
+    """Of `receive_text`, and of a value that it could not be."""
+    caught: list[Exception] = []
+
+    async def handler(session: WebSocketSession) -> None:
+        try:
+            await session.receive_text()
+        except UnexpectedFrame as error:
+            caught.append(error)
+        try:
+            await session.receive_deserialized(int)
+        except DeserializationError as error:
+            caught.append(error)
+
+    async with connected(handler, content_converter=JsonConverter()) as (client, _):
+        await client.send(Frame.Binary(b""), Frame.Text("no number"))
+        await client.receive()
+    assert [origin(error) for error in caught] == [
+        line_of(handler, "receive_text"),
+        line_of(handler, "receive_deserialized"),
+    ]
+
+
+async def test_the_origin_in_a_group_is_that_of_what_is_judged() -> None:
+    """A nursery of the handler's: the peer's doing comes before what else there is."""
+
+    async def reads() -> None:
+        await trio.lowlevel.checkpoint()
+        reads_text(Frame.Binary(b""))
+
+    async def closed() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ValueError("on its way out")
+
+    with pytest.raises(ExceptionGroup) as caught:
+        async with trio.open_nursery() as nursery:
+            for function in (closed, reads):
+                nursery.start_soon(function)
+    assert {type(error) for error in caught.value.exceptions} == {ValueError, UnexpectedFrame}
+    assert origin(caught.value) == line_of(reads_text, "# here")
+    (other,) = caught.value.subgroup(ValueError).exceptions  # type: ignore[union-attr]
+    assert origin(other) == line_of(closed, "raise ValueError")
+
+
+def test_where_nothing_is_known_the_origin_is_empty() -> None:
+    """What was never raised has no traceback."""
+    assert origin(UnexpectedFrame("never raised")) == ""
+    assert origin(ExceptionGroup("never raised", [ValueError()])) == ""
