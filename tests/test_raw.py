@@ -265,7 +265,7 @@ async def test_a_failure_closes_with_1011(autojump_clock: Clock, caplog: pytest.
         await session.receive()
         raise ValueError("a bug")
 
-    async with connected_raw(handler) as (client, sessions):
+    async with connected_raw(handler, expect_failure=True) as (client, sessions):
         await client.send(Frame.Text("hello"))
         assert close(1011) == await client.receive()
         await client.send(close(1011))
