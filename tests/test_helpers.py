@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import trio
@@ -67,3 +72,64 @@ async def test_a_failing_block_is_raised_as_itself(autojump_clock: Clock) -> Non
     with pytest.raises(ValueError, match="the block"):
         async with connected(handler, handler_grace=None):
             raise ValueError("the block")
+
+
+async def test_a_cancellation_hides_neither(autojump_clock: Clock) -> None:
+    """Neither the handler's failure nor the block's, if a scope around it ends both."""
+    with pytest.raises(AssertionError, match="wrong"), trio.move_on_after(5):
+        async with connected(failing) as (client, _):
+            await client.send(Frame.Text("left"))
+            await trio.sleep_forever()
+    with pytest.raises(ValueError, match="the block"), trio.CancelScope() as scope:
+        async with connected(failing):
+            scope.cancel()
+            raise ValueError("the block")
+
+
+LOGGED = """
+import pytest
+import trio
+import trio.testing
+from trioktor import Application
+
+async def crash(error):
+    app = Application()
+
+    @app.get("/")
+    async def page(call):
+        raise error
+
+    ours, theirs = trio.testing.memory_stream_pair()
+    await ours.send_all(b"GET / HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(app.handle_stream, theirs)
+        assert b" 500 " in await ours.receive_some()
+        await ours.aclose()
+
+ERRORS = [AssertionError("in vain"), ExceptionGroup("several", [KeyError(), AssertionError("in vain")]), KeyError("x")]
+
+@pytest.mark.parametrize("error", ERRORS, ids=["assertion", "group", "other"])
+async def test_without(error):
+    await crash(error)
+
+@pytest.mark.parametrize("error", ERRORS, ids=["assertion", "group", "other"])
+async def test_with(error, caplog):
+    await crash(error)
+"""
+
+
+def test_what_is_only_logged_fails_its_test(tmp_path: Path) -> None:
+    """Unless it takes `caplog`; a failed assertion does even then."""
+    shutil.copy(Path(__file__).with_name("conftest.py"), tmp_path)
+    (tmp_path / "test_logged.py").write_text(LOGGED)
+    command = [sys.executable, "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider", "-o", "trio_mode=true"]
+    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, check=False, cwd=tmp_path)
+    outcomes = re.findall(r"^(PASSED|FAILED) test_logged\.py::(\S+)", done.stdout, re.MULTILINE)
+    assert {name: outcome for outcome, name in outcomes} == {
+        "test_without[assertion]": "FAILED",
+        "test_without[group]": "FAILED",
+        "test_without[other]": "FAILED",
+        "test_with[assertion]": "FAILED",
+        "test_with[group]": "FAILED",
+        "test_with[other]": "PASSED",
+    }
