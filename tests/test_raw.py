@@ -289,12 +289,15 @@ async def test_cancelled_from_outside_it_says_goodbye(autojump_clock: Clock) -> 
     with trio.CancelScope() as scope:
 
         async def handler(session: Session) -> None:
+            await session.receive()
             scope.cancel()
             await trio.sleep_forever()
 
         async with connected_raw(handler) as (client, _):
             with trio.CancelScope(shield=True):
+                await client.send(Frame.Text("go"))
                 assert [close(1001)] == await client.receive_rest()
+    assert scope.cancelled_caught
 
 
 async def test_text_is_not_checked_before_it_is_asked_for(autojump_clock: Clock) -> None:
