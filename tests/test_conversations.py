@@ -775,6 +775,7 @@ async def test_output_of_send_is_bounded_in_bytes_and_everything_accepted_goes_o
             frames.append(frame.data[0])
         await client.send(frame)
     assert list(range(9)) == frames
+    assert "flushed" not in log
     assert [*range(1, 9), "closed"] == [*sorted(entry for entry in log if isinstance(entry, int)), log[-1]]
 
 
