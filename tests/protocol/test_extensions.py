@@ -251,7 +251,12 @@ def test_any_bytes_are_a_message_or_an_error(data: bytes, limit: int) -> None:
     assert size <= limit
 
 
-@given(st.lists(st.binary(max_size=5000), max_size=8), st.integers(9, 15), st.integers(1, 9), st.booleans())
+REPETITIVE = st.builds(lambda part, times: part * times, st.binary(max_size=50), st.integers(0, 100))
+
+
+@given(
+    st.lists(st.binary(max_size=5000) | REPETITIVE, max_size=8), st.integers(9, 15), st.integers(1, 9), st.booleans()
+)
 @settings(max_examples=60, deadline=None)
 def test_every_setting_round_trips(messages: list[bytes], bits: int, mem_level: int, takeover: bool) -> None:
     """A peer with the window that was agreed on reads everything; long messages in steps as others."""
