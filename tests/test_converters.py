@@ -439,7 +439,7 @@ def test_what_is_read_can_be_said_again(converter: ContentConverter, text: str, 
         value = value_of(converter, text, kind)
     except DeserializationError:
         return
-    value_of(converter, text_of(converter, value), kind)
+    assert value_of(converter, text_of(converter, value), kind) == value
 
 
 @pytest.mark.parametrize(("converter", "kind"), list(USERS.values())[:4], ids=list(USERS)[:4])

@@ -514,6 +514,8 @@ async def test_a_client_that_does_not_read_its_refusal_is_dropped(autojump_clock
         async with trio.open_nursery() as nursery:
             nursery.start_soon(Served().app.handle_stream, theirs)
             await ours.send_all(REFUSALS["404"][1])
+    with pytest.raises((trio.BrokenResourceError, trio.ClosedResourceError)):
+        await theirs.send_all(b"x")  # dropped
     await ours.aclose()
 
 

@@ -11,6 +11,7 @@ import attrs
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from trioktor import WebSockets
 from trioktor.protocol.assembler import MessageAssembler, decode_text
 from trioktor.protocol.deflate import SLICE, Deflate, PerMessageDeflate
 from trioktor.protocol.errors import FrameTooBig, ProtocolError
@@ -71,11 +72,13 @@ def test_a_header_is_written_as_it_is_read() -> None:
         assert text == str(parse_extensions([text])[0])
 
 
-@given(st.text(max_size=200))
+@given(st.text(max_size=200) | st.text('ab;,= "\\\t', max_size=30))
 def test_no_header_raises(line: str) -> None:
-    """Whatever a client writes is an offer, or none."""
-    parse_extensions([line])
-    negotiate([PerMessageDeflate()], [line])
+    """Whatever a client writes is an offer, or none; what was read is read again as the same."""
+    offers = parse_extensions([line])
+    assert offers == parse_extensions([str(offer) for offer in offers])
+    answers, extensions = negotiate([PerMessageDeflate()], [line])
+    assert len(answers) == len(extensions) <= 1
 
 
 NAME = "permessage-deflate"
@@ -368,7 +371,8 @@ def test_factories_that_get_in_each_others_way_are_refused(factories: list[objec
 
 def test_two_without_a_name_may_be_installed() -> None:
     """Pass-throughs have nothing to conflict about."""
-    check_factories([Marking(None, 0), Marking(None, 0), PerMessageDeflate()])
+    factories = [Marking(None, 0), Marking(None, 0), PerMessageDeflate()]
+    assert factories == list(WebSockets(extensions=factories).extensions)
 
 
 class Passing(ExtensionFactory):
