@@ -3,12 +3,15 @@ import java.net.URI;
 import java.net.http.HttpClient;
 import java.net.http.WebSocket;
 import java.util.concurrent.BlockingQueue;
+import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
 import java.util.concurrent.LinkedBlockingQueue;
 
 public class Client implements WebSocket.Listener {
     private final BlockingQueue<String> arrived = new LinkedBlockingQueue<>();
     private final StringBuilder text = new StringBuilder();
+    // Never completed, or the client would answer a Close by itself, and perhaps not before the program exits.
+    private final CompletableFuture<Void> answered = new CompletableFuture<>();
 
     @Override
     public CompletionStage<?> onText(WebSocket socket, CharSequence data, boolean last) {
@@ -24,7 +27,7 @@ public class Client implements WebSocket.Listener {
     @Override
     public CompletionStage<?> onClose(WebSocket socket, int code, String reason) {
         arrived.add(code + " " + reason);
-        return null;
+        return answered;
     }
 
     public static void main(String[] arguments) throws Exception {
@@ -42,8 +45,9 @@ public class Client implements WebSocket.Listener {
         socket.sendClose(4000, "so long").join();
         System.out.println(echo.arrived.take());
         Client leave = new Client();
-        http.newWebSocketBuilder().buildAsync(URI.create(arguments[0] + "/close"), leave).join();
+        WebSocket other = http.newWebSocketBuilder().buildAsync(URI.create(arguments[0] + "/close"), leave).join();
         System.out.println(leave.arrived.take());
+        other.sendClose(4001, "").join();
         System.exit(0);
     }
 }
