@@ -13,6 +13,8 @@ import trio.testing
 
 from trioktor import Application, CloseReason, Frame, RawWebSocketSession, WebSockets, WebSocketSession
 from trioktor.base_session import BaseSession
+from trioktor.engine.outcome import merge
+from trioktor.host import Host
 from trioktor.protocol.assembler import MessageAssembler, RawFrames
 from trioktor.protocol.mask import mask
 from trioktor.protocol.parser import FrameParser
@@ -144,12 +146,13 @@ def assert_all_over(session: BaseSession) -> None:
 
 @asynccontextmanager
 async def connected(
-    handler: Handler, *, show_fragments: bool = False, **settings: Any
+    handler: Handler, *, show_fragments: bool = False, expect_failure: bool = False, **settings: Any
 ) -> AsyncIterator[tuple[RawClient, list[WebSocketSession]]]:
     """A raw client in conversation with a handler over memory streams.
 
     On leaving the block the client's stream is closed, the server's side must come to its end, and nothing
-    may be left of it. The list holds the server's session once the handler runs.
+    may be left of it. The list holds the server's session once the handler runs. What the handler raises is
+    raised after the block, as itself; a test that expects a failure has it logged, as a server would.
     """
     sessions: list[WebSocketSession] = []
 
@@ -157,13 +160,13 @@ async def connected(
         sessions.append(session)
         await handler(session)
 
-    async with _served(application(recording, **settings), sessions, show_fragments) as client:
+    async with _served(application(recording, **settings), sessions, show_fragments, expect_failure) as client:
         yield client, sessions
 
 
 @asynccontextmanager
 async def connected_raw(
-    handler: Callable[[RawWebSocketSession], Awaitable[object]], **settings: Any
+    handler: Callable[[RawWebSocketSession], Awaitable[object]], *, expect_failure: bool = False, **settings: Any
 ) -> AsyncIterator[tuple[RawClient, list[RawWebSocketSession]]]:
     """As `connected`, with a raw route and a client that sees fragments."""
     sessions: list[RawWebSocketSession] = []
@@ -172,21 +175,37 @@ async def connected_raw(
         sessions.append(session)
         await handler(session)
 
-    async with _served(raw_application(recording, **settings), sessions, True) as client:
+    async with _served(raw_application(recording, **settings), sessions, True, expect_failure) as client:
         yield client, sessions
 
 
 @asynccontextmanager
-async def _served(app: Application, sessions: Sequence[BaseSession], show_fragments: bool) -> AsyncIterator[RawClient]:
+async def _served(
+    app: Application, sessions: Sequence[BaseSession], show_fragments: bool, expect_failure: bool
+) -> AsyncIterator[RawClient]:
+    failures: list[Exception] = []
+    body: Exception | None = None
+    host = Host(app, on_failure=None if expect_failure else failures.append)
     ours, theirs = trio.testing.memory_stream_pair()
     client = RawClient(ours, raw=show_fragments)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(app.handle_stream, theirs)
-        head = await client.upgrade()
-        assert head.startswith(b"HTTP/1.1 101 ")
-        await trio.testing.wait_all_tasks_blocked()
-        yield client
-        await ours.aclose()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(host.handle, theirs)
+            try:
+                head = await client.upgrade()
+                assert head.startswith(b"HTTP/1.1 101 ")
+                await trio.testing.wait_all_tasks_blocked()
+                yield client
+            except Exception as error:  # raised below: a handler that failed is its cause more often than not
+                body = error
+                nursery.cancel_scope.cancel()
+            await ours.aclose()
+    finally:  # a cancellation hides neither
+        failure = merge(failures)
+        if failure is not None:
+            raise failure from body
+        if body is not None:
+            raise body
     for session in sessions:
         assert_all_over(session)
 

@@ -63,7 +63,7 @@ async def test_a_failing_handler_closes_with_1011_and_is_logged_once(
         await session.send("before")
         raise ValueError("secret")
 
-    async with connected(handler) as (client, [session]):
+    async with connected(handler, expect_failure=True) as (client, [session]):
         assert [Frame.Text("before"), close(1011)] == [await client.receive(), await client.receive()]
         assert CloseReason(1011) == session.close_reason
     [record] = records_above_info(caplog)
@@ -413,7 +413,7 @@ async def test_the_end_of_another_conversation_is_a_failure(
     async with connected(first) as (client, _):
         await client.send(close(1000))
         await client.receive_rest()
-    async with connected(second) as (client, _):
+    async with connected(second, expect_failure=True) as (client, _):
         await client.send(Frame.Text("go"))
         await client.receive_rest()
     assert 1 == len(records_above_info(caplog))
@@ -492,7 +492,7 @@ async def test_a_failing_task_cancels_the_handler_and_counts_as_its_failure(
         finally:
             raise ValueError("handler")
 
-    async with connected(handler) as (client, _):
+    async with connected(handler, expect_failure=True) as (client, _):
         assert close(1011) == await client.receive()
     [record] = records_above_info(caplog)
     assert record.exc_info is not None
@@ -775,6 +775,7 @@ async def test_output_of_send_is_bounded_in_bytes_and_everything_accepted_goes_o
             frames.append(frame.data[0])
         await client.send(frame)
     assert list(range(9)) == frames
+    assert "flushed" not in log
     assert [*range(1, 9), "closed"] == [*sorted(entry for entry in log if isinstance(entry, int)), log[-1]]
 
 

@@ -439,7 +439,7 @@ def test_what_is_read_can_be_said_again(converter: ContentConverter, text: str, 
         value = value_of(converter, text, kind)
     except DeserializationError:
         return
-    value_of(converter, text_of(converter, value), kind)
+    assert value_of(converter, text_of(converter, value), kind) == value
 
 
 @pytest.mark.parametrize(("converter", "kind"), list(USERS.values())[:4], ids=list(USERS)[:4])
@@ -692,7 +692,7 @@ async def test_a_bad_message_beside_a_failure_is_a_failure(
         error = DeserializationError("not that", await session.receive())
         raise ExceptionGroup("both", [error, RuntimeError("on purpose")])
 
-    async with connected(handler, content_converter=JsonConverter()) as (client, _):
+    async with connected(handler, expect_failure=True, content_converter=JsonConverter()) as (client, _):
         await client.send(Frame.Text("hello"))
         assert await client.receive() == close(1011)
     [record] = records_above_info(caplog)
@@ -719,7 +719,7 @@ async def test_a_converter_that_fails_otherwise_is_a_failure(
     async def handler(session: WebSocketSession) -> None:
         await session.receive_deserialized(dict)
 
-    async with connected(handler, content_converter=Failing()) as (client, _):
+    async with connected(handler, expect_failure=True, content_converter=Failing()) as (client, _):
         await client.send(Frame.Text("hello"))
         assert await client.receive() == close(1011)
     assert len(records_above_info(caplog)) == 1
@@ -739,7 +739,7 @@ async def test_asking_for_what_a_converter_cannot_make_is_the_handlers_mistake(
     async def handler(session: WebSocketSession) -> None:
         await session.receive_deserialized(Opaque)
 
-    async with connected(handler, content_converter=converter) as (client, _):
+    async with connected(handler, expect_failure=True, content_converter=converter) as (client, _):
         await client.send(Frame.Text("{}"))
         assert await client.receive() == close(1011)
     [record] = records_above_info(caplog)

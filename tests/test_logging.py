@@ -105,7 +105,7 @@ async def test_a_failure_is_logged_once_with_its_traceback(
     async def handler(session: WebSocketSession) -> None:
         raise ValueError("a secret")
 
-    async with connected(handler) as (client, _):
+    async with connected(handler, expect_failure=True) as (client, _):
         assert await client.receive() == close(1011)
     (record,) = records_above_info(caplog)
     assert record.exc_info

@@ -188,11 +188,21 @@ async def test_two_hundred_echoes_side_by_side(autojump_clock: Clock) -> None:
 
 
 async def test_a_thousand_unread_echoes_do_not_hang_the_end(autojump_clock: Clock) -> None:
-    """T7xx: sent, never read, closed."""
-    async with handle_websocket_conversation(application(echo), "/") as conversation:
-        with trio.move_on_after(5):
+    """T7xx: sent, never read, closed: both sides come to a clean end, and every message was echoed."""
+    sessions: list[Session] = []
+
+    async def handler(session: Session) -> None:
+        sessions.append(session)
+        await echo(session)
+
+    with trio.fail_after(5):
+        async with handle_websocket_conversation(application(handler), "/") as conversation:
             for number in range(1000):
                 await conversation.outgoing.send(str(number))
+    assert CloseReason(1000) == conversation.close_reason == sessions[0].close_reason
+    statistics = sessions[0].statistics()
+    assert (1001, 1001) == (statistics.frames_received, statistics.frames_sent)  # the Close is one, too
+    assert_all_over(sessions[0])
 
 
 async def test_a_hundred_clients_get_the_immediate_first_frame(autojump_clock: Clock) -> None:

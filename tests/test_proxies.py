@@ -598,7 +598,7 @@ ENDS: Final = {
 @pytest.mark.parametrize(("data", "status"), ENDS.values(), ids=ENDS.keys())
 @pytest.mark.parametrize("is_proxied", [True, False], ids=["proxied", "direct"])
 async def test_the_place_is_free_again_however_the_connection_ends(
-    data: bytes, status: bytes, is_proxied: bool
+    data: bytes, status: bytes, is_proxied: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Ten times over, with a limit of one: nothing is left in the count, nor does it go below zero."""
     async with listening(staying(*[HERE] * is_proxied), max_connections_per_address=1) as server:
@@ -614,6 +614,8 @@ async def test_the_place_is_free_again_however_the_connection_ends(
         assert line.startswith(b"HTTP/1.1 503 ")
         await first.aclose()
         await second.aclose()
+    logged = [ENDS[name][0] for name in ("a failing handler", "a hook that fails", "403")]
+    assert len(records_above_info(caplog)) == 10 * (data in logged)
 
 
 async def test_who_is_refused_takes_no_place_for_long(autojump_clock: Clock) -> None:

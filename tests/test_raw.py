@@ -265,7 +265,7 @@ async def test_a_failure_closes_with_1011(autojump_clock: Clock, caplog: pytest.
         await session.receive()
         raise ValueError("a bug")
 
-    async with connected_raw(handler) as (client, sessions):
+    async with connected_raw(handler, expect_failure=True) as (client, sessions):
         await client.send(Frame.Text("hello"))
         assert close(1011) == await client.receive()
         await client.send(close(1011))
@@ -289,12 +289,15 @@ async def test_cancelled_from_outside_it_says_goodbye(autojump_clock: Clock) -> 
     with trio.CancelScope() as scope:
 
         async def handler(session: Session) -> None:
+            await session.receive()
             scope.cancel()
             await trio.sleep_forever()
 
         async with connected_raw(handler) as (client, _):
             with trio.CancelScope(shield=True):
+                await client.send(Frame.Text("go"))
                 assert [close(1001)] == await client.receive_rest()
+    assert scope.cancelled_caught
 
 
 async def test_text_is_not_checked_before_it_is_asked_for(autojump_clock: Clock) -> None:

@@ -448,13 +448,16 @@ async def test_a_failing_page_is_a_500_that_tells_nothing(
 
 
 @pytest.mark.parametrize(("path", "status"), [("/page", 200), ("/nothing", 404), ("/ws", 426), ("/crash", 500)])
-async def test_head_is_answered_as_get_without_the_body(path: str, status: int, autojump_clock: Clock) -> None:
+async def test_head_is_answered_as_get_without_the_body(
+    path: str, status: int, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
     """RFC 9110 §9.3.2: the same head, and nothing behind it."""
     app = Served().app
     expected = parse(await answer(app, plain(path)))
     found = parse(await answer(app, plain(path, method="HEAD")))
     assert expected[0] == status
     assert found == (status, expected[1], b"")
+    assert len(records_above_info(caplog)) == 2 * (status == 500)
 
 
 # time
@@ -511,6 +514,8 @@ async def test_a_client_that_does_not_read_its_refusal_is_dropped(autojump_clock
         async with trio.open_nursery() as nursery:
             nursery.start_soon(Served().app.handle_stream, theirs)
             await ours.send_all(REFUSALS["404"][1])
+    with pytest.raises((trio.BrokenResourceError, trio.ClosedResourceError)):
+        await theirs.send_all(b"x")  # dropped
     await ours.aclose()
 
 

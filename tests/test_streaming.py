@@ -149,7 +149,7 @@ async def test_a_message_that_cannot_be_ended_ends_the_conversation(
         with pytest.raises(ConnectionClosed):
             await session.send("after")
 
-    async with connected(handler, show_fragments=True) as (client, sessions):
+    async with connected(handler, show_fragments=True, expect_failure=how == "raised") as (client, sessions):
         assert Frame.Text("before") == await client.receive()
         assert Frame.Text("half a ", fin=False) == await client.receive()
         assert [close(1011)] == await client.receive_rest()

@@ -199,11 +199,11 @@ async def test_a_refused_handshake_raises_what_the_server_said(
 
 async def test_an_origin_that_is_allowed_is_accepted(autojump_clock: Clock) -> None:
     """The same one as the host, and one from a list."""
-    async with handle_websocket_conversation(application(echo), "/", origin="http://localhost"):
-        pass
+    async with handle_websocket_conversation(application(echo), "/", origin="http://localhost") as conversation:
+        assert conversation.response.status == 101
     app = application(echo, origins=[re.compile("https://.*")])
-    async with handle_websocket_conversation(app, "/", origin="https://anything.example"):
-        pass
+    async with handle_websocket_conversation(app, "/", origin="https://anything.example") as conversation:
+        assert conversation.response.status == 101
 
 
 @pytest.mark.parametrize(

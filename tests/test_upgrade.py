@@ -550,7 +550,7 @@ async def test_a_response_is_sent_instead_of_the_upgrade(
     "error",
     [
         RuntimeError(SECRET),
-        AssertionError(SECRET),
+        NotImplementedError(SECRET),
         ExceptionGroup(SECRET, [KeyError(SECRET)]),
         trio.EndOfChannel(SECRET),
         trio.BrokenResourceError(SECRET),

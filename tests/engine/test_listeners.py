@@ -96,7 +96,10 @@ async def test_a_socket_that_nobody_listens_on_is_replaced(left_behind: Path) ->
     """A server that crashed left it."""
     listener = await open_unix(left_behind, backlog=None)
     client = await trio.open_unix_socket(left_behind)
-    await close_all([client, await listener.accept(), listener])
+    server = await listener.accept()
+    await server.send_all(b"hello")
+    assert await client.receive_some() == b"hello"
+    await close_all([client, server, listener])
 
 
 async def test_a_socket_in_use_is_refused(tmp_path: Path) -> None:

@@ -325,12 +325,14 @@ async def test_a_half_close_where_there_is_none_does_nothing() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_half_close_after_the_peer_is_gone_raises_nothing(kind: str) -> None:
-    """There is nobody to tell."""
+    """There is nobody to tell, before and after it is closed here, too."""
     transport, peer = await pair(kind)
     await trio.aclose_forcefully(peer)
     await transport.send_eof()
     await transport.aclose()
     await transport.send_eof()
+    with pytest.raises((trio.BrokenResourceError, trio.ClosedResourceError)):
+        await transport.send(b"x")
 
 
 @pytest.mark.parametrize("kind", KINDS)
