@@ -19,6 +19,8 @@ import trio.testing
 
 from tests.helpers import REQUEST, application, client_bytes, masked, raw_application
 from trioktor import (
+    CLOSE,
+    SKIP,
     ConnectionClosed,
     Frame,
     FrameType,
@@ -28,10 +30,8 @@ from trioktor import (
     WebSocketSession,
     broadcast,
 )
-from trioktor import CLOSE, SKIP
 from trioktor.engine.transport import Transport
 from trioktor.host import Host
-from trioktor.protocol.assembler import MessageAssembler
 from trioktor.protocol.deflate import PerMessageDeflate as _Deflate
 from trioktor.protocol.parser import FrameParser
 
@@ -120,7 +120,7 @@ class FickleTransport(Transport):
             with self._waiting() as scope:
                 for _ in range(self._random.choice((0, 0, 1, 3))):
                     await trio.lowlevel.checkpoint()
-                while self.is_stuck:
+                while self.is_stuck:  # noqa: ASYNC110
                     await trio.sleep(1)
                 await trio.lowlevel.checkpoint_if_cancelled()
             taken = 0 if scope.cancelled_caught else self._take(view)
