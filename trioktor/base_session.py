@@ -69,8 +69,10 @@ class BaseSession(trio.abc.Channel[Frame]):
         "_has_pieces",
         "_may_write_through",
         "_outbox",
+        "_parked",
         "_streams",
         "_turns",
+        "_unparked",
         "application",
         "call",
         "incoming",
@@ -82,6 +84,8 @@ class BaseSession(trio.abc.Channel[Frame]):
         self._turns = 0
         self.incoming: trio.MemoryReceiveChannel[Frame] = connection.inbox.receive_channel
         self._has_pieces = False  # messages may come in pieces
+        self._parked = 0  # tasks that wait in `receive` for a message
+        self._unparked: trio.Event | None = None  # set when there are none
         self._streams: tuple[StreamedMessage, ...] = ()  # messages that are being sent in pieces
         self._may_write_through = False  # something was received since the last send
         self.call: Call = call
@@ -109,6 +113,8 @@ class BaseSession(trio.abc.Channel[Frame]):
           ConnectionBroken: it ended in any other way; `__cause__` may say more.
           trio.ClosedResourceError: `incoming` was closed here.
         """
+        if self._has_pieces:
+            return await self._receive_joined()
         self._turns = turns = self._turns + 1
         if turns & _FULL_CHECKPOINT:
             await _checkpoint_if_cancelled()
@@ -118,14 +124,21 @@ class BaseSession(trio.abc.Channel[Frame]):
             try:
                 frame = self.incoming.receive_nowait()
             except trio.WouldBlock:
-                frame = await self.incoming.receive()
+                frame = await self._wait_for_message()
         except trio.EndOfChannel:
             self._raise_end()
         self._connection.inbox.message_taken()
         self._may_write_through = True
-        if self._has_pieces:
-            return await self._complete(frame)
         return frame
+
+    async def _wait_for_message(self) -> Frame:
+        self._parked += 1
+        try:
+            return await self.incoming.receive()
+        finally:
+            self._parked -= 1
+            if self._unparked is not None and not self._parked:
+                self._unparked.set()
 
     def receive_nowait(self) -> Frame:
         """Receive as `receive` does, or not at all: no checkpoint.
@@ -141,9 +154,9 @@ class BaseSession(trio.abc.Channel[Frame]):
         self._connection.inbox.message_taken()
         return frame
 
-    async def _complete(self, frame: Frame) -> Frame:
-        """What `receive` returns where messages come in pieces: here, the piece."""
-        return frame
+    async def _receive_joined(self) -> Frame:
+        """What `receive` does where messages come in pieces."""
+        raise NotImplementedError
 
     def _raise_end(self) -> NoReturn:
         """Tell a broken end of `incoming` from a clean one."""

@@ -33,14 +33,22 @@ class WebSocketSession(BaseSession):
     answered, the closing handshake is done. Sent, a Ping or Pong goes ahead of what is queued.
     """
 
-    __slots__ = ("_is_partway", "_message", "_pieces", "_size")
+    __slots__ = ("_is_partway", "_message", "_pieces", "_size", "_taking_lock")
 
     def __init__(self, connection: Connection, call: Call, application: Application | None) -> None:
         super().__init__(connection, call, application)
         self._message: IncomingMessage | None = None  # that is being received piece by piece
-        self._pieces: list[Frame] | None = None  # of a message that `receive` is joining
+        self._is_partway = False  # and there is more of it to come
+        self._pieces: list[Frame] = []  # of a message that `receive` is joining
         self._size = 0  # of all of them
-        self._is_partway = False  # a message was received in part
+        self._taking_lock: trio.Lock | None = None
+
+    @property
+    def _taking(self) -> trio.Lock:
+        """The right to take pieces: one task at a time, or they would be shuffled."""
+        if self._taking_lock is None:
+            self._taking_lock = trio.Lock()
+        return self._taking_lock
 
     async def receive_text(self) -> str:
         """Receive a message that has to be Text, and return its text.
@@ -72,23 +80,26 @@ class WebSocketSession(BaseSession):
         Raises:
           trio.EndOfChannel, ConnectionBroken, trio.ClosedResourceError: as `receive`.
         """
+        self._has_pieces = True
+        if self._parked:  # they wait for messages, so the next one is theirs, and whole
+            self._unparked = self._unparked or trio.Event()
+            await self._unparked.wait()
         assembler = self._connection.assembler
         assert isinstance(assembler, MessageAssembler)
         assembler.stream()
-        self._has_pieces = True
-        if self._message is not None:
-            await self._message.skip()
-            self._message = None
-        if self._pieces:  # `receive` was cancelled in the middle of this message
-            await trio.lowlevel.checkpoint()
-            first = self._joined()
-        else:
-            first = await self._receive_piece()
-        self._is_partway = first.first_byte < FIN
-        self._message = IncomingMessage(self, first)
-        return self._message
+        async with self._taking:
+            if self._pieces:  # `receive` was cancelled in the middle of this message
+                first = self._joined()
+            else:
+                while self._is_partway:
+                    self._skip_piece(await self._receive_piece())
+                first = await self._receive_piece()
+            self._is_partway = first.first_byte < FIN
+            self._message = IncomingMessage(self, first)
+            return self._message
 
     async def _receive_piece(self) -> Frame:
+        """Take a piece; for whoever has the right to (`_taking`)."""
         try:
             frame = await self.incoming.receive()
         except trio.EndOfChannel:
@@ -97,6 +108,28 @@ class WebSocketSession(BaseSession):
         self._may_write_through = True
         return frame
 
+    async def _receive_piece_of(self, message: IncomingMessage) -> Frame | None:
+        """Take the next piece of a message that is received in pieces; None if there is none left.
+
+        Raises:
+          ConnectionBroken: the conversation ended in the middle of the message, be it with a goodbye.
+        """
+        async with self._taking:
+            if message.is_complete:  # somebody else took the last one
+                return None
+            try:
+                frame = await self._receive_piece()
+            except trio.EndOfChannel:
+                raise self._error(ConnectionBroken) from None
+            self._skip_piece(frame)
+            return frame
+
+    def _skip_piece(self, frame: Frame) -> None:
+        """A piece of the message that is being received in pieces was taken."""
+        self._is_partway = frame.first_byte < FIN
+        if self._message is not None:
+            self._message.is_complete = not self._is_partway
+
     def receive_nowait(self) -> Frame:
         """Receive as `receive` does, or not at all: no checkpoint.
 
@@ -104,39 +137,35 @@ class WebSocketSession(BaseSession):
           trio.WouldBlock: nothing is there, or not all of it.
           trio.EndOfChannel, ConnectionBroken, trio.ClosedResourceError: as `receive`.
         """
+        if self._taking_lock is not None and self._taking_lock.locked():
+            raise trio.WouldBlock
         while True:
-            frame = super().receive_nowait()
-            if frame.first_byte >= FIN and not self._is_partway:
-                return frame
-            whole = self._add_piece(frame)
+            whole = self._add_piece(super().receive_nowait())
             if whole is not None:
                 return whole
 
-    async def _complete(self, frame: Frame) -> Frame:
-        """Join a message that comes in pieces; skip one that was taken in part."""
-        if frame.first_byte >= FIN and not self._is_partway:
-            return frame
-        while (whole := self._add_piece(frame)) is None:
-            frame = await self._receive_piece()
-        return whole
+    async def _receive_joined(self) -> Frame:
+        """Join a message that comes in pieces; skip what is left of one that was taken in part."""
+        async with self._taking:
+            while (whole := self._add_piece(await self._receive_piece())) is None:
+                pass
+            return whole
 
     def _add_piece(self, frame: Frame) -> Frame | None:
         """The whole message that a piece completes, or None."""
-        is_last = frame.first_byte >= FIN
-        if self._message is not None and not self._message.is_complete:
-            self._message.is_complete = is_last
-            self._is_partway = not is_last
+        if self._is_partway:
+            self._skip_piece(frame)
             return None
-        pieces = self._pieces = self._pieces or []
-        pieces.append(frame)
+        is_last = frame.first_byte >= FIN
+        if is_last and not self._pieces:
+            return frame
+        self._pieces.append(frame)
         self._size += len(frame.data)
-        if len(pieces) > 1:
-            self._judge_size(self._size)
-        self._is_partway = not is_last
+        self._judge_size(self._size)
         return self._joined() if is_last else None
 
     def _joined(self) -> Frame:
-        pieces, self._pieces = self._pieces or [], None
+        pieces, self._pieces = self._pieces, []
         self._size = 0
         if len(pieces) == 1:
             return pieces[0]
@@ -151,7 +180,7 @@ class WebSocketSession(BaseSession):
         limit = self.max_frame_size
         if limit is not None and size > limit:
             error = FrameTooBig(size, limit)
-            self._connection.fail(CloseReason(CloseCode.TOO_BIG), error)
+            self._connection.fail(CloseReason(CloseCode.TOO_BIG), error, by_peer=True, drop_queued=False)
             raise self._error(ConnectionBroken) from error
 
     def message(self, kind: FrameType) -> OutgoingMessage:

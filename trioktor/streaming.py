@@ -43,7 +43,7 @@ class OutgoingMessage:
 
     async def __aenter__(self) -> Self:
         """Queue up behind what was sent before. Cancelled, it has sent nothing."""
-        self._streamed.task = trio.lowlevel.current_task()
+        self._streamed.begin()
         await self._session._send_stream(self._streamed)
         return self
 
@@ -128,18 +128,16 @@ class IncomingMessage(trio.abc.ReceiveChannel["str | bytes"]):
 
         Raises:
           trio.EndOfChannel: that was the whole message.
-          ConnectionBroken: the conversation ended in the middle of it.
+          ConnectionBroken: the conversation ended in the middle of it, be it with a goodbye of the peer.
         """
         while True:
-            if self._next is not None:
+            if self._next is not None or self.is_complete:
                 await trio.lowlevel.checkpoint()
-                frame, self._next = self._next, None
-            elif self.is_complete:
-                await trio.lowlevel.checkpoint()
+            frame, self._next = self._next, None
+            if frame is None and not self.is_complete:
+                frame = await self._session._receive_piece_of(self)
+            if frame is None:
                 raise trio.EndOfChannel
-            else:
-                frame = await self._session._receive_piece()
-                self.is_complete = frame.first_byte >= FIN
             if frame.data:
                 self.size += len(frame.data)
                 piece = frame.decoded if type(frame) is TextFrame else frame.data

@@ -344,14 +344,18 @@ class Connection:
             code = self.close_reason.code
             self._say_goodbye(None if code == CloseCode.NO_STATUS else CloseReason(code))
 
-    def fail(self, reason: CloseReason, cause: BaseException, *, drop_queued: bool = True) -> None:
+    def fail(
+        self, reason: CloseReason, cause: BaseException, *, by_peer: bool = False, drop_queued: bool = True
+    ) -> None:
         """End the conversation from our side as broken, with a Close that says so.
 
-        Once the end has begun, this is only noted: as the cause, should it become a broken one.
+        Once the end has begun, this is only noted: as the cause, should it become a broken one. But if it was the
+        peer that broke a rule, nothing more is read.
         """
-        if self.signal(Signal.FAIL, reason, cause):
+        if self.signal(Signal.VIOLATE if by_peer else Signal.FAIL, reason, cause):
             self.outbox.seal(drop_queued=drop_queued)
             self._say_goodbye(reason)
+        if self.state.is_over:
             self.reader.end_reading()
 
     def give_up_message(self) -> None:
@@ -400,10 +404,8 @@ class Connection:
 
         Whoever sends one of the `streams` waits for its fragments alone: what is behind has to wait for him.
         """
-        assert self._nursery is not None
-        task = trio.lowlevel.current_task()
         for stream in streams:
-            if stream.is_sent_by(task, self._nursery):
+            if stream.is_sent_by(trio.lowlevel.current_task()):
                 await stream.flush()
                 if not stream.is_shut:
                     return

@@ -28,10 +28,9 @@ class StreamedMessage:
       has_begun: whether the first fragment was accepted.
       is_finished: whether the last fragment was accepted; without it the message must not end.
       is_shut: whether the end came before the writer had all of it.
-      task: the one that sends it, once it has begun.
     """
 
-    __slots__ = ("_arrival", "_next", "_senders", "flushes", "has_begun", "is_finished", "is_shut", "task")
+    __slots__ = ("_arrival", "_next", "_outside", "_senders", "_task", "flushes", "has_begun", "is_finished", "is_shut")
 
     def __init__(self) -> None:
         self._next: Frame | None = None
@@ -41,7 +40,8 @@ class StreamedMessage:
         self.flushes: Flushes = Flushes()
         self.has_begun: bool = False
         self.is_finished: bool = False
-        self.task: trio.lowlevel.Task | None = None
+        self._task: trio.lowlevel.Task | None = None  # that sends it
+        self._outside: tuple[trio.Nursery, ...] = ()  # its nurseries that are older than the message
 
     @property
     def waiting(self) -> int:
@@ -82,11 +82,16 @@ class StreamedMessage:
         self.is_finished = frame.first_byte >= FIN
         self._arrival.set()
 
-    def is_sent_by(self, task: trio.lowlevel.Task | None, top: trio.Nursery) -> bool:
-        """Whether a task, or one that started it in a nursery below `top`, sends this message."""
-        while task is not None and task is not self.task:
+    def begin(self) -> None:
+        """The current task is about to send it."""
+        self._task = trio.lowlevel.current_task()
+        self._outside = tuple(self._task.child_nurseries)
+
+    def is_sent_by(self, task: trio.lowlevel.Task | None) -> bool:
+        """Whether a task sends this message, or was started, in a nursery of its own, by the one that does."""
+        while task is not None and task is not self._task:
             nursery = task.parent_nursery
-            task = None if nursery is None or nursery is top else nursery.parent_task
+            task = None if nursery is None or nursery in self._outside else nursery.parent_task
         return task is not None
 
     async def flush(self) -> None:

@@ -42,6 +42,7 @@ class MessageAssembler:
         "_payload",
         "_seen",
         "_size",
+        "_wants_pieces",
         "is_streaming",
         "max_fragments",
         "parser",
@@ -59,16 +60,22 @@ class MessageAssembler:
         self._decoded: list[str] | None = None
         self._seen = 0
         # giving pieces instead of messages
+        self._wants_pieces = False
         self.is_streaming: bool = False
         self._size = 0
 
     def stream(self) -> None:
-        """From now on give messages piece by piece, the one under way included; `max_frame_size` is off."""
-        if not self.is_streaming:
-            self.is_streaming = True
-            self.parser.stream()
-            self._decoder = self._decoded = None  # what was decoded early is given, and decoded, again
-            self._seen = 0
+        """From the next `feed` on give messages piece by piece, the one under way included; `max_frame_size` is off.
+
+        Not at once: what is being fed may have stopped between two messages, and is judged by one rule to its end.
+        """
+        self._wants_pieces = True
+
+    def _begin_streaming(self) -> None:
+        self.is_streaming = True
+        self.parser.stream()
+        self._decoder = self._decoded = None  # what was decoded early is given, and decoded, again
+        self._seen = 0
 
     def feed(self, data: bytes) -> Iterator[Frame]:
         """Give the messages and control frames that `data` completes; to be exhausted before the next call.
@@ -76,7 +83,9 @@ class MessageAssembler:
         Raises:
           ProtocolError: what came before it has been given; its `close_code` is the answer to give.
         """
-        if self.is_streaming:
+        if self._wants_pieces:
+            if not self.is_streaming:
+                self._begin_streaming()
             yield from self._feed_pieces(data)
             return
         for frame in self.parser.feed(data):
