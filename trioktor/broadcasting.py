@@ -24,6 +24,8 @@ from .protocol.frames import CONTROL
 
 _TURN: Final = 64
 """Sessions between checkpoints."""
+_TURN_BYTES: Final = 1 << 20
+"""Bytes between checkpoints: the system copies what it takes of a long message, for each session."""
 
 
 async def broadcast(sessions: Iterable[BaseSession], message: Message, *, on_full: Overflow = SKIP) -> int:
@@ -46,9 +48,10 @@ async def broadcast(sessions: Iterable[BaseSession], message: Message, *, on_ful
         raise ValueError(f"only messages can be broadcast, not {frame!r}")
     shared = SharedMessage(frame)
     taken = 0
+    turn = max(1, min(_TURN, _TURN_BYTES // (len(frame.data) + 1)))
     await trio.lowlevel.checkpoint()
     for number, session in enumerate(list(sessions), 1):
-        if number % _TURN == 0:
+        if number % turn == 0:
             await trio.lowlevel.checkpoint()
         outbox = session._outbox
         try:

@@ -19,7 +19,7 @@ an extension has to read first are joined all the same, within the limit.
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 from .close import CloseCode, may_be_sent
 from .errors import FrameTooBig, ProtocolError
@@ -27,6 +27,9 @@ from .frames import CONTROL, FIN, RESERVED, WHOLE_BINARY, WHOLE_TEXT, CloseFrame
 from .parser import FrameParser
 
 _BYTES_PER_FRAGMENT = 64
+
+_DECODED_AT_ONCE = 1 << 18
+"""Bytes of text between two pauses: a millisecond or two."""
 
 _new_decoder = codecs.getincrementaldecoder("utf-8")
 
@@ -220,6 +223,23 @@ def decode_text(data: bytes) -> str:
         return data.decode()
     except UnicodeDecodeError as error:
         raise _not_utf8(error) from None
+
+
+def decode_text_in_steps(data: bytes) -> Generator[None, None, str]:
+    """As `decode_text`, with pauses in which others may have their turn."""
+    if len(data) <= _DECODED_AT_ONCE:
+        return decode_text(data)
+    decoder = _new_decoder()
+    view = memoryview(data)
+    parts: list[str] = []
+    try:
+        for start in range(0, len(view), _DECODED_AT_ONCE):
+            parts.append(decoder.decode(view[start : start + _DECODED_AT_ONCE]))
+            yield
+        parts.append(decoder.decode(b"", True))
+    except UnicodeDecodeError as error:
+        raise _not_utf8(error) from None
+    return "".join(parts)
 
 
 def _not_utf8(error: UnicodeDecodeError) -> ProtocolError:

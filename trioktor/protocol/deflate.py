@@ -6,13 +6,14 @@ takeover was agreed on. Compressor and decompressor come into being when first u
 never compresses costs nothing but this object.
 
 What is inflated is bounded while it is inflated: at most one byte more than the limit ever exists. Long
-messages are worked on in slices, so that others get their turn between them.
+messages are worked on in slices, of their input as of their output, so that others get their turn between them:
+there are blocks that take long to read and give nothing.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any, Final, final
 
 import attrs
@@ -26,6 +27,12 @@ NAME: Final = "permessage-deflate"
 _TAIL: Final = b"\x00\x00\xff\xff"
 SLICE: Final = 1 << 15
 """Bytes between two pauses: about a millisecond of compressing."""
+_SHORT_VIEW: Final = 256
+_CALL: Final = 256
+"""What a call of zlib costs, in bytes of work."""
+_MAX_BLOCKS: Final = 64
+_BYTES_PER_BLOCK: Final = 64
+"""A message may have so many blocks that end its data, and one more for so many bytes: each costs a new inflater."""
 
 _MIN_BITS: Final = 9  # zlib cannot make raw deflate with a window of 8 bits
 _MAX_BITS: Final = 15
@@ -218,34 +225,56 @@ class Deflate(Extension):
           ProtocolError: 1007, it is not deflate data.
         """
         pieces: list[bytes] = []
-        size = 0
-        data: bytes = message.data + _TAIL
-        while True:
-            decompressor = self._decompressor
-            if decompressor is None:
-                decompressor = self._decompressor = zlib.decompressobj(-self._peer_bits)
-            room = SLICE if max_size is None else min(SLICE, max_size - size + 1)
-            try:
-                piece = decompressor.decompress(data, room)
-            except zlib.error as error:
-                raise ProtocolError(f"not deflate data: {error}", CloseCode.NOT_CONSISTENT) from None
-            size += len(piece)
-            pieces.append(piece)
-            if max_size is not None and size > max_size:
-                raise FrameTooBig(size, max_size)
-            data = decompressor.unconsumed_tail
-            if decompressor.eof:  # RFC 7692 §7.2.3.4: the last of all blocks, and yet more may follow
-                data = decompressor.unused_data
-                self._decompressor = None
-            elif len(piece) < room and not data:
-                break
-            if not data and self._decompressor is None:
-                break
-            if len(piece) == SLICE:
+        inflating = self._inflate(message.data, max_size)
+        work = 0
+        for piece, cost in inflating:
+            if piece:
+                pieces.append(piece)
+            work += cost
+            if work >= SLICE:
+                work = 0
                 yield
         if self._peer_forgets:
             self._decompressor = None
         return frame_from_wire(type(message), message.first_byte & ~RSV1, b"".join(pieces))
+
+    def _inflate(self, data: bytes, max_size: int | None) -> Iterator[tuple[bytes, int]]:
+        """What the bytes of a message inflate to, call by call of zlib, and about how many bytes each worked on.
+
+        zlib copies what it leaves of its input, so it is given a view of bounded length; a short one behind a block
+        that ends the data, since there may be many of these.
+        """
+        size = blocks = 0
+        if not data:  # RFC 7692 §7.2.3.6 has a longer form for it, but there is nothing else that it could say
+            return
+        for view in (memoryview(data), memoryview(_TAIL)):
+            position, step, is_more = 0, SLICE, False
+            if view.obj is _TAIL and self._decompressor is None:
+                return  # RFC 7692 §7.2.3.4: the last block said so itself
+            while position < len(view) or is_more:
+                if self._decompressor is None:
+                    self._decompressor = zlib.decompressobj(-self._peer_bits)
+                decompressor = self._decompressor
+                fed = view[position : position + step]
+                room = SLICE if max_size is None else min(SLICE, max_size - size + 1)
+                try:
+                    piece = decompressor.decompress(fed, room)
+                except zlib.error as error:
+                    raise ProtocolError(f"not deflate data: {error}", CloseCode.NOT_CONSISTENT) from None
+                size += len(piece)
+                if max_size is not None and size > max_size:
+                    raise FrameTooBig(size, max_size)
+                if decompressor.eof:  # RFC 7692 §7.2.3.4: the last of all blocks, and yet more may follow
+                    self._decompressor = None
+                    left, is_more, step = len(decompressor.unused_data), False, _SHORT_VIEW
+                    blocks += 1
+                    if blocks > _MAX_BLOCKS + len(data) // _BYTES_PER_BLOCK:
+                        raise ProtocolError("a message of too many last blocks", CloseCode.VIOLATED_POLICY)
+                else:
+                    left, is_more, step = len(decompressor.unconsumed_tail), len(piece) == room, min(SLICE, 2 * step)
+                taken = len(fed) - left
+                position += taken
+                yield piece, taken + len(piece) + _CALL
 
     def decode(self, message: Frame, max_size: int | None) -> Frame:
         """Inflate a message in one go; as `decode_in_steps`."""
