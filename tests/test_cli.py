@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, final
@@ -75,6 +75,11 @@ class Program:
         assert self._process.stdin is not None
         await self._process.stdin.aclose()
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.poll() is None
+
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
         self._process.send_signal(number)
@@ -92,10 +97,12 @@ class Program:
 
 
 @asynccontextmanager
-async def program(*arguments: str | Path, cwd: Path | None = None) -> AsyncIterator[Program]:
+async def program(
+    *arguments: str | Path, cwd: Path | None = None, command: Sequence[str] = COMMAND
+) -> AsyncIterator[Program]:
     """Run `trioktor`; killed at the end of the block if it still runs."""
     process = await trio.lowlevel.open_process(
-        [*COMMAND, *map(str, arguments)],
+        [*command, *map(str, arguments)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -414,44 +421,121 @@ async def test_the_first_signal_stops_gracefully() -> None:
         assert await echo.wait() == (0, [], [])
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 async def test_a_signal_without_clients_ends_it_at_once(number: signal.Signals) -> None:
-    """Either of them, with status 0."""
+    """Each of them, with status 0."""
     async with program("echo", "--port", "0") as echo:
         await echo.port()
         echo.signal(number)
         assert await echo.wait() == (0, [], [])
 
 
+STUBBORN: Final = """
+import sys, time
+import trio
+from trioktor import Application, WebSockets
+app = Application()
+app.install(WebSockets(handler_grace=None))
+
+@app.websocket("/")
+async def handler(session):
+    {body}
+
+@app.get("/slow")
+async def slow(call):
+    print("asked", flush=True)
+    {body}
+"""
+BODIES: Final = {
+    "sleeps": "await trio.sleep_forever()",
+    "thread": "await trio.to_thread.run_sync(time.sleep, 3600)",
+    "shielded": "with trio.CancelScope(shield=True): await trio.sleep_forever()",
+    "blocks": "time.sleep(0.2); print('blocks', flush=True)\n    while True: pass",
+}
+
+
+@asynccontextmanager
+async def stubborn(tmp_path: Path, body: str, *options: str) -> AsyncIterator[Program]:
+    """A server whose handlers do not return."""
+    (tmp_path / "stubborn.py").write_text(STUBBORN.format(body=BODIES[body]))
+    async with program("serve", "stubborn:app", "--port", "0", "--quiet", *options, cwd=tmp_path) as server:
+        yield server
+
+
+@pytest.mark.parametrize("body", ["sleeps", "thread", "shielded"])
 @pytest.mark.parametrize(
-    ("first", "second", "status"),
+    ("first", "second"),
     [
-        (signal.SIGINT, signal.SIGINT, 130),
-        (signal.SIGTERM, signal.SIGTERM, 143),
-        (signal.SIGTERM, signal.SIGINT, 130),
-        (signal.SIGINT, signal.SIGTERM, 143),
+        (signal.SIGINT, signal.SIGINT),
+        (signal.SIGTERM, signal.SIGTERM),
+        (signal.SIGTERM, signal.SIGINT),
+        (signal.SIGHUP, signal.SIGTERM),
     ],
-    ids=["INT INT", "TERM TERM", "TERM INT", "INT TERM"],
+    ids=["INT INT", "TERM TERM", "TERM INT", "HUP TERM"],
 )
 async def test_a_second_signal_ends_it_at_once(
-    first: signal.Signals, second: signal.Signals, status: int, tmp_path: Path
+    first: signal.Signals, second: signal.Signals, body: str, tmp_path: Path
 ) -> None:
-    """Whatever handlers and peers do meanwhile: no traceback, and the status says which signal it was."""
-    (tmp_path / "stubborn.py").write_text(
-        "import trio\n"
-        "from trioktor import Application, WebSockets\n"
-        "app = Application()\n"
-        "app.install(WebSockets(handler_grace=None))\n"
-        "@app.websocket('/')\n"
-        "async def handler(session):\n"
-        "    await trio.sleep_forever()\n"
-    )
-    arguments = ["serve", "stubborn:app", "--port", "0", "--quiet", "--shutdown-grace", "3600"]
-    async with program(*arguments, cwd=tmp_path) as server, connected(await server.port()) as client:
+    """Whatever handlers and peers do meanwhile: no traceback, and the end is that signal's own."""
+    async with (
+        stubborn(tmp_path, body, "--shutdown-grace", "3600") as server,
+        connected(await server.port()) as client,
+    ):
         server.signal(first)
         assert await client.receive() == close(1001)
         server.signal(second)
-        assert await server.wait() == (status, [], [])
+        assert await server.wait() == (-second, [], [])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_second_signal_ends_a_loop_that_is_blocked(number: signal.Signals, tmp_path: Path) -> None:
+    """No task of it runs any more, and nobody but the system can hear the signal."""
+    async with stubborn(tmp_path, "blocks") as server, connected(await server.port()):
+        assert await server.line() == "blocks"
+        server.signal(number)
+        with trio.fail_after(PATIENCE):
+            while server.is_running:
+                await trio.sleep(0.1)
+                server.signal(number)
+        assert await server.wait() == (-number, [], [])
+
+
+@pytest.mark.parametrize("what", ["websocket", "get"])
+@pytest.mark.parametrize("body", ["sleeps", "thread", "shielded"])
+async def test_the_first_signal_ends_it_whatever_handlers_do(body: str, what: str, tmp_path: Path) -> None:
+    """A handler that heeds its cancellation ends with it; any other is left behind, and the log says so."""
+    async with stubborn(tmp_path, body, "--shutdown-grace", "0") as server:
+        port = await server.port()
+        if what == "get":
+            async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+                await stream.send_all(b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert await server.line() == "asked"
+                server.signal(signal.SIGTERM)
+                status, _, errors = await server.wait()
+        else:
+            async with connected(port):
+                server.signal(signal.SIGTERM)
+                status, _, errors = await server.wait()
+    if body == "sleeps":
+        assert (status, errors) == (0, [])
+    else:
+        assert status == -signal.SIGTERM
+        assert len(errors) == 2
+        assert "does not heed its cancellation" in errors[0]
+        assert "the process ends without them" in errors[1]
+
+
+async def test_a_hang_up_that_is_ignored_stays_so(tmp_path: Path) -> None:
+    """As `nohup` has it."""
+    code = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\nfrom trioktor.cli import main\nmain()"
+    async with program("echo", "--port", "0", "--quiet", command=[sys.executable, "-c", code]) as echo:
+        port = await echo.port()
+        echo.signal(signal.SIGHUP)
+        async with connected(port) as client:
+            await client.send(Frame.Text("still here"))
+            assert await client.receive() == Frame.Text("still here")
+            echo.signal(signal.SIGTERM)
+            assert await client.receive() == close(1001)
 
 
 # serve

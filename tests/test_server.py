@@ -21,7 +21,7 @@ import trustme
 from tests.helpers import REQUEST, RawClient, application, assert_all_over, close, records_above_info
 from tests.listening import Addresses, MemoryListener, has_ipv6, no_descriptor_left, serving
 from trioktor import Application, Call, CloseReason, Frame, Server, WebSocketSession, run, serve
-from trioktor.server import describe
+from trioktor.program import describe
 
 Clock = trio.testing.MockClock
 HERE = "127.0.0.1"

@@ -17,6 +17,7 @@ from .errors import (
     PingTimeout,
     WriteTimeout,
 )
+from .program import run
 from .protocol.close import CloseCode, CloseReason
 from .protocol.deflate import PerMessageDeflate
 from .protocol.errors import FrameTooBig, ProtocolError, TrioktorError, UnexpectedFrame
@@ -26,7 +27,7 @@ from .protocol.handshake import SAME_ORIGIN
 from .protocol.http import Headers, Response
 from .raw_session import RawWebSocketSession
 from .routes import Routes
-from .server import Server, run, serve
+from .server import Server, serve
 from .session import WebSocketSession
 from .statistics import SessionStatistics
 from .streaming import IncomingMessage, OutgoingMessage

@@ -81,6 +81,7 @@ class Arguments:
     backlog: int | None = attrs.field(validator=_count(optional=True))
     ssl_context: ssl.SSLContext | None = attrs.field(validator=_check_context)
     open_timeout: float = attrs.field(validator=_seconds(optional=False))
+    response_timeout: float | None = attrs.field(validator=_seconds(optional=True))
     shutdown_grace: float = attrs.field(validator=_seconds(optional=False, zero=True))
     max_head_size: int = attrs.field(validator=_count(optional=False))
     max_headers: int = attrs.field(validator=_count(optional=False))

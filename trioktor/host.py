@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextvars
 import logging
+import math
 import ssl
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -37,10 +38,20 @@ _TOO_MANY: Final = "the server has all the connections it can take"
 _ANSWER_LIMIT: Final = 5.0
 """Seconds in which a client must take a plain HTTP answer."""
 
-current_connection: contextvars.ContextVar[Connection | None] = contextvars.ContextVar(
-    "trioktor.current_connection", default=None
+
+@final
+@attrs.define(eq=False)
+class Answering:
+    """A GET handler that is running."""
+
+    path: str
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, repr=False)
+
+
+current: contextvars.ContextVar[Connection | Answering | None] = contextvars.ContextVar(
+    "trioktor.current_handler", default=None
 )
-"""The connection whose handler this task belongs to."""
+"""The connection, or the request, whose handler this task belongs to."""
 
 
 def _log_bug(error: Exception) -> None:
@@ -53,6 +64,7 @@ class Limits:
     """What a server grants to a connection before its conversation."""
 
     open_timeout: float = 10
+    response_timeout: float | None = 30
     max_head_size: int = 16384
     max_headers: int = 100
     max_connections: int | None = None
@@ -86,6 +98,7 @@ class Host:
         self._addresses: Counter[str] = Counter()
         self._opening: set[trio.CancelScope] = set()
         self._connections: set[Connection] = set()
+        self._answering: set[Answering] = set()
         self._changed = trio.lowlevel.ParkingLot()
 
     @property
@@ -231,12 +244,30 @@ class Host:
         return Call(head, path_parameters=parameters, client=client, scheme=scheme + "s" * is_secure)
 
     async def _serve_get(self, transport: Transport, route: GetRoute, call: Call) -> None:
+        answering = Answering(call.path[:100])
+        self._answering.add(answering)
+        current.set(answering)
         try:
-            response = await route.respond(call)
+            with answering.scope:
+                response = await self._respond(route, call)
+                await self._answer(transport, response.to_bytes(with_body=call.method != "HEAD"))
+                return
+            raise Refusal(503, "the server is shutting down")
+        finally:
+            self._answering.discard(answering)
+            self._changed.unpark_all()
+
+    async def _respond(self, route: GetRoute, call: Call) -> Response:
+        """Run a GET handler, within `response_timeout`."""
+        limit = self._limits.response_timeout
+        try:
+            with trio.move_on_after(math.inf if limit is None else limit):
+                return await route.respond(call)
         except Exception:
-            logger.exception("the handler of GET %s failed", call.path)
-            response = Response("the server failed\n", status=500)
-        await self._answer(transport, response.to_bytes(with_body=call.method != "HEAD"))
+            logger.exception("the handler of GET %.200s failed", call.path)
+            return Response("the server failed\n", status=500)
+        logger.warning("the handler of GET %.200s took longer than %g s", call.path, limit)
+        raise Refusal(503, "the server took too long")
 
     # the conversation
 
@@ -292,7 +323,7 @@ class Host:
         call = session.call
         _session_logger.debug("opened %.200s for %s", call.path, call.client)
         self._connections.add(connection)
-        current_connection.set(connection)
+        current.set(connection)
         try:
             if self.is_stopping:
                 connection.close(None)
@@ -321,13 +352,24 @@ class Host:
 
     def connections(self) -> set[Connection]:
         """The connections that are running, but for the one whose handler calls this."""
-        mine = current_connection.get()
-        return {connection for connection in self._connections if connection is not mine}
+        return {connection for connection in self._connections if connection is not current.get()}
 
-    async def wait_gone(self, connections: Iterable[Connection]) -> None:
+    def running(self) -> set[Connection | Answering]:
+        """The connections and GET handlers that are running, but for the one that calls this."""
+        everything: set[Connection | Answering] = {*self._connections, *self._answering}
+        mine = current.get()
+        return everything - {mine} if mine is not None else everything
+
+    def cancel_answering(self) -> None:
+        """Cancel the GET handlers, but for the one that calls this."""
+        for answering in self._answering:
+            if answering is not current.get():
+                answering.scope.cancel("the server is closing")
+
+    async def wait_gone(self, running: Iterable[Connection | Answering]) -> None:
         """Wait until none of these is running."""
-        wanted = set(connections)
-        while wanted & self._connections:
+        wanted = set(running)
+        while wanted & {*self._connections, *self._answering}:
             await self._changed.park()
         await trio.lowlevel.checkpoint()
 

@@ -1,4 +1,4 @@
-"""`serve`: an application on listeners, and its end; `run`: the same as a program.
+"""`serve`: an application on listeners, and its end.
 
 The end has two forms. `Server.aclose` is the graceful one: no new connections, Close 1001 to every
 session, `shutdown_grace` for the handlers to return, then their cancellation. Cancelling the scope round
@@ -9,13 +9,11 @@ their goodbye.
 from __future__ import annotations
 
 import contextvars
-import functools
+import logging
 import os
-import signal
 import ssl
-import sys
 from collections.abc import Sequence
-from typing import Any, Final, NoReturn, final
+from typing import Any, NoReturn, final
 
 import attrs
 import trio
@@ -29,10 +27,12 @@ from .engine.outcome import first_leaf
 from .host import Host, Limits
 from .protocol.close import CloseCode, CloseReason
 
-Listener = trio.abc.Listener[trio.abc.Stream]
+_MARGIN: Final = 0.5
+"""Seconds beyond their common deadline in which connections are gone."""
 
-_TO_OPEN: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-"""Where to find what listens on every interface: only some systems open those addresses themselves."""
+logger: logging.Logger = logging.getLogger("trioktor.server")
+
+Listener = trio.abc.Listener[trio.abc.Stream]
 
 
 @final
@@ -72,7 +72,7 @@ class Server:
         Raises:
           RuntimeError: it listens on no TCP port, or on several.
         """
-        ports = {name[1] for name in map(_address, self.listeners) if isinstance(name, tuple)}
+        ports = {name[1] for name in map(listening_on, self.listeners) if isinstance(name, tuple)}
         if len(ports) != 1:
             raise RuntimeError(f"this server has {len(ports)} TCP ports: look at its listeners")
         return int(ports.pop())
@@ -85,8 +85,10 @@ class Server:
     async def aclose(self, reason: CloseReason | int = CloseCode.GOING_AWAY) -> None:
         """Stop gracefully: stop listening, close every session, wait, then cancel what is left.
 
-        Waits for all sessions, but for the one whose handler calls this; at most about a second longer
-        than `shutdown_grace`. May be called again. Cancelled, it stops waiting; the closing goes on.
+        Waits for all sessions and GET handlers, but for the one that calls this; at most about a second longer
+        than `shutdown_grace`, whatever they do: one that does not heed its cancellation is named in a warning,
+        and left to `serve`, which ends when it does. May be called again. Cancelled, it stops waiting; the closing
+        goes on.
         """
         if not isinstance(reason, CloseReason):
             reason = CloseReason(reason)
@@ -97,18 +99,24 @@ class Server:
         for connection in host.connections():
             connection.close(reason)
         with trio.move_on_after(self._shutdown_grace):
-            await host.wait_gone(host.connections())
+            await host.wait_gone(host.running())
         for connection in host.connections():
             connection.tasks.cancel("the server is closing")
             connection.stop_by(trio.current_time() + STOP_LIMIT)
-        await host.wait_gone(host.connections())
+        host.cancel_answering()
+        with trio.move_on_after(STOP_LIMIT + _MARGIN):
+            await host.wait_gone(host.running())
+        for stubborn in host.running():
+            logger.warning("the server has closed, but a handler does not heed its cancellation: %s", stubborn)
 
-    def _abort(self) -> None:
-        """End without any goodbye."""
-        self._host.stop.deadline = min(self._host.stop.deadline, trio.current_time())
+    @property
+    def has_page(self) -> bool:
+        """Whether something answers a plain GET of "/"."""
+        return self._host.application._has_page()
 
 
-def _address(listener: Listener) -> Any:
+def listening_on(listener: Listener) -> Any:
+    """The name of what a listener listens on, as `getsockname` gives it; None if it has none."""
     inner = listener.transport_listener if isinstance(listener, trio.SSLListener) else listener
     return inner.socket.getsockname() if isinstance(inner, trio.SocketListener) else None
 
@@ -123,6 +131,7 @@ async def serve(
     backlog: int | None = None,
     ssl_context: ssl.SSLContext | None = None,
     open_timeout: float = 10,
+    response_timeout: float | None = 30,
     shutdown_grace: float = 5,
     max_head_size: int = 16384,
     max_headers: int = 100,
@@ -141,6 +150,7 @@ async def serve(
       backlog: as `trio.open_tcp_listeners`.
       ssl_context: speak TLS.
       open_timeout: seconds for TLS and the request's head together.
+      response_timeout: seconds for a GET handler to return its response, or it is cancelled: 503. None is for ever.
       shutdown_grace: seconds for handlers to return after `Server.aclose`.
       max_head_size, max_headers: limits of a request's head, in bytes and lines.
       max_connections: beyond so many, 503.
@@ -168,6 +178,7 @@ async def serve(
         backlog=backlog,
         ssl_context=ssl_context,
         open_timeout=open_timeout,
+        response_timeout=response_timeout,
         shutdown_grace=shutdown_grace,
         max_head_size=max_head_size,
         max_headers=max_headers,
@@ -177,6 +188,7 @@ async def serve(
     )
     limits = Limits(
         open_timeout=open_timeout,
+        response_timeout=response_timeout,
         max_head_size=max_head_size,
         max_headers=max_headers,
         max_connections=max_connections,
@@ -195,7 +207,7 @@ async def serve(
         async with trio.open_nursery() as nursery:
             await _accept(server, connections, handler_nursery or nursery, task_status, owns=handler_nursery is None)
     except BaseExceptionGroup as group:
-        _raise_single(group)
+        raise_single(group)
     finally:
         if path is not None:
             remove_unix(path)
@@ -209,7 +221,7 @@ async def _accept(
             task_status.started(server)
             await trio.serve_listeners(host.handle, list(server.listeners), handler_nursery=nursery)
         if owns:
-            await host.wait_gone(host.connections())
+            await host.wait_gone(host.running())
     except BaseException:
         # Handlers that are slow to notice their cancellation must not delay the others' goodbye.
         host.cancel_opening()
@@ -218,7 +230,7 @@ async def _accept(
         raise
 
 
-def _raise_single(group: BaseExceptionGroup[BaseException]) -> NoReturn:
+def raise_single(group: BaseExceptionGroup[BaseException]) -> NoReturn:
     """Raise what matters most of a group: Ctrl-C, an exit, an error; or the group if there are several."""
     for kind in (KeyboardInterrupt, SystemExit):
         found = group.subgroup(kind)
@@ -230,66 +242,3 @@ def _raise_single(group: BaseExceptionGroup[BaseException]) -> NoReturn:
         raise first_leaf(cancelled) from None
     leaf = first_leaf(rest)
     raise leaf if len(rest.exceptions) == 1 else group
-
-
-def run(app: Application, port: int | None = 8080, *, host: str | None = "127.0.0.1", **options: Any) -> None:
-    """Serve an application as the whole program, until a signal.
-
-    Prints the address, and where to open the page if there is one at "/" (`Application.get`). The first SIGINT
-    or SIGTERM stops gracefully, and `run` returns; a second ends it at once, with exit status 130 or 143. The
-    options are those of `serve`.
-
-    Raises:
-      SystemExit: after the second signal.
-      ValueError, TypeError, OSError: as `serve`.
-    """
-    status = trio.run(functools.partial(_run, app, port, host=host, **options))
-    if status:
-        sys.exit(status)
-
-
-async def _run(app: Application, port: int | None, *, host: str | None, **options: Any) -> int:
-    if options.get("path") is not None or options.get("listeners") is not None:
-        port = host = None
-    status = 0
-    try:
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            async with trio.open_nursery() as nursery:
-                server = await nursery.start(functools.partial(serve, app, port, host=host, **options))
-                for line in describe(server):
-                    print(line, flush=True)
-                await anext(signals)
-                async with trio.open_nursery() as stopping:
-                    stopping.start_soon(_stop, server, stopping.cancel_scope)
-                    status = 128 + await anext(signals)
-                    server._abort()
-                    nursery.cancel_scope.cancel("second signal")
-                    stopping.cancel_scope.cancel("second signal")
-    except BaseExceptionGroup as group:
-        _raise_single(group)
-    return status
-
-
-async def _stop(server: Server, waiting: trio.CancelScope) -> None:
-    await server.aclose()
-    waiting.cancel("the server has stopped")
-
-
-def describe(server: Server) -> list[str]:
-    """One line for each address that a server listens on, and one for the page at "/", if there is one."""
-    lines, pages = [], []
-    for listener in server.listeners:
-        name, is_secure = _address(listener), isinstance(listener, trio.SSLListener)
-        if isinstance(name, tuple):
-            lines.append(f"listening on {'wss' if is_secure else 'ws'}://{_authority(name[0], name[1])}")
-            here = _authority(_TO_OPEN.get(name[0]) or name[0], name[1])
-            pages.append(f"a page to try it: {'https' if is_secure else 'http'}://{here}/")
-        else:
-            lines.append(f"listening on {name or f'a {type(listener).__name__}'}")
-    if server._host.application._has_page():
-        lines.extend(pages[:1])
-    return lines
-
-
-def _authority(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

@@ -14,7 +14,7 @@ from typing import Any
 from .. import __version__
 from ..application import Application
 from ..engine.listeners import inherited_listeners
-from ..server import run
+from ..program import run
 from .connect import add_connect_arguments, connect
 from .echo import add_echo_arguments, echo_application
 from .load import LoadError, load_application
@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; errors are one line on standard error.
 
     Raises:
-      SystemExit: with status 0, 1 (something failed), 2 (wrong arguments), 130 or 143 (signals).
+      SystemExit: with status 0, 1 (something failed), 2 (wrong arguments), 130 (Ctrl-C before it listens).
     """
     arguments = _parser().parse_args(argv)
     application: Application | None = None

@@ -207,6 +207,9 @@ class Connection:
         self._stop = stop or Stop()
         self._writer_deadline = math.inf
 
+    def __repr__(self) -> str:
+        return repr(self.owner) if self.owner is not self else object.__repr__(self)
+
     # the nursery
 
     def _log_frames(self) -> None:
