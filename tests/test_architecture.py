@@ -21,7 +21,7 @@ LAYERS = [
     {"routing", "handlers", "routes", "proxies"},
     {"application", "auth", "upgrade"},
     {"host", "arguments"},
-    {"server"},
+    {"server", "program"},
     {"testing", "pytest_plugin", "cli", "__init__", "__main__"},
 ]
 

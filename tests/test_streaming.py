@@ -227,6 +227,7 @@ async def test_a_conversation_that_ends_lets_go_of_a_streaming_task(autojump_clo
     sent: list[str] = []
 
     async def handler(session: Session) -> None:
+        await session.receive()
         with pytest.raises(ConnectionClosed):
             async with session.message(FrameType.TEXT) as message:
                 while True:
@@ -235,6 +236,7 @@ async def test_a_conversation_that_ends_lets_go_of_a_streaming_task(autojump_clo
                     await trio.sleep(0.2)
 
     async with connected(handler, show_fragments=True) as (client, sessions):
+        await client.send(Frame.Text("go on"))
         assert Frame.Text("piece", fin=False) == await client.receive()
         await client.send(close(1000))
         rest = await client.receive_rest()

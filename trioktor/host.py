@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextvars
 import logging
-import math
 import ssl
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -22,6 +21,7 @@ from .base_session import BaseSession
 from .call import Call
 from .engine.connection import Connection, Stop
 from .engine.outcome import split
+from .engine.patience import Patience
 from .engine.reader import DRAIN_LIMIT
 from .engine.transport import Transport, open_transport
 from .protocol.http import HeadReader, Refusal, RequestHead, Response, refusal_response
@@ -161,15 +161,22 @@ class Host:
         """TLS and the request's head, within `open_timeout`; None if there is nobody to answer."""
         limits = self._limits
         refusal: Refusal | None = None
-        with trio.move_on_after(limits.open_timeout) as scope:
+        patience = Patience(limits.open_timeout)
+        data = b""
+
+        async def receive() -> None:
+            nonlocal data
+            data = await transport.receive()
+
+        with trio.CancelScope() as scope:
             self._opening.add(scope)
             if self.is_stopping:  # accepted in the last moment
                 scope.cancel("the server is shutting down")
             try:
-                if isinstance(stream, trio.SSLStream):
-                    await stream.do_handshake()
+                if isinstance(stream, trio.SSLStream) and not await patience.finish(stream.do_handshake):
+                    return None
                 reader = HeadReader(limits.max_head_size, limits.max_headers)
-                while data := await transport.receive():
+                while not await patience.outlast(receive) and data:
                     request = reader.feed(data)
                     if request is not None:
                         if self.is_stopping:
@@ -260,9 +267,14 @@ class Host:
     async def _respond(self, route: GetRoute, call: Call) -> Response:
         """Run a GET handler, within `response_timeout`."""
         limit = self._limits.response_timeout
+        responses: list[Response] = []
+
+        async def respond() -> None:
+            responses.append(await route.respond(call))
+
         try:
-            with trio.move_on_after(math.inf if limit is None else limit):
-                return await route.respond(call)
+            if await Patience(limit).finish(respond):
+                return responses[0]
         except Exception:
             logger.exception("the handler of GET %.200s failed", call.path)
             return Response("the server failed\n", status=500)
@@ -307,11 +319,17 @@ class Host:
 
     async def _ask(self, hooks: Sequence[Before], call: Call) -> Response | None:
         """Ask the hooks, within `open_timeout`, and not beyond the server's end."""
+        answers: list[Response | None] = []
+
+        async def ask() -> None:
+            answers.append(await ask_hooks(hooks, call))
+
         try:
-            with trio.move_on_after(self._limits.open_timeout) as scope:
+            with trio.CancelScope() as scope:
                 self._opening.add(scope)
                 try:
-                    return await ask_hooks(hooks, call)
+                    if await Patience(self._limits.open_timeout).finish(ask):
+                        return answers[0]
                 finally:
                     self._opening.discard(scope)
         except ExceptionGroup as failure:  # what is left of a group when its cancellations are taken out

@@ -13,7 +13,7 @@ import logging
 import os
 import ssl
 from collections.abc import Sequence
-from typing import Any, NoReturn, final
+from typing import Any, Final, NoReturn, final
 
 import attrs
 import trio

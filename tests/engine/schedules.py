@@ -30,7 +30,8 @@ from trioktor import (
     WebSocketSession,
     broadcast,
 )
-from trioktor.engine.transport import Transport
+from trioktor.engine.patience import Patience
+from trioktor.engine.transport import HangUp, Transport
 from trioktor.host import Host
 from trioktor.protocol.deflate import PerMessageDeflate as _Deflate
 from trioktor.protocol.parser import FrameParser
@@ -116,16 +117,22 @@ class FickleTransport(Transport):
 
     async def send(self, data: bytes | memoryview) -> None:
         view = memoryview(data)
+        patience = Patience(self.write_timeout)
         while view:
-            with self._waiting() as scope:
-                for _ in range(self._random.choice((0, 0, 1, 3))):
-                    await trio.lowlevel.checkpoint()
-                while self.is_stuck:  # noqa: ASYNC110
-                    await trio.sleep(1)
-                await trio.lowlevel.checkpoint_if_cancelled()
-            taken = 0 if scope.cancelled_caught else self._take(view)
-            self._progressed(is_any=taken > 0 or not scope.cancelled_caught)
+            is_over = await patience.outlast(self._wait_writable)
+            taken = self._take(view) if not is_over else 0
+            if is_over:
+                raise self._timed_out()
+            patience.renew()
+            self._progressed()
             view = view[taken:]
+
+    async def _wait_writable(self) -> None:
+        for _ in range(self._random.choice((0, 0, 1, 3))):
+            await trio.lowlevel.checkpoint()
+        while self.is_stuck:  # noqa: ASYNC110
+            await trio.sleep(1)
+        await trio.lowlevel.checkpoint_if_cancelled()
 
     def send_nowait(self, data: bytes | memoryview) -> int:
         self._fail()
@@ -151,8 +158,8 @@ class FickleTransport(Transport):
     async def send_eof(self) -> None:
         await trio.lowlevel.checkpoint()
 
-    def has_hung_up(self) -> bool:
-        return self._error is not None
+    def hang_up(self) -> HangUp:
+        return HangUp.FULL if self._error is not None else HangUp.HALF if self._has_ended else HangUp.NO
 
     async def aclose(self) -> None:
         self._is_closed = True
@@ -166,7 +173,7 @@ class FickleTransport(Transport):
         self._input += data
         self._arrival.set()
 
-    def hang_up(self) -> None:
+    def end(self) -> None:
         """The peer says no more."""
         self._has_ended = True
         self._arrival.set()
@@ -413,7 +420,7 @@ async def _peer(schedule: Schedule, record: Record) -> None:
             transport.say(masked(0x83, b"no such opcode"))
         elif op.name == "hang_up":
             record.was_interrupted = True
-            transport.hang_up()
+            transport.end()
         elif op.name == "reset":
             record.was_interrupted = True
             transport.reset()

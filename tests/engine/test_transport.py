@@ -14,7 +14,7 @@ import trio.testing
 import trustme
 
 from trioktor import WriteTimeout
-from trioktor.engine.transport import CHUNK, SocketTransport, StreamTransport, Transport, open_transport
+from trioktor.engine.transport import CHUNK, HangUp, SocketTransport, StreamTransport, Transport, open_transport
 
 Clock = trio.testing.MockClock
 KINDS = ["socket", "memory", "tls"]
@@ -142,7 +142,7 @@ async def test_a_reset_is_a_broken_resource(operation: str) -> None:
         else:
             transport.send_nowait(b"x")
     assert isinstance(broken.value.__cause__, OSError)
-    assert transport.has_hung_up()
+    assert transport.hang_up() is HangUp.FULL
     assert transport.receive_nowait() == b""
     await transport.aclose()
 
@@ -219,7 +219,7 @@ async def test_other_streams_take_nothing_without_waiting(kind: str) -> None:
     await peer.send_all(b"here")
     assert transport.send_nowait(b"x") == 0
     assert transport.receive_nowait() == b""
-    assert not transport.has_hung_up()
+    assert transport.hang_up() is HangUp.NO
     await finish(transport, peer)
 
 
@@ -233,14 +233,27 @@ async def test_a_socket_gives_what_is_there_without_waiting() -> None:
     await finish(transport, peer)
 
 
-async def test_a_socket_tells_that_the_peer_has_hung_up() -> None:
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+async def test_a_socket_tells_that_the_peer_has_hung_up(kind: str) -> None:
     """Without a read, and though there is still something to read."""
-    transport, peer = await pair("socket")
+    if kind == "tcp":
+        ours, theirs = await tcp_pair()
+        transport, peer = open_transport(ours), theirs
+    else:
+        transport, peer = await pair("socket")
     await peer.send_all(b"last words")
-    assert not transport.has_hung_up()
+    assert transport.hang_up() is HangUp.NO
     await peer.aclose()
-    assert transport.has_hung_up()
+    assert transport.hang_up() is HangUp.HALF
     assert await transport.receive() == b"last words"
+    await transport.aclose()
+
+
+async def test_a_stream_that_is_no_socket_tells_nothing() -> None:
+    """Only a read would."""
+    transport, peer = await pair("memory")
+    await peer.aclose()
+    assert transport.hang_up() is HangUp.NO
     await transport.aclose()
 
 
@@ -261,8 +274,11 @@ async def test_a_write_that_makes_no_progress_times_out(kind: str, autojump_cloc
     transport, peer = await stuck(kind)
     transport.write_timeout = 30
     began = trio.current_time()
-    with pytest.raises(WriteTimeout, match="30 s"):
-        await transport.send(bytes(1 << 24))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(transport.watch)
+        with pytest.raises(WriteTimeout, match="30 s"):
+            await transport.send(bytes(1 << 24))
+        nursery.cancel_scope.cancel()
     assert trio.current_time() - began == 30
     await finish(transport, peer)
 
@@ -289,10 +305,12 @@ async def test_a_peer_that_takes_a_little_now_and_then_is_waited_for(kind: str, 
     began = trio.current_time()
     try:
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(transport.watch)
             nursery.start_soon(transport.send, data)
             while len(received) < len(data):
                 await trio.sleep(20)
                 received += await read(peer, min(CHUNK, len(data) - len(received)))
+            nursery.cancel_scope.cancel()
     finally:
         await finish(transport, peer)
     assert received == data

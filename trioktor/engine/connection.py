@@ -41,6 +41,7 @@ from .inbox import Inbox
 from .keepalive import Keepalive
 from .outbox import Outbox
 from .outcome import Outcome, judge
+from .patience import Patience
 from .pings import Ping, Pings
 from .reader import DRAIN_LIMIT, Reader
 from .shared import SharedMessage
@@ -110,6 +111,7 @@ class Connection:
         "_nursery",
         "_on_failure",
         "_stop",
+        "_watching",
         "_writer_deadline",
         "answered",
         "assembler",
@@ -199,6 +201,7 @@ class Connection:
         self.tasks: HandlerTasks = HandlerTasks(self._handler_ended, self._interrupted)
         self.reader: Reader = Reader(self, trailing)
         self.writer: Writer | None = None
+        self._watching: trio.CancelScope | None = None  # of the write timeout
         self._keepalive: Keepalive | None = None
         self._on_failure = on_failure or self._log_failure
         # how it ends
@@ -258,7 +261,9 @@ class Connection:
         self.outbox.abandon()
         if self.writer is not None:
             self.writer.stop_by(-math.inf)
-        with trio.CancelScope(shield=True):  # closes at once
+        if self._watching is not None:
+            self._watching.cancel("nothing is written any more")
+        with trio.CancelScope(shield=True):  # closes at once, or bounds itself
             await self.transport.aclose()
         self.closed.set()
 
@@ -502,6 +507,8 @@ class Connection:
             self.writer = Writer(self.outbox, self.inbox, self.wire, self._last_handle_closed)
             self.writer.stop_by(self._writer_deadline)
             self._nursery.start_soon(self._write, self.writer, name="trioktor writer")
+            if not self.transport.takes_nowait:
+                self._nursery.start_soon(self._watch_writer, name="trioktor write timeout")
 
     def write_through(self, item: Frame | SharedMessage) -> bool:
         """Write a frame straight to the socket, if nothing is in its way; False if it has to be queued."""
@@ -526,7 +533,18 @@ class Connection:
         if self._goodbye is not None and self.close_sent is None:
             self.close_sent = self._goodbye
             if self.state is State.CLOSING:
-                self.reader.limit(trio.current_time() + self.settings.close_timeout)
+                assert self._nursery is not None
+                self._nursery.start_soon(self._await_answer, name="trioktor close timeout")
+
+    async def _await_answer(self) -> None:
+        """Read at most `close_timeout` longer."""
+        done = self.reader.done = trio.Event()
+        if self.reader.is_reading and await Patience(self.settings.close_timeout).outlast(done.wait):
+            self.reader.end_reading()
+
+    async def _watch_writer(self) -> None:
+        with trio.CancelScope(shield=True) as self._watching:
+            await self.transport.watch()
 
     async def _write(self, writer: Writer) -> None:
         try:

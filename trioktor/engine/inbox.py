@@ -22,6 +22,8 @@ import trio
 from ..config import ChannelConfig, Overflow
 from ..errors import ChannelOverflow
 from ..protocol.frames import Frame
+from .patience import Patience
+from .transport import HangUp
 
 _LOOK_AGAIN: Final = 0.02
 """Seconds between looks at the bytes, for handlers that take from the channel itself."""
@@ -44,13 +46,16 @@ class Inbox:
     __slots__ = (
         "_bytes",
         "_config",
+        "_first_offer",
         "_held",
         "_max_bytes",
+        "_offered",
         "_overflows",
         "_room",
         "_send",
         "_sizes",
         "_stall",
+        "has_lost_patience",
         "is_burst",
         "peak",
         "receive_channel",
@@ -69,6 +74,9 @@ class Inbox:
         self._stall: trio.CancelScope | None = None  # round the reader's pause
         self.is_burst: bool = False  # whether the last read brought several frames
         self._room: trio.Event | None = None  # set by the session when it takes a message
+        self._offered = 0
+        self._first_offer = 0.0  # when that was
+        self.has_lost_patience: bool = False
         self.peak: int = 0  # of `waiting`, as far as somebody looked
 
     @property
@@ -101,12 +109,33 @@ class Inbox:
             return True
         except trio.BrokenResourceError:  # the handler closed `incoming`: it wants no input
             return True
+        self._note_offered()
         size = len(message.data)
         self._bytes += size
         self._sizes.append(size)
         if self._bytes > self._max_bytes or len(self._sizes) > 2 * self._config.capacity:
             return self._has_room() or self._overflows
         return True
+
+    def _note_offered(self) -> None:
+        if not self._offered:
+            self._first_offer = trio.current_time()
+        self._offered += 1
+
+    def answer_grace(self, seconds: float) -> float:
+        """How long the handler may still go on answering when nothing more comes, at most `seconds`.
+
+        There is nothing to answer if the handler closed `incoming`, or never took a message nor waits for one,
+        though the first has been there for so long. To be asked before `end`.
+        """
+        statistics = self._send.statistics()
+        if not statistics.open_receive_channels:
+            return 0
+        if statistics.tasks_waiting_receive or statistics.current_buffer_used < self._offered:
+            return seconds
+        if not self._offered:
+            return 0
+        return max(0.0, min(seconds, self._first_offer + seconds - trio.current_time()))
 
     def _has_room(self) -> bool:
         """Count the bytes that still wait; whether they leave room for more."""
@@ -116,34 +145,49 @@ class Inbox:
             self._bytes = sum(self._sizes)
         return self._bytes <= self._max_bytes
 
-    async def wait(self, has_hung_up: Callable[[], bool], who: object) -> None:
+    async def wait(self, hang_up: Callable[[], HangUp], grace: float | None, who: object) -> None:
         """Wait until the handler has made room, or nobody cares any more.
 
+        Args:
+          hang_up: whether the peer is still there.
+          grace: seconds in which the handler must take something once the peer has said all that it will.
+          who: named in the warning.
+
         Raises:
-          trio.BrokenResourceError: the connection hung up meanwhile.
+          trio.BrokenResourceError: the connection hung up meanwhile, or there is no sense in waiting longer.
           ChannelOverflow: there is no room, and that is configured to be the end.
         """
         if self._config.on_overflow is Overflow.CLOSE:
             raise ChannelOverflow(f"incoming was full with {self.waiting} messages of {self._bytes} bytes")
         with trio.CancelScope() as self._stall:
             try:
-                await self._wait_for_room(has_hung_up, who)
+                await self._wait_for_room(hang_up, grace, who)
             finally:
                 self._stall = None
 
-    async def _wait_for_room(self, has_hung_up: Callable[[], bool], who: object) -> None:
+    async def _wait_for_room(self, hang_up: Callable[[], HangUp], grace: float | None, who: object) -> None:
         warn_at = trio.current_time() + _LONG
+        leaving: Patience | None = None  # the peer has ended its half
         while self._held is not None or not self._has_room():
+            asked = trio.current_time() + _HANG_UP_PERIOD
+            if leaving is not None:
+                asked = min(asked, leaving.next_look())
             if self._held is None:
                 await self._wait_for_bytes()
             else:
-                with trio.move_on_after(_HANG_UP_PERIOD):
+                with trio.move_on_at(asked):
                     await self._put_held()
                     continue
             if trio.current_time() >= warn_at:
                 logger.warning("%s: the handler lets its input wait, and the peer's Pings and Close behind it", who)
                 warn_at = math.inf
-            if has_hung_up():
+            found = hang_up()
+            if found is HangUp.HALF and leaving is None:
+                leaving = Patience(grace)
+            elif leaving is not None:
+                leaving.woke(asked)
+                self.has_lost_patience = leaving.is_over
+            if found is HangUp.FULL or self.has_lost_patience:
                 raise trio.BrokenResourceError("the peer hung up")
 
     async def _put_held(self) -> None:
@@ -153,6 +197,7 @@ class Inbox:
             await self._send.send(self._held)
         except trio.BrokenResourceError:
             size = 0
+        self._note_offered()
         self._held = None
         self._bytes += size
         self._sizes.append(size)

@@ -5,7 +5,8 @@ the Pong is due and looks again: nothing on the hot path touches a deadline. Wha
 
 - any byte from the peer, stamped once a read;
 - progress of a write that had to wait, because the Ping is behind it;
-- our own reader waiting for a slow handler: the Pong may well be there, unread. The clock stands then.
+- our own reader waiting for a slow handler: the Pong may well be there, unread. The clock stands then;
+- a pause of the whole process, for the same reason.
 
 So only a peer that is silent while we listen is given up. Source: Ktor's pinger (F81, F82), W-03, W-15.
 """
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from .patience import Patience
 from .pings import Ping
 
 if TYPE_CHECKING:
@@ -32,14 +34,14 @@ class Keepalive:
       on_timeout: called once when neither did.
     """
 
-    __slots__ = ("_connection", "_on_timeout", "_scope", "last_sign", "period", "timeout")
+    __slots__ = ("_connection", "_on_timeout", "_patience", "_scope", "period", "timeout")
 
     def __init__(self, connection: Connection, period: float, timeout: float, on_timeout: Callable[[], None]) -> None:
         self._connection = connection
         self._on_timeout = on_timeout
         self.period: float = period
         self.timeout: float = timeout
-        self.last_sign: float = 0.0
+        self._patience = Patience(timeout)
         self._scope = trio.CancelScope()
 
     def stop(self) -> None:
@@ -48,7 +50,7 @@ class Keepalive:
 
     def sign_of_life(self) -> None:
         """The peer sent something, or took something: the time for the Pong starts anew."""
-        self.last_sign = trio.current_time()
+        self._patience.renew()
 
     async def run_pinger(self) -> None:
         """Send a Ping every period, after the Pong of the one before."""
@@ -66,9 +68,10 @@ class Keepalive:
         while not ping.answered.is_set():
             if self._connection.inbox.is_stalled:
                 self.sign_of_life()
-            due = self.last_sign + self.timeout
-            if trio.current_time() >= due:
+            if self._patience.is_over:
                 self._on_timeout()
                 return
-            with trio.move_on_at(due):
+            asked = self._patience.next_look()
+            with trio.move_on_at(asked):
                 await ping.answered.wait()
+            self._patience.woke(asked)

@@ -110,5 +110,5 @@ def inherited_listeners() -> list[trio.SocketListener]:
 def wrap_tls(
     listeners: Sequence[trio.abc.Listener[trio.abc.Stream]], context: ssl.SSLContext
 ) -> list[trio.abc.Listener[trio.abc.Stream]]:
-    """Speak TLS on what these listeners accept."""
-    return [trio.SSLListener(listener, context, https_compatible=True) for listener in listeners]
+    """Speak TLS on what these listeners accept, its end included (RFC 8446 §6.1)."""
+    return [trio.SSLListener(listener, context) for listener in listeners]

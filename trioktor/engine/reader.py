@@ -17,6 +17,7 @@ from ..protocol.close import CloseCode, CloseReason
 from ..protocol.closing import Signal, State
 from ..protocol.errors import ProtocolError
 from ..protocol.frames import CONTROL, CloseFrame, Frame, PingFrame
+from .patience import Patience
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -36,6 +37,7 @@ class Reader:
     """
 
     __slots__ = (
+        "_answer_grace",
         "_connection",
         "_deadline",
         "_is_input_unread",
@@ -43,6 +45,7 @@ class Reader:
         "_scope",
         "_trailing",
         "bytes_read",
+        "done",
         "frames_read",
         "is_reading",
     )
@@ -54,6 +57,8 @@ class Reader:
         self._deadline = math.inf
         self._reading_deadline = math.inf
         self._is_input_unread = False
+        self._answer_grace = 0.0
+        self.done: trio.Event | None = None  # set when reading has ended, if somebody put it here
         self.is_reading: bool = True
         self.frames_read: int = 0
         self.bytes_read: int = 0
@@ -67,6 +72,9 @@ class Reader:
         self.is_reading = False
         if not connection.state.is_over:  # its time is up
             connection.lose(connection.write_error or CloseTimeout("the peer did not answer our Close in time"))
+        if self.done is not None:
+            self.done.set()
+        self._answer_grace = connection.inbox.answer_grace(connection.settings.answer_grace)
         connection.inbox.end()
         connection.pings.end()
         with trio.CancelScope(shield=True, deadline=self._deadline) as self._scope:
@@ -110,7 +118,7 @@ class Reader:
                     self.frames_read += 1
                     is_control = frame.first_byte & CONTROL
                     if (not is_control or connection.is_raw) and not inbox.offer(frame):
-                        await inbox.wait(transport.has_hung_up, connection.owner)
+                        await inbox.wait(transport.hang_up, connection.settings.handler_grace, connection.owner)
                         if connection.state.is_over:
                             return
                         connection.sign_of_life()
@@ -173,10 +181,9 @@ class Reader:
     async def _await_answers(self) -> None:
         """Give the handler time for its last answers; the Close behind them is ours, but a raw session's own."""
         connection = self._connection
-        settings = connection.settings
         is_own_business = connection.is_raw and connection.state is not State.FAILING
-        with trio.move_on_after(settings.close_timeout if is_own_business else settings.answer_grace):
-            await connection.answered.wait()
+        grace = connection.settings.close_timeout if is_own_business else self._answer_grace
+        await Patience(grace).outlast(connection.answered.wait)
         connection.end_sending()
 
     async def _drain(self) -> None:
@@ -197,9 +204,8 @@ class Reader:
         grace = connection.settings.handler_grace
         while not connection.tasks.are_done and grace is not None:
             left = connection.inbox.waiting
-            with trio.move_on_after(grace):
-                await connection.tasks.wait_done()
-                return
-            if connection.inbox.waiting >= left:
+            if connection.inbox.has_lost_patience or (
+                await Patience(grace).outlast(connection.tasks.wait_done) and connection.inbox.waiting >= left
+            ):
                 connection.tasks.cancel("the conversation is over")
                 return

@@ -6,28 +6,43 @@ switch for every write that the system takes at once. Everything else (TLS, memo
 `receive_some` and `send_all`) goes through `StreamTransport`.
 
 Both tell the same story upwards: `receive` gives b"" at the end of the stream; a write that makes no
-progress for `write_timeout` raises `WriteTimeout`, and what it had handed over by then is torn, so the
-transport is good for closing only. The streams' own errors come out as `trio.BrokenResourceError`.
+progress for `write_timeout`, our own pauses not counted, raises `WriteTimeout`, and what it had handed over by
+then is torn, so the transport is good for closing only. The streams' own errors come out as `trio.BrokenResourceError`.
 """
 
 from __future__ import annotations
 
-import math
 import select
 import socket
 import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from enum import Enum
 from typing import ClassVar, Final, final
 
 import trio
 
 from ..errors import WriteTimeout
+from .patience import Patience
 
 CHUNK: Final = 65536
 """Bytes of one read, and of one write to a stream: a chunk taken is progress."""
 
-_HANG_UP: Final = getattr(select, "POLLHUP", 0) | getattr(select, "POLLERR", 0)
+_ERROR: Final = getattr(select, "POLLERR", 0)
+_HANG_UP: Final = getattr(select, "POLLHUP", 0)
+_ENDED: Final = getattr(select, "POLLRDHUP", 0)  # Linux has it
+
+_GOODBYE_LIMIT: Final = 0.5
+"""Seconds in which a peer must take the end of a TLS stream."""
+
+
+@final
+class HangUp(Enum):
+    """What the system knows of the other end without a read."""
+
+    NO = "it may say more"
+    HALF = "it has said all that it will: behind what is unread is the end"
+    FULL = "it is gone"
 
 
 class Transport(ABC):
@@ -84,21 +99,37 @@ class Transport(ABC):
         """Half-close, where the stream can; never raises `OSError` or a resource error."""
 
     @abstractmethod
-    def has_hung_up(self) -> bool:
-        """Whether the system reports the connection as gone without a read."""
+    def hang_up(self) -> HangUp:
+        """Whether the peer has hung up, as far as the system says so without a read."""
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Close at once, without ceremony. A checkpoint; closes even if cancelled; may be repeated."""
+        """Close, at once but for what ends the stream below (TLS), which is bounded. A checkpoint.
 
-    def _waiting(self) -> trio.CancelScope:
-        return trio.move_on_after(math.inf if self.write_timeout is None else self.write_timeout)
+        Closes even if cancelled; may be repeated.
+        """
 
-    def _progressed(self, *, is_any: bool) -> None:
-        if not is_any:
-            raise WriteTimeout(f"the peer took nothing for {self.write_timeout:g} s")
+    async def watch(self) -> None:
+        """Enforce `write_timeout`, where `send` can't do so itself; beside it, until it is cancelled."""
+        await trio.lowlevel.checkpoint()
+
+    def _progressed(self) -> None:
         if self.on_progress is not None:
             self.on_progress()
+
+    def _timed_out(self) -> WriteTimeout:
+        return WriteTimeout(f"the peer took nothing for {self.write_timeout:g} s")
+
+
+def _look_at(sock: socket.socket | trio.socket.SocketType) -> HangUp:
+    poll = select.poll()
+    poll.register(sock.fileno(), _ENDED)  # hang-up and error are always reported
+    events = 0
+    for _, event in poll.poll(0):
+        events |= event
+    # A UNIX socket hangs up though there may be something to read; TCP only when both directions are over.
+    is_gone = events & _ERROR or (events & _HANG_UP and sock.family != getattr(socket, "AF_UNIX", None))
+    return HangUp.FULL if is_gone else HangUp.HALF if events & (_HANG_UP | _ENDED) else HangUp.NO
 
 
 @final
@@ -130,14 +161,20 @@ class SocketTransport(Transport):
     async def send(self, data: bytes | memoryview) -> None:
         sent = self.send_nowait(data)
         if sent < len(data):
+            patience = Patience(self.write_timeout)
             with memoryview(data) as view:
                 while sent < len(data):
-                    with self._waiting() as scope:
-                        await trio.lowlevel.wait_writable(self._socket)
+                    is_over = await patience.outlast(self._wait_writable)
                     # Some room is not "writable" for the system until it is a good part of the buffer.
                     taken = self.send_nowait(view[sent:])
-                    self._progressed(is_any=taken > 0 or not scope.cancelled_caught)
+                    if is_over and not taken:
+                        raise self._timed_out()
+                    patience.renew()
+                    self._progressed()
                     sent += taken
+
+    async def _wait_writable(self) -> None:
+        await trio.lowlevel.wait_writable(self._socket)
 
     def send_nowait(self, data: bytes | memoryview) -> int:
         try:
@@ -160,10 +197,8 @@ class SocketTransport(Transport):
             pass
         await trio.lowlevel.checkpoint()
 
-    def has_hung_up(self) -> bool:
-        poll = select.poll()
-        poll.register(self._socket, 0)  # hang-up and error are always reported
-        return any(event & _HANG_UP for _, event in poll.poll(0))
+    def hang_up(self) -> HangUp:
+        return _look_at(self._socket)
 
     async def aclose(self) -> None:
         if self._socket.fileno() >= 0:
@@ -176,7 +211,7 @@ class SocketTransport(Transport):
 class StreamTransport(Transport):
     """Any other `trio.abc.Stream`: TLS, a memory stream, one of the user's own."""
 
-    __slots__ = ("_stream", "client", "is_secure")
+    __slots__ = ("_below", "_is_closed", "_is_up", "_sending", "_since", "_stream", "_wake", "client", "is_secure")
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         super().__init__()
@@ -185,25 +220,54 @@ class StreamTransport(Transport):
         below: object = stream
         while isinstance(below, trio.SSLStream):
             below = below.transport_stream
-        self.client: tuple[str, int] | str | None = (
-            _peer_name(below.socket) if isinstance(below, trio.SocketStream) else None
-        )
+        self._below = below.socket if isinstance(below, trio.SocketStream) else None
+        self.client: tuple[str, int] | str | None = None if self._below is None else _peer_name(self._below)
+        self._is_up = False  # something was received: the handshake of TLS is done
+        self._is_closed = False
+        self._sending: trio.CancelScope | None = None  # round the chunk that is being sent
+        self._since: Patience | None = None  # how long that may still take
+        self._wake: trio.Event | None = None  # `watch` waits for something to be sent
 
     async def receive(self) -> bytes:
         try:
-            return bytes(await self._stream.receive_some(CHUNK))
-        except (OSError, ssl.SSLError, trio.ClosedResourceError) as error:
+            data = bytes(await self._stream.receive_some(CHUNK))
+        except (OSError, ssl.SSLError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            if isinstance(error.__cause__, ssl.SSLEOFError):
+                return b""  # the end of TLS was not said; but we know by ourselves whether more should have come
             raise trio.BrokenResourceError(str(error)) from error
+        self._is_up = True
+        return data
 
     async def send(self, data: bytes | memoryview) -> None:
         with memoryview(data) as view:
             for start in range(0, len(data), CHUNK):
-                with self._waiting() as scope:
+                self._since = Patience(self.write_timeout)
+                if self._wake is not None:
+                    self._wake.set()
+                with trio.CancelScope() as self._sending:
                     try:
                         await self._stream.send_all(view[start : start + CHUNK])
-                    except (OSError, ssl.SSLError, trio.ClosedResourceError) as error:
+                    except (OSError, ssl.SSLError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
                         raise trio.BrokenResourceError(str(error)) from error
-                self._progressed(is_any=not scope.cancelled_caught)
+                if self._sending.cancelled_caught:
+                    raise self._timed_out()
+                self._sending = None
+                self._progressed()
+
+    async def watch(self) -> None:
+        while self.write_timeout is not None:
+            since = self._since
+            if self._sending is None or since is None:
+                self._wake = trio.Event()
+                await self._wake.wait()
+                self._wake = None
+            elif since.is_over:
+                self._sending.cancel("the peer took nothing")
+                self._since = None
+            else:
+                asked = since.next_look()
+                await trio.sleep_until(asked)
+                since.woke(asked)
 
     def receive_nowait(self) -> bytes:
         return b""
@@ -217,10 +281,19 @@ class StreamTransport(Transport):
         else:
             await trio.lowlevel.checkpoint()
 
-    def has_hung_up(self) -> bool:
-        return False
+    def hang_up(self) -> HangUp:
+        return HangUp.NO if self._below is None or self._below.fileno() < 0 else _look_at(self._below)
 
     async def aclose(self) -> None:
+        # RFC 8446 §6.1: the end has to be said, unless a record that is half out stands before it. A stream that
+        # was made to be https_compatible leaves it out by itself.
+        if self.is_secure and self._is_up and self._sending is None and not self._is_closed:
+            self._is_closed = True
+            with trio.move_on_after(_GOODBYE_LIMIT):
+                try:
+                    await self._stream.aclose()
+                except (OSError, ssl.SSLError, trio.BrokenResourceError):
+                    pass
         await trio.aclose_forcefully(self._stream)
 
 
