@@ -26,7 +26,7 @@ TIMEOUT = 20
 async def running(app: Application, **options: Any) -> AsyncIterator[Server]:
     """A server on a socket, cancelled at the end of the block."""
     async with trio.open_nursery() as nursery:
-        where: dict[str, Any] = {} if "path" in options else {"port": 0, "host": HERE}
+        where: dict[str, Any] = {} if "path" in options or "listeners" in options else {"port": 0, "host": HERE}
         yield await nursery.start(partial(serve, app, **where, **options))
         nursery.cancel_scope.cancel()
 
