@@ -420,7 +420,8 @@ async def test_the_end_of_another_conversation_is_a_failure(
 
 
 async def test_an_unexpected_frame_is_the_peers_doing(autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    """It closes with 1003, at INFO."""
+    """It closes with 1003, and one line at INFO that names the handler's own."""
+    caplog.set_level(logging.INFO)
 
     async def text(session: Session) -> None:
         await session.receive_text()
@@ -437,6 +438,9 @@ async def test_an_unexpected_frame_is_the_peers_doing(autojump_clock: Clock, cap
             await client.send(frame)
             assert close(1003) == await client.receive()
     assert [] == records_above_info(caplog)
+    lines = [record.getMessage() for record in caplog.records if "the handler ended with" in record.getMessage()]
+    places = [handler.__code__.co_firstlineno + 1 for handler, _ in cases]  # type: ignore[attr-defined]
+    assert [f"{__file__}:{place}" for place in places] == [line.rpartition(" at ")[2] for line in lines]
 
 
 async def test_receiving_text_and_bytes(autojump_clock: Clock) -> None:

@@ -20,7 +20,7 @@ from trioktor import (
     WebSockets,
     WebSocketSession,
 )
-from trioktor.testing import Conversation, handle_websocket_conversation
+from trioktor.testing import Conversation, handle_websocket_conversation, open_test_host
 
 Clock = trio.testing.MockClock
 
@@ -421,3 +421,36 @@ async def test_a_conversation_serves_the_routes_of_the_application(autojump_cloc
 
     async with handle_websocket_conversation(app, "/rooms/hall?who=ada") as (incoming, _):
         assert (await incoming.receive()).text == "hall ada 3"
+
+
+async def fails_when_told(session: WebSocketSession) -> None:
+    """Raise as soon as something comes."""
+    await session.receive()
+    raise Bug
+
+
+async def test_a_cancellation_does_not_hide_what_the_block_raised(autojump_clock: Clock) -> None:
+    """Raised in the step in which its scope was cancelled."""
+    with pytest.raises(Failed), trio.CancelScope() as scope:
+        async with handle_websocket_conversation(application(echo), "/"):
+            scope.cancel()
+            raise Failed
+
+
+@pytest.mark.parametrize("outside", [False, True], ids=["the client", "the host"])
+async def test_a_cancellation_does_not_hide_what_the_handler_raised(outside: bool, autojump_clock: Clock) -> None:
+    """A time-out round the block is no reason to keep it: it is why the time ran out."""
+    with pytest.raises(Bug), trio.move_on_after(5 if outside else 1000):
+        async with open_test_host(application(fails_when_told)) as host:
+            with trio.move_on_after(1000 if outside else 5):
+                async with host.websocket("/") as (_, outgoing):
+                    await outgoing.send("x")
+                    await trio.sleep_forever()
+
+
+async def test_a_cancellation_alone_is_one(autojump_clock: Clock) -> None:
+    """It goes to the scope that it belongs to."""
+    with trio.move_on_after(5) as scope:
+        async with handle_websocket_conversation(application(echo), "/"):
+            await trio.sleep_forever()
+    assert scope.cancelled_caught

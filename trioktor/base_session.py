@@ -9,6 +9,7 @@ waiting, and after that nothing can be cancelled. So a cancelled call has done n
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from threading import get_ident
 from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar, TypeVarTuple
 
 import trio
@@ -71,6 +72,7 @@ class BaseSession(trio.abc.Channel[Frame]):
         "_outbox",
         "_parked",
         "_streams",
+        "_thread",
         "_turns",
         "_unparked",
         "application",
@@ -81,6 +83,7 @@ class BaseSession(trio.abc.Channel[Frame]):
     def __init__(self, connection: Connection, call: Call, application: Application | None) -> None:
         self._connection = connection
         self._outbox = connection.outbox
+        self._thread = get_ident()
         self._turns = 0
         self.incoming: trio.MemoryReceiveChannel[Frame] = connection.inbox.receive_channel
         self._has_pieces = False  # messages may come in pieces
@@ -97,8 +100,20 @@ class BaseSession(trio.abc.Channel[Frame]):
         """Takes frames, str and bytes; closing its last handle is `close()`.
 
         The channel comes into being when it is first asked for.
+
+        Raises:
+          RuntimeError: asked for in another thread.
         """
+        self._check_thread("outgoing")
         return self._outbox.channel
+
+    def _check_thread(self, name: str) -> None:
+        """Refuse to be used from another thread, before anything is changed."""
+        if get_ident() != self._thread:
+            raise RuntimeError(
+                f"a session belongs to the thread of its Trio run: use trio.from_thread.run(session.{name}, ...),"
+                f" or trio.from_thread.run_sync(session.{name}, ...) for what is not async"
+            )
 
     # receiving
 
@@ -113,6 +128,8 @@ class BaseSession(trio.abc.Channel[Frame]):
           ConnectionBroken: it ended in any other way; `__cause__` may say more.
           trio.ClosedResourceError: `incoming` was closed here.
         """
+        if get_ident() != self._thread:
+            self._check_thread("receive")
         if self._has_pieces:
             return await self._receive_joined()
         self._turns = turns = self._turns + 1
@@ -147,6 +164,7 @@ class BaseSession(trio.abc.Channel[Frame]):
           trio.WouldBlock: nothing is there.
           trio.EndOfChannel, ConnectionBroken, trio.ClosedResourceError: as `receive`.
         """
+        self._check_thread("receive_nowait")
         try:
             frame = self.incoming.receive_nowait()
         except trio.EndOfChannel:
@@ -188,7 +206,10 @@ class BaseSession(trio.abc.Channel[Frame]):
         Raises:
           ConnectionClosed: the conversation is over, or being closed.
           TypeError, ValueError, ProtocolError: this may not be sent (here).
+          RuntimeError: called in another thread; so do all methods.
         """
+        if get_ident() != self._thread:
+            self._check_thread("send")
         frame = value if isinstance(value, Frame) else as_frame(value)
         self._turns = turns = self._turns + 1
         if turns & _FULL_CHECKPOINT:
@@ -205,12 +226,14 @@ class BaseSession(trio.abc.Channel[Frame]):
           trio.WouldBlock: the queue is full.
           ConnectionClosed, TypeError, ValueError, ProtocolError: as `send`.
         """
+        self._check_thread("send_nowait")
         if not self._put_nowait(value if isinstance(value, Frame) else as_frame(value)):
             self._close_if_full()
             raise trio.WouldBlock
 
     def _offer(self, message: SharedMessage) -> bool:
         """Send a message that others get, too: straight out if nothing is in its way; False if full."""
+        self._check_thread("send")
         outbox = self._outbox
         if outbox.is_sealed:
             self._raise_over()
@@ -278,6 +301,7 @@ class BaseSession(trio.abc.Channel[Frame]):
         While a message goes out in pieces (`session.message`), what is queued behind it is waited for, too; but not
         by the task that sends the pieces, nor by those that it started: they wait for the pieces.
         """
+        self._check_thread("flush")
         await self._connection.flush(self._streams)
 
     # ending
@@ -301,6 +325,7 @@ class BaseSession(trio.abc.Channel[Frame]):
     def _close(self, reason: CloseReason | None) -> None:
         if reason is not None and not may_be_sent(reason.code):
             raise ValueError(f"the close code {reason.code} may not be sent")
+        self._check_thread("close")
         self._connection.close(reason)
 
     async def aclose(self, reason: CloseReason | int = CloseCode.NORMAL, message: str = "") -> None:
@@ -325,10 +350,12 @@ class BaseSession(trio.abc.Channel[Frame]):
 
         Does not wait: the caller, too, is cancelled at its next checkpoint if it is the handler.
         """
+        self._check_thread("terminate")
         self._connection.terminate()
 
     async def wait_closed(self) -> CloseReason:
         """Wait until the stream is closed; returns what ended the conversation. Always a checkpoint."""
+        self._check_thread("wait_closed")
         await self._connection.closed.wait()
         reason = self._connection.close_reason
         assert reason is not None
@@ -371,6 +398,7 @@ class BaseSession(trio.abc.Channel[Frame]):
         Raises:
           ConnectionClosed: the conversation is over.
         """
+        self._check_thread("start_soon")
         if self._connection.state.is_over or self._connection.tasks.are_done:
             self._raise_over()
         self._connection.start_soon(fn, args)

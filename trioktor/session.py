@@ -80,6 +80,7 @@ class WebSocketSession(BaseSession):
         Raises:
           trio.EndOfChannel, ConnectionBroken, trio.ClosedResourceError: as `receive`.
         """
+        self._check_thread("receive_message")
         self._has_pieces = True
         if self._parked:  # they wait for messages, so the next one is theirs, and whole
             self._unparked = self._unparked or trio.Event()
@@ -196,6 +197,7 @@ class WebSocketSession(BaseSession):
 
     async def _send_stream(self, stream: StreamedMessage) -> None:
         """Queue a message that is sent in pieces. A checkpoint."""
+        self._check_thread("message")
         await trio.lowlevel.checkpoint()
         self._outbox.check(stream)
         try:
@@ -270,6 +272,7 @@ class WebSocketSession(BaseSession):
           ConnectionClosed: the conversation is over, or ends meanwhile.
           ValueError: more than 125 bytes, or a Ping with the same bytes is out.
         """
+        self._check_thread("ping")
         connection = self._connection
         if self._outbox.is_sealed or connection.state.is_over:
             await trio.lowlevel.checkpoint()

@@ -40,7 +40,7 @@ from .frame_log import Feed, LoggingSerializer, is_logging, logged
 from .inbox import Inbox
 from .keepalive import Keepalive
 from .outbox import Outbox
-from .outcome import Outcome, judge
+from .outcome import Outcome, judge, origin
 from .patience import Patience
 from .pings import Ping, Pings
 from .reader import DRAIN_LIMIT, Reader
@@ -278,7 +278,7 @@ class Connection:
             if outcome is Outcome.FAILED:
                 self._on_failure(error)
             else:
-                logger.info("%s: the handler ended with %.200s", self.owner, ascii(error))
+                logger.info("%s: the handler ended with %.200s at %s", self.owner, ascii(error), origin(error))
         self.inbox.let_overflow()
         if self.is_raw and outcome is Outcome.RETURNED:
             self._leave()

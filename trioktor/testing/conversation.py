@@ -141,6 +141,7 @@ async def connect(served: Served) -> AsyncIterator[trio.abc.HalfCloseableStream]
     """
     failures: list[Exception] = []
     body: Exception | None = None
+    cancelled: BaseException | None = None
     ours, theirs = trio.testing.memory_stream_pair()
     try:
         with served.host(failures.append) as host:
@@ -152,16 +153,20 @@ async def connect(served: Served) -> AsyncIterator[trio.abc.HalfCloseableStream]
                     body = error
                 finally:
                     await trio.aclose_forcefully(ours)
+    except trio.Cancelled as error:  # it must hide neither the handler's failure nor the block's
+        cancelled = error
     except BaseExceptionGroup as group:
         raised: BaseException = group
         while isinstance(raised, BaseExceptionGroup) and len(raised.exceptions) == 1:
             raised = raised.exceptions[0]
-        raise raised from None
+        if group.split(trio.Cancelled)[1] is not None:
+            raise raised from None
+        cancelled = raised
     failure = merge(failures)
     if failure is not None:
         raise failure from body
-    if body is not None:
-        raise body
+    if body is not None or cancelled is not None:
+        raise body or cancelled  # type: ignore[misc]  # one of them is there
 
 
 @asynccontextmanager
@@ -193,14 +198,16 @@ async def _client(
         await left.wait()
 
     body: Exception | None = None
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(connection.run, stay, name="trioktor client")
-        await entered.wait()
-        try:
-            yield Conversation(session, response)
-        except Exception as error:  # a nursery would wrap it in a group
-            body = error
-        finally:
-            left.set()
-    if body is not None:
-        raise body
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.run, stay, name="trioktor client")
+            await entered.wait()
+            try:
+                yield Conversation(session, response)
+            except Exception as error:  # a nursery would wrap it in a group
+                body = error
+            finally:
+                left.set()
+    finally:
+        if body is not None:  # a cancellation does not hide it
+            raise body
