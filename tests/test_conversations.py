@@ -439,7 +439,7 @@ async def test_an_unexpected_frame_is_the_peers_doing(autojump_clock: Clock, cap
             assert close(1003) == await client.receive()
     assert [] == records_above_info(caplog)
     lines = [record.getMessage() for record in caplog.records if "the handler ended with" in record.getMessage()]
-    places = [handler.__code__.co_firstlineno + 1 for handler, _ in cases]  # type: ignore[attr-defined]
+    places = [handler.__code__.co_firstlineno + 1 for handler, _ in cases]
     assert [f"{__file__}:{place}" for place in places] == [line.rpartition(" at ")[2] for line in lines]
 
 
