@@ -7,7 +7,7 @@ import os
 import socket
 import ssl
 import stat
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -998,3 +998,123 @@ async def test_handle_stream_cancelled_says_1001_within_a_second(autojump_clock:
     assert trio.current_time() - began <= 1
     assert (await client.receive_rest())[0] == close(1001)
     await client.aclose()
+
+
+# GET handlers
+
+
+def slow_page(body: Callable[[], Awaitable[object]]) -> Application:
+    """An application with a page that takes its time."""
+    app = application(echo)
+
+    @app.get("/page")
+    async def page(call: Call) -> str:
+        await body()
+        return "a page"
+
+    return app
+
+
+async def get(stream: Any) -> bytes:
+    """Ask for the page; the whole answer."""
+    await stream.send_all(b"GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    answer = b""
+    while data := await stream.receive_some():
+        answer += data
+    return answer
+
+
+async def test_a_get_handler_has_a_deadline(autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """Beyond it the client is told, and the log names the page."""
+    listener = MemoryListener()
+    async with serving(slow_page(trio.sleep_forever), listener, response_timeout=7):
+        stream = await listener.connect()
+        answer = await get(stream)
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert answer.endswith(b"the server took too long\n")
+        assert trio.current_time() == pytest.approx(7, abs=1)
+    assert ["the handler of GET /page took longer than 7 s"] == [
+        record.getMessage() for record in records_above_info(caplog)
+    ]
+
+
+async def test_aclose_waits_for_get_handlers(autojump_clock: Clock) -> None:
+    """Within `shutdown_grace`; their answer goes out."""
+    listener = MemoryListener()
+    async with serving(slow_page(partial(trio.sleep, 3)), listener, shutdown_grace=5) as (server, _):
+        stream = await listener.connect()
+        async with trio.open_nursery() as nursery:
+
+            async def ask() -> None:
+                assert (await get(stream)).endswith(b"a page")
+
+            nursery.start_soon(ask)
+            await trio.sleep(1)
+            await server.aclose()
+            assert 3 <= trio.current_time() < 5
+
+
+async def test_aclose_cancels_get_handlers_that_take_longer(autojump_clock: Clock) -> None:
+    """Their clients are told that the server is shutting down."""
+    listener = MemoryListener()
+    async with serving(slow_page(trio.sleep_forever), listener, shutdown_grace=5) as (server, _):
+        stream = await listener.connect()
+        async with trio.open_nursery() as nursery:
+
+            async def ask() -> None:
+                answer = await get(stream)
+                assert answer.startswith(b"HTTP/1.1 503 ")
+                assert answer.endswith(b"the server is shutting down\n")
+
+            nursery.start_soon(ask)
+            await trio.sleep(1)
+            await server.aclose()
+            assert 6 <= trio.current_time() < 7
+
+
+async def test_aclose_inside_a_get_handler_does_not_wait_for_itself(autojump_clock: Clock) -> None:
+    """It would wait for ever; its own answer still goes out."""
+    listener = MemoryListener()
+    servers: list[Server] = []
+
+    async def close() -> None:
+        await servers[0].aclose()
+
+    async with serving(slow_page(close), listener) as (server, _):
+        servers.append(server)
+        assert (await get(await listener.connect())).endswith(b"a page")
+
+
+@pytest.mark.parametrize("path", ["/", "/page"])
+async def test_aclose_leaves_what_heeds_no_cancellation(
+    path: str, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is named in a warning; `serve` ends when it does."""
+    release = trio.Event()
+
+    async def stubborn(*_: object) -> None:
+        with trio.CancelScope(shield=True):
+            await release.wait()
+
+    app = application(stubborn)
+
+    @app.get("/page")
+    async def page(call: Call) -> str:
+        await stubborn()
+        return "a page"
+
+    listener = MemoryListener()
+    async with trio.open_nursery() as nursery:
+        server: Server = await nursery.start(partial(serve, app, listeners=[listener], shutdown_grace=2))
+        stream = await listener.connect()
+        if path == "/":
+            await RawClient(stream).upgrade()
+        else:
+            await stream.send_all(b"GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await trio.sleep(1)
+        await server.aclose()
+        assert trio.current_time() == pytest.approx(1 + 2 + 1.5)
+        (record,) = records_above_info(caplog)
+        assert f" {path} " in record.getMessage() or repr(path) in record.getMessage()
+        release.set()
+        await stream.aclose()

@@ -201,7 +201,8 @@ class WebSockets:
     """Seconds in which the peer must take something of what we write."""
 
     answer_grace: float = attrs.field(default=0.5, validator=_seconds(optional=False, zero=True))
-    """Seconds a handler may go on answering after the peer's Close or violation, before ours goes out."""
+    """Seconds a handler may go on answering after the peer's Close or violation, before ours goes out; none if it
+    never received, or has closed `incoming`: then there is nothing to answer."""
 
     handler_grace: float | None = attrs.field(default=3, validator=_seconds(optional=True))
     """Seconds after the end in which a handler must return or take a frame, or it is cancelled."""
