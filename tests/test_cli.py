@@ -408,6 +408,14 @@ async def test_tls_from_files(tmp_path: Path) -> None:
 # signals
 
 
+@pytest.fixture(autouse=True)
+def hang_ups() -> Iterator[None]:
+    """Programs hear of a hang-up, even if these tests run where it is ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 async def test_the_first_signal_stops_gracefully() -> None:
     """Clients get 1001, and the exit status is 0."""
     async with program("echo", "--port", "0", "--quiet") as echo:

@@ -83,7 +83,8 @@ class WebSocketSession(BaseSession):
         self._check_thread("receive_message")
         self._has_pieces = True
         if self._parked:  # they wait for messages, so the next one is theirs, and whole
-            self._unparked = self._unparked or trio.Event()
+            if self._unparked is None:
+                self._unparked = trio.Event()
             await self._unparked.wait()
         assembler = self._connection.assembler
         assert isinstance(assembler, MessageAssembler)
@@ -114,22 +115,25 @@ class WebSocketSession(BaseSession):
 
         Raises:
           ConnectionBroken: the conversation ended in the middle of the message, be it with a goodbye.
+          trio.ClosedResourceError: the rest was skipped by whoever asked for the next message.
         """
         async with self._taking:
             if message.is_complete:  # somebody else took the last one
                 return None
+            if self._message is not message or not self._is_partway:
+                raise trio.ClosedResourceError("the rest of this message was skipped")
             try:
                 frame = await self._receive_piece()
             except trio.EndOfChannel:
                 raise self._error(ConnectionBroken) from None
-            self._skip_piece(frame)
+            self._is_partway = frame.first_byte < FIN
+            message.is_complete = not self._is_partway
             return frame
 
     def _skip_piece(self, frame: Frame) -> None:
-        """A piece of the message that is being received in pieces was taken."""
+        """What is left of a message that was received in part is not wanted any more."""
         self._is_partway = frame.first_byte < FIN
-        if self._message is not None:
-            self._message.is_complete = not self._is_partway
+        self._message = None
 
     def receive_nowait(self) -> Frame:
         """Receive as `receive` does, or not at all: no checkpoint.

@@ -129,6 +129,7 @@ class IncomingMessage(trio.abc.ReceiveChannel["str | bytes"]):
         Raises:
           trio.EndOfChannel: that was the whole message.
           ConnectionBroken: the conversation ended in the middle of it, be it with a goodbye of the peer.
+          trio.ClosedResourceError: somebody has asked for the next message, and what was left of this is gone.
         """
         while True:
             if self._next is not None or self.is_complete:

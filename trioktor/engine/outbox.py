@@ -204,11 +204,6 @@ class Outbox:
         return queued + backlog + (self._stream.waiting if self._stream is not None else 0)
 
     @property
-    def is_full(self) -> bool:
-        """Whether the channel has no place for another item."""
-        return self._queue is not None and self._queue.statistics().current_buffer_used >= self._config.capacity
-
-    @property
     def is_full_of_bytes(self) -> bool:
         """Whether `session.send` has to wait, whatever the channel has room for."""
         return (self.queued_bytes > self.max_bytes or bool(self._senders)) and not self.is_sealed

@@ -99,10 +99,10 @@ class Writer:
             if not pieces and outbox.is_encoding:
                 outbox.encode_step(pieces)
                 await trio.lowlevel.checkpoint()
+                if not pieces:
+                    continue
                 size = sum(map(len, pieces))
             if not pieces:
-                if outbox.is_encoding:
-                    continue
                 if outbox.is_sealed:
                     outbox.note_done()
                     return
