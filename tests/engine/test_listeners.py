@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from tests.listening import Addresses, MemoryListener, has_ipv6, no_descriptor_left
-from trioktor.engine.listeners import open_tcp, open_unix, remove_unix, wrap_tls
+from trioktor.engine.listeners import inherited_listeners, open_tcp, open_unix, remove_unix, wrap_tls
 
 HERE = "127.0.0.1"
 
@@ -153,3 +153,27 @@ async def test_tls_goes_round_every_listener() -> None:
     assert inner.is_closed
     await trio.aclose_forcefully(stream)
     await client.aclose()
+
+
+@pytest.mark.parametrize("count", [None, "", "x", "-1", "0", "1.5"])
+@pytest.mark.parametrize("pid", ["mine", "another", None])
+def test_without_sockets_from_a_supervisor_there_is_an_error(
+    count: str | None, pid: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the environment says; and it is cleared, so that no child takes them for its own."""
+    for name, value in (("LISTEN_FDS", count), ("LISTEN_PID", str(os.getpid()) if pid == "mine" else pid)):
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    with pytest.raises(RuntimeError, match="no listening sockets were handed over"):
+        inherited_listeners()
+    assert not {"LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"} & set(os.environ)
+
+
+def test_sockets_for_another_process_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They were handed over to a parent."""
+    monkeypatch.setenv("LISTEN_FDS", "1")
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid() + 1))
+    with pytest.raises(RuntimeError):
+        inherited_listeners()

@@ -115,6 +115,21 @@ async def test_pings_do_not_hold_it_against_peers_that_answer(autojump_clock: Mo
         nursery.cancel_scope.cancel()
 
 
+async def test_a_pause_while_a_ping_is_out_is_not_counted(autojump_clock: MockClock) -> None:
+    """The client has it, and answers as soon as there is somebody to hear."""
+    async with connected(idle, ping_period=10, timeout=5) as (client, sessions):
+        for _ in range(5):
+            frame = await client.receive()
+            assert isinstance(frame, Frame.Ping)
+            await trio.sleep(2)
+            autojump_clock.jump(20)
+            await trio.sleep(2)
+            await client.send(Frame.Pong(frame.data))
+        assert sessions[0].close_reason is None
+        await client.send(close(1000))
+        assert [close(1000)] == await client.receive_rest()
+
+
 async def test_pings_do_hold_silence_against_a_peer(autojump_clock: MockClock) -> None:
     """A pause puts the time-out off, and no more."""
     async with connected(idle, ping_period=10, timeout=5) as (client, sessions):

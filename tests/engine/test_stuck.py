@@ -28,6 +28,7 @@ from trioktor import (
     WriteTimeout,
     broadcast,
 )
+from trioktor.engine.transport import HangUp, StreamTransport
 from trioktor.host import Host
 
 
@@ -326,3 +327,102 @@ async def test_many_sessions_leave_others_their_turn(autojump_clock: MockClock) 
         await client.receive_rest()
     assert 3 <= outcome[0] <= 8
     assert outcome[1] >= 256 // 4 - 1
+
+
+# what is noticed, and when
+
+
+async def test_a_failed_write_ends_a_connection_whose_reader_waits(autojump_clock: MockClock) -> None:
+    """Nobody reads, so nobody else would find out."""
+    outcome: list[float] = []
+
+    async def handler(session: Session) -> None:
+        await trio.sleep(7.3)
+        with pytest.raises(ConnectionClosed):
+            while True:
+                await session.send("x")
+                await trio.sleep(0.1)
+        outcome.append(trio.current_time())
+
+    async with connected(handler, incoming=1) as (client, _):
+        await client.send(*[Frame.Text("x")] * 5)
+        await trio.sleep(1)
+        await client.aclose()
+    assert [pytest.approx(7.3, abs=0.25)] == outcome
+
+
+async def test_the_grace_of_a_peer_that_has_left_is_given_once(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The handler takes nothing while the peer's end waits behind a full queue: then there is no second grace."""
+    monkeypatch.setattr(StreamTransport, "hang_up", lambda self: HangUp.HALF)
+    outcome: list[float] = []
+
+    async def handler(session: Session) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            outcome.append(trio.current_time())
+
+    async with connected(handler, incoming=1, handler_grace=10) as (client, sessions):
+        await client.send(*[Frame.Text("x")] * 5)
+        await client.receive_rest()
+    assert [pytest.approx(1 + 10)] == outcome
+    assert 1006 == getattr(sessions[0].close_reason, "code", None)
+
+
+async def test_a_handler_that_takes_renews_the_grace_of_a_peer_that_has_left(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However slowly, as long as it is faster than the grace."""
+    monkeypatch.setattr(StreamTransport, "hang_up", lambda self: HangUp.HALF)
+    received: list[str] = []
+
+    async def handler(session: Session) -> None:
+        async for frame in session.frames(Frame.Text):
+            received.append(frame.text)
+            await trio.sleep(8)
+
+    async with connected(handler, incoming=1, handler_grace=10) as (client, sessions):
+        await client.send(*(Frame.Text(str(number)) for number in range(5)), close(4000))
+        await client.receive_rest()
+    assert ["0", "1", "2", "3", "4"] == received
+    assert CloseReason(4000) == sessions[0].close_reason
+
+
+async def test_misuse_after_the_peers_close_cuts_nothing_short(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The end is the peer's by then: what was accepted goes out, and its Close is answered."""
+
+    async def handler(session: Session) -> None:
+        async for _ in session:
+            pass
+        await session.send("before")
+        session.outgoing.send_nowait(42)  # type: ignore[arg-type]
+        await session.flush()
+        session.outgoing.send_nowait("behind")
+
+    async with connected(handler) as (client, _):
+        await client.send(close(4000))
+        assert [Frame.Text("before"), Frame.Text("behind"), close(4000)] == await client.receive_rest()
+
+
+async def test_a_long_message_counts_as_one_frame(autojump_clock: MockClock) -> None:
+    """Also if it passes its extensions in steps."""
+    outcome: list[int] = []
+    request = b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
+
+    async def handler(session: Session) -> None:
+        for size in (10, 100_000):
+            await session.send(bytes(size))
+        await session.flush()
+        outcome.append(session.statistics().frames_sent)
+
+    ours, theirs = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(application(handler, extensions=[PerMessageDeflate()]).handle_stream, theirs)
+        await ours.send_all((REQUEST % b"/")[:-2] + request)
+        await trio.sleep(1)
+        await ours.aclose()
+    assert [2] == outcome

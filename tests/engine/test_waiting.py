@@ -203,18 +203,21 @@ async def test_an_extension_that_fails_in_the_middle_ends_its_conversation_alone
     assert 1 == sum("too long for me" in record.getMessage() for record in caplog.records)
 
 
-async def test_a_raw_handler_that_returns_behind_a_close_of_its_own(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize(("last", "code"), [(close(4000), 4000), (Frame.Close(), 1005)])
+async def test_a_raw_handler_that_returns_behind_a_close_of_its_own(
+    autojump_clock: MockClock, last: Frame, code: int
+) -> None:
     """It was put into `outgoing` a moment ago, behind something else, and counts."""
 
     async def handler(session: Any) -> None:
         session.outgoing.send_nowait("first")
-        session.outgoing.send_nowait(close(4000))
+        session.outgoing.send_nowait(last)
 
     async with connected_raw(handler) as (client, sessions):
-        assert [Frame.Text("first"), close(4000)] == [await client.receive() for _ in range(2)]
-        await client.send(close(4000))
+        assert [Frame.Text("first"), last] == [await client.receive() for _ in range(2)]
+        await client.send(last)
         await client.receive_rest()
-    assert CloseReason(4000) == sessions[0].close_reason
+    assert CloseReason(code) == sessions[0].close_reason == sessions[0].close_sent
 
 
 # receiving
