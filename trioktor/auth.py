@@ -13,7 +13,7 @@ import functools
 import hmac
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from .call import Call
 from .protocol.http import Response
@@ -119,14 +119,25 @@ def _name_and_password(credentials: str | None) -> tuple[str, str] | None:
     return (name, password) if colon else None
 
 
+_LONGEST_SECRET: Final = 8192
+"""Characters of a token or password: more is nobody's, and would be compared with everybody's."""
+
+
 def _look_up(principals: Mapping[str, Any], token: str) -> Any:
     """The principal of a token; every token is compared, so that time says nothing of the tables."""
+    if len(token) > _LONGEST_SECRET:
+        return None
+    given = _encoded(token)
     found = None
     for known, principal in principals.items():
-        if _equal(token, known):
+        if hmac.compare_digest(given, _encoded(known)):
             found = principal
     return found
 
 
 def _equal(one: str, other: str) -> bool:
-    return hmac.compare_digest(one.encode("utf-8", "surrogateescape"), other.encode("utf-8", "surrogateescape"))
+    return len(one) <= _LONGEST_SECRET and hmac.compare_digest(_encoded(one), _encoded(other))
+
+
+def _encoded(secret: str) -> bytes:
+    return secret.encode("utf-8", "surrogateescape")

@@ -23,9 +23,9 @@ Network: TypeAlias = "ipaddress.IPv4Network | ipaddress.IPv6Network"
 UNIX: Final = "unix"
 _HEADERS: Final = ("x-forwarded-for", "forwarded")
 _SECURE: Final = frozenset({"https", "wss"})
-_NODE: Final = re.compile(
-    r"\[([^][]+)\](?::(\d{1,5}|_[\w.-]+))?|([^:]+)(?::(\d{1,5}|_[\w.-]+))?|([^][]*:[^][]*:[^][]*)"
-)
+_LONGEST_NODE: Final = 64
+"""Characters of a node: an IPv6 address has at most 45, its brackets, a zone and a port some more."""
+_PORT: Final = re.compile(r"(?::(\d{1,5}|_[\w.-]+))?")
 _MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
@@ -170,11 +170,21 @@ def _unquoted(value: str) -> str:
 
 def _address(node: str) -> tuple[str, int] | None:
     """A node such as 192.0.2.1, 192.0.2.1:80, 2001:db8::1 or [2001:db8::1]:80; None if it is none."""
-    found = _NODE.fullmatch(node)
+    if len(node) > _LONGEST_NODE:
+        return None
+    if node.startswith("["):
+        host, bracket, rest = node[1:].partition("]")
+        if not bracket:
+            return None
+    elif node.count(":") > 1:  # an IPv6 address that stands without brackets has no port
+        host, rest = node, ""
+    else:
+        host, colon, port_text = node.partition(":")
+        rest = colon + port_text
+    found = _PORT.fullmatch(rest)
     if found is None:
         return None
-    host = found[1] or found[3] or found[5]
-    port_text = found[2] or found[4] or ""
+    port_text = found[1] or ""
     port = int(port_text) if port_text.isdecimal() else 0  # RFC 7239 §6.3: it may be obfuscated
     try:
         ipaddress.ip_address(host)

@@ -2,8 +2,9 @@
 
 h11 parses the head; what it lets by is checked here. It bounds neither a head that comes in one piece nor
 the number of headers, and it takes bare line feeds and folded lines, which a proxy in front may read
-differently (request smuggling). So the head is collected here first, and h11 is given exactly the head:
-what follows it is the conversation's.
+differently (request smuggling). Nor is it given control characters: its pattern for a header tries every
+division of the blanks before one, which takes the square of their number. So the head is collected and judged
+here first, and h11 is given exactly the head: what follows it is the conversation's.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ import h11
 _END: Final = b"\r\n\r\n"
 TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 """A token of RFC 9110 §5.6.2: header names, subprotocols."""
+
+_CONTROLS: Final = bytes({*range(0x20), 0x7F} - {*b"\t\r\n"})
+"""What no line of a head may hold (RFC 9110 §5.5); line ends are judged by themselves."""
 
 _ABSOLUTE: Final = re.compile(r"(?:https?|wss?)://[^/?]*", re.IGNORECASE)
 
@@ -138,7 +142,13 @@ class HeadReader:
     def _judge_lines(head: bytearray, start: int, stop: int) -> None:
         if not head[:1].isalpha():
             raise Refusal(400, "this is not an HTTP request")
-        # RFC 9112 §2.2 lets a recipient take a bare line feed for a line end, §5.2 has it refuse folding.
+        fresh = head[start:stop]
+        if len(fresh.translate(None, _CONTROLS)) != len(fresh):
+            raise Refusal(400, "the request head holds a control character")
+        # RFC 9112 §2.2 lets a recipient take a bare line feed for a line end and has it refuse a bare CR, §5.2
+        # has it refuse folding. The last byte may be a CR whose line feed is still to come.
+        if fresh.count(b"\r", 0, -1) != fresh.count(b"\r\n"):
+            raise Refusal(400, "a line of the request head does not end with CR LF")
         feed = head.find(b"\n", start, stop)
         while feed >= 0:
             if head[feed - 1] != 0x0D:
