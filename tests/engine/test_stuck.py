@@ -426,3 +426,22 @@ async def test_a_long_message_counts_as_one_frame(autojump_clock: MockClock) -> 
         await trio.sleep(1)
         await ours.aclose()
     assert [2] == outcome
+
+
+async def test_messages_that_were_taken_leave_nothing(autojump_clock: MockClock) -> None:
+    """Not even their sizes, when there are many and they are empty."""
+
+    async def handler(session: Session) -> None:
+        async for frame in session.incoming:
+            if frame.data:
+                await session.send(str(len(session._connection.inbox._sizes)))
+
+    async with connected(handler, incoming=10) as (client, _):
+        for _ in range(100):
+            await client.send(*[Frame.Text("")] * 10)
+            await trio.sleep(1)
+        await client.send(Frame.Text("how many?"))
+        answer = await client.receive()
+        assert isinstance(answer, Frame.Text)
+        assert int(answer.text) <= 2 * 10 + 1
+        await client.send(close(1000))

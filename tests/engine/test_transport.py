@@ -6,6 +6,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, final
 
 import pytest
@@ -443,3 +444,39 @@ async def test_a_peer_that_is_gone_before_it_is_asked_has_no_address() -> None:
     transport = open_transport(ours)
     assert transport.client is None
     await transport.aclose()
+
+
+async def test_a_socket_that_is_writable_and_takes_nothing_is_waited_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The system's word that there is room is no promise that there is enough."""
+    transport, peer = await pair("socket")
+    transport.write_timeout = 30
+    takes = [0, 0, 0]
+    real = SocketTransport.send_nowait
+
+    def send_nowait(self: SocketTransport, data: bytes | memoryview) -> int:
+        return takes.pop() if takes else real(self, data)
+
+    monkeypatch.setattr(SocketTransport, "send_nowait", send_nowait)
+    await transport.send(b"in the end")
+    assert await read(peer, 10) == b"in the end"
+    assert takes == []
+    await finish(transport, peer)
+
+
+async def test_a_unix_peer_that_has_a_name_is_known_by_it(tmp_path: Path) -> None:
+    """Most have none."""
+    name = str(tmp_path / "client")
+    listener = trio.socket.socket(socket.AF_UNIX)
+    await listener.bind(str(tmp_path / "server"))
+    listener.listen(1)
+    client = trio.socket.socket(socket.AF_UNIX)
+    await client.bind(name)
+    await client.connect(str(tmp_path / "server"))
+    accepted, _ = await listener.accept()
+    transport = open_transport(trio.SocketStream(accepted))
+    assert transport.client == name
+    await transport.aclose()
+    client.close()
+    listener.close()

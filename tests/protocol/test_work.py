@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import pytest
 from hypothesis import given, strategies as st
 
-from trioktor import CloseCode, Frame, PerMessageDeflate, ProtocolError
+from trioktor import CloseCode, Frame, PerMessageDeflate, ProtocolError, Response
 from trioktor.protocol import deflate
 from trioktor.protocol.assembler import decode_text, decode_text_in_steps
 from trioktor.protocol.extensions import ExtensionHeader
@@ -150,3 +150,51 @@ def test_a_long_text_that_is_none_is_refused(data: bytes) -> None:
     with pytest.raises(ProtocolError) as error:
         list(decode_text_in_steps(data))
     assert CloseCode.NOT_CONSISTENT == error.value.close_code
+
+
+def test_what_stands_behind_a_last_block_is_read_in_long_views_again(calls: list[tuple[int, int]]) -> None:
+    """The view is short behind it, since there may be many, and grows with what comes."""
+    data = LAST_EMPTY + packed(random.Random(1).randbytes(1 << 20))
+    result, _ = inflate(data, 1 << 21)
+    assert len(result) == 1 << 20
+    assert len(calls) <= 3 * len(data) // deflate.SLICE
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_the_number_of_last_blocks_is_limited_exactly(more: int) -> None:
+    """64, and one for every 64 bytes of the message."""
+    count = 66 + more
+    data = LAST_EMPTY * count  # 132 bytes: two more
+    message = Frame.Binary(data, rsv1=True)
+    if more:
+        with pytest.raises(ProtocolError):
+            codec().decode(message, LIMIT)
+    else:
+        assert b"" == codec().decode(message, LIMIT).data
+
+
+def test_a_peer_that_forgets_its_window_is_forgotten() -> None:
+    """Nothing is kept between its messages; each stands alone."""
+    agreed = PerMessageDeflate(client_no_context_takeover=True).negotiate(ExtensionHeader("permessage-deflate"))
+    assert agreed is not None
+    inflater: Any = agreed[1]
+    for _ in range(3):
+        assert b"again and again" == inflater.decode(Frame.Binary(packed(b"again and again"), rsv1=True), LIMIT).data
+        assert inflater._decompressor is None
+
+
+@pytest.mark.parametrize("kind", [Frame.Ping, Frame.Pong])
+def test_a_control_frame_may_hold_125_bytes(kind: Any) -> None:
+    """RFC 6455 §5.5: and not one more."""
+    assert 125 == len(kind(bytes(125)).data)
+    with pytest.raises(ValueError, match="at most 125"):
+        kind(bytes(126))
+
+
+@pytest.mark.parametrize("status", [200, 599])
+def test_the_status_of_a_response_has_its_bounds(status: int) -> None:
+    """Both belong to it."""
+    assert status == Response(status=status).status
+    for beyond in (199, 600):
+        with pytest.raises(ValueError, match="between 200 and 599"):
+            Response(status=beyond)
