@@ -445,3 +445,54 @@ async def test_messages_that_were_taken_leave_nothing(autojump_clock: MockClock)
         assert isinstance(answer, Frame.Text)
         assert int(answer.text) <= 2 * 10 + 1
         await client.send(close(1000))
+
+
+@pytest.mark.parametrize("way", ["bytes", "messages"])
+async def test_a_reader_that_waits_looks_once_a_second(
+    autojump_clock: MockClock, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a hang-up; as long as nobody takes anything there is nothing else to find."""
+    looks: list[float] = []
+    wakes = 0
+
+    def hang_up(_transport: StreamTransport) -> HangUp:
+        looks.append(trio.current_time())
+        return HangUp.NO
+
+    monkeypatch.setattr(StreamTransport, "hang_up", hang_up)
+
+    async def handler(session: Session) -> None:
+        await trio.sleep(100)
+
+    class Wakes(trio.abc.Instrument):
+        def before_task_step(self, task: trio.lowlevel.Task) -> None:
+            nonlocal wakes
+            wakes += task.name == "trioktor reader"
+
+    settings: dict[str, Any] = {"max_queued_bytes": 10} if way == "bytes" else {"incoming": 1}
+    async with connected(handler, **settings) as (client, _):
+        await client.send(*[Frame.Binary(bytes(20))] * 5)
+        await trio.sleep(10)
+        trio.lowlevel.add_instrument(instrument := Wakes())
+        await trio.sleep(50)
+        trio.lowlevel.remove_instrument(instrument)
+        await client.aclose()
+    assert 95 <= len(looks) <= 101
+    assert wakes <= 110
+
+
+@pytest.mark.parametrize("form", ["session", "channel"])
+async def test_what_waits_for_bytes_goes_on_when_they_are_taken(autojump_clock: MockClock, form: str) -> None:
+    """At once for the session; by a look that comes the later the longer nobody takes, for the channel."""
+    received: list[float] = []
+
+    async def handler(session: Session) -> None:
+        for _ in range(5):
+            await trio.sleep(0.4)
+            await (session.receive() if form == "session" else session.incoming.receive())
+            received.append(trio.current_time())
+
+    async with connected(handler, max_queued_bytes=10) as (client, _):
+        await client.send(*[Frame.Binary(bytes(20))] * 5)
+        await client.receive_rest()
+    assert [pytest.approx(0.4 * number, abs=0.5 if form == "channel" else 1e-6) for number in range(1, 6)] == received

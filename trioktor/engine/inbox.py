@@ -25,8 +25,8 @@ from ..protocol.frames import Frame
 from .patience import Patience
 from .transport import HangUp
 
-_LOOK_AGAIN: Final = 0.02
-"""Seconds between looks at the bytes, for handlers that take from the channel itself."""
+_FIRST_LOOK: Final = 0.001
+"""Seconds to the first look at the bytes, for handlers that take from the channel itself; each takes twice as long."""
 _HANG_UP_PERIOD: Final = 1.0
 """Seconds between looks for a hang-up while nothing is read."""
 _LONG: Final = 10.0
@@ -167,17 +167,21 @@ class Inbox:
 
     async def _wait_for_room(self, hang_up: Callable[[], HangUp], grace: float | None, who: object) -> None:
         warn_at = trio.current_time() + _LONG
+        hang_up_at = trio.current_time() + _HANG_UP_PERIOD
+        look = _FIRST_LOOK
         leaving: Patience | None = None  # the peer has ended its half
         while self._held is not None or not self._has_room():
-            asked = trio.current_time() + _HANG_UP_PERIOD
-            if leaving is not None:
-                asked = min(asked, leaving.next_look())
+            asked = hang_up_at if leaving is None else min(hang_up_at, leaving.next_look())
             if self._held is None:
-                await self._wait_for_bytes()
+                await self._wait_for_bytes(min(asked, trio.current_time() + look))
+                look *= 2
             else:
                 with trio.move_on_at(asked):
                     await self._put_held()
                     continue
+            if trio.current_time() < asked:
+                continue
+            hang_up_at = trio.current_time() + _HANG_UP_PERIOD
             if trio.current_time() >= warn_at:
                 logger.warning("%s: the handler lets its input wait, and the peer's Pings and Close behind it", who)
                 warn_at = math.inf
@@ -202,9 +206,10 @@ class Inbox:
         self._bytes += size
         self._sizes.append(size)
 
-    async def _wait_for_bytes(self) -> None:
+    async def _wait_for_bytes(self, until: float) -> None:
+        """Wait until the session takes a message, or until it is time to look whether somebody else did."""
         self._room = trio.Event()
-        with trio.move_on_after(_LOOK_AGAIN):
+        with trio.move_on_at(until):
             await self._room.wait()
         self._room = None
 
