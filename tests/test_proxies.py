@@ -29,7 +29,7 @@ def read(*lines: tuple[str, str], peer: Any = PROXY, trusted: Sequence[str] = TR
     """What a proxy that sends these headers is understood to say."""
     headers = Headers(tuple((name.lower().encode(), value.encode("latin-1")) for name, value in lines))
     header = "Forwarded" if "forwarded" in headers else "X-Forwarded-For"
-    return Proxies().with_more(trusted, header).read(peer, headers)
+    return Proxies().with_more(trusted, header).read(peer, headers, is_local=not isinstance(peer, tuple))
 
 
 def client_of(*lines: tuple[str, str]) -> tuple[str, int] | None:
@@ -76,7 +76,10 @@ def client_of(*lines: tuple[str, str]) -> tuple[str, int] | None:
 )
 def test_only_named_proxies_are_trusted(peer: Any, trusted: Sequence[str], expected: bool) -> None:
     """Addresses, networks, mapped addresses on a socket for both families, and UNIX sockets."""
-    assert Proxies().with_more(trusted, "X-Forwarded-For").is_trusted(peer) == expected
+    assert (
+        Proxies().with_more(trusted, "X-Forwarded-For").is_trusted(peer, is_local=not isinstance(peer, tuple))
+        == expected
+    )
     lines = [("X-Forwarded-For", "192.0.2.1"), ("X-Forwarded-Proto", "https")]
     assert read(*lines, peer=peer, trusted=trusted) == (Forwarded(("192.0.2.1", 0), True) if expected else None)
 
@@ -93,7 +96,7 @@ def test_what_is_no_network_is_a_value_error(network: Any) -> None:
     with pytest.raises(ValueError, match="not a proxy's address, network, or 'unix'") as caught:
         app.trust_proxies("10.0.0.1", network)
     assert repr(network) in str(caught.value)
-    assert not app.is_proxy(("10.0.0.1", 1))
+    assert not app.is_proxy(("10.0.0.1", 1), is_local=False)
 
 
 def test_proxies_may_be_named_one_after_another() -> None:
@@ -102,9 +105,8 @@ def test_proxies_may_be_named_one_after_another() -> None:
     app.trust_proxies("10.0.0.1")
     app.trust_proxies()
     app.trust_proxies("10.0.0.2", "unix")
-    assert [app.is_proxy(peer) for peer in [("10.0.0.1", 1), ("10.0.0.2", 1), ("10.0.0.3", 1), None]] == [
-        True, True, False, True
-    ]  # fmt: skip
+    peers = [("10.0.0.1", 1), ("10.0.0.2", 1), ("10.0.0.3", 1), None]
+    assert [app.is_proxy(peer, is_local=peer is None) for peer in peers] == [True, True, False, True]
 
 
 async def test_proxies_are_frozen_with_the_application(autojump_clock: Clock) -> None:
@@ -311,9 +313,9 @@ def test_only_the_header_that_was_named_is_read() -> None:
     """A proxy passes on what it does not know: the other header may be the client's own words."""
     lines = [("X-Forwarded-For", "192.0.2.7"), ("X-Forwarded-Proto", "https"), ("Forwarded", "for=192.0.2.1")]
     headers = Headers(tuple((name.lower().encode(), value.encode()) for name, value in lines))
-    older = Proxies().with_more(TRUSTED, "X-Forwarded-For").read(PROXY, headers)
+    older = Proxies().with_more(TRUSTED, "X-Forwarded-For").read(PROXY, headers, is_local=False)
     assert older == Forwarded(("192.0.2.7", 0), True)
-    newer = Proxies().with_more(TRUSTED, "forwarded").read(PROXY, headers)
+    newer = Proxies().with_more(TRUSTED, "forwarded").read(PROXY, headers, is_local=False)
     assert newer == Forwarded(("192.0.2.1", 0), None)
     assert read() == Forwarded(None, None)
     with pytest.raises(ValueError, match="X-Forwarded-For or Forwarded, not 'X-Real-IP'"):
@@ -662,3 +664,12 @@ async def test_the_answer_beyond_the_limit_is_a_proper_one(
         await second.aclose()
     assert len(asked) == 1
     assert records_above_info(caplog) == []
+
+
+def test_who_has_no_name_is_nobody() -> None:
+    """A TCP client that was gone before it was looked at is no UNIX peer."""
+    proxies = Proxies().with_more(["unix", "10.0.0.0/8"], "X-Forwarded-For")
+    headers = Headers(((b"x-forwarded-for", b"192.0.2.1"),))
+    assert not proxies.is_trusted(None, is_local=False)
+    assert proxies.read(None, headers, is_local=False) is None
+    assert proxies.is_trusted(None, is_local=True)

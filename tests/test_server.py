@@ -7,6 +7,7 @@ import os
 import socket
 import ssl
 import stat
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -21,6 +22,7 @@ import trustme
 from tests.helpers import REQUEST, RawClient, application, assert_all_over, close, records_above_info
 from tests.listening import Addresses, MemoryListener, has_ipv6, no_descriptor_left, serving
 from trioktor import Application, Call, CloseReason, Frame, Server, WebSocketSession, run, serve
+from trioktor.engine import transport
 from trioktor.program import describe
 
 Clock = trio.testing.MockClock
@@ -1118,3 +1120,60 @@ async def test_aclose_leaves_what_heeds_no_cancellation(
         assert f" {path} " in record.getMessage() or repr(path) in record.getMessage()
         release.set()
         await stream.aclose()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has abstract names")
+@pytest.mark.parametrize("name", [b"\0", b"\0abstract", b"\0\xff\xfe"])
+async def test_no_name_of_a_client_ends_the_server(name: bytes, tmp_path: Path) -> None:
+    """One in the abstract namespace comes as bytes."""
+    path = tmp_path / "server"
+    async with running(application(echo), path=path):
+        for bound in (name, None):
+            client = trio.socket.socket(socket.AF_UNIX)
+            if bound is not None:
+                await client.bind(bound)
+            await client.connect(str(path))
+            await assert_echoes(RawClient(trio.SocketStream(client)))
+
+
+class _Unreadable(trio.abc.Stream):
+    """A stream that fails as soon as it is looked at."""
+
+    closed = False
+
+    @property
+    def transport_stream(self) -> object:
+        raise ZeroDivisionError
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        raise ZeroDivisionError
+
+    async def wait_send_all_might_not_block(self) -> None:
+        raise ZeroDivisionError
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        raise ZeroDivisionError
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+async def test_whatever_goes_wrong_behind_accept_ends_that_connection_alone(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged, its stream is closed, and the next one is served."""
+    real = transport.open_transport
+
+    def open_transport(stream: trio.abc.Stream) -> Any:
+        if isinstance(stream, _Unreadable):
+            raise ZeroDivisionError
+        return real(stream)
+
+    monkeypatch.setattr("trioktor.host.open_transport", open_transport)
+    listener = MemoryListener()
+    bad = _Unreadable()
+    async with serving(application(echo), listener) as (_, connect):
+        await listener._send.send(bad)
+        await assert_echoes(await connect())
+    assert bad.closed
+    assert len(records_above_info(caplog)) == 1

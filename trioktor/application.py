@@ -70,10 +70,11 @@ class Application(Routes):
     def trust_proxies(self, *networks: str, header: str = "X-Forwarded-For") -> None:
         """Believe what these proxies say of the client.
 
-        Addresses or networks as "10.0.0.0/8"; "unix" is whoever connects to a UNIX socket. Behind such a
-        proxy `call.client` and `call.scheme` are the client's. Nobody else's headers are looked at, and no
-        other header than the one that is named: "X-Forwarded-For" (and with it X-Forwarded-Proto), or
-        "Forwarded" (RFC 7239). The proxy must set it, or a client could. May be called again to name more.
+        Addresses or networks as "10.0.0.0/8"; "unix" is whoever connects to a UNIX socket, or over a stream that is
+        no socket, as in tests. Behind such a proxy `call.client` and `call.scheme` are the client's. Nobody else's
+        headers are looked at, and no other header than the one that is named: "X-Forwarded-For" (and with it
+        X-Forwarded-Proto), or "Forwarded" (RFC 7239). The proxy must set it, or a client could. May be called again
+        to name more.
 
         Raises:
           ValueError: not an address or network, or not one of the two headers, or another than before.
@@ -126,13 +127,13 @@ class Application(Routes):
         """What is to be asked before an upgrade of a route."""
         return [*self._before, *route.before]
 
-    def forwarded(self, peer: tuple[str, int] | str | None, headers: Headers) -> Forwarded | None:
+    def forwarded(self, peer: tuple[str, int] | str | None, headers: Headers, *, is_local: bool) -> Forwarded | None:
         """What a trusted proxy says of the client; None if the peer is none."""
-        return self._proxies.read(peer, headers)
+        return self._proxies.read(peer, headers, is_local=is_local)
 
-    def is_proxy(self, peer: tuple[str, int] | str | None) -> bool:
+    def is_proxy(self, peer: tuple[str, int] | str | None, *, is_local: bool) -> bool:
         """Whether the peer is a trusted proxy."""
-        return self._proxies.is_trusted(peer)
+        return self._proxies.is_trusted(peer, is_local=is_local)
 
     def freeze(self) -> None:
         """Allow no more changes; called when the application is first served."""

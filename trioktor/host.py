@@ -111,11 +111,13 @@ class Host:
         self._count += 1
         limit = self._limits.max_connections
         is_surplus = limit is not None and self._count > limit
-        transport = open_transport(stream)
-        # A proxy has many clients: behind one that is trusted, the clients are counted instead.
-        is_proxy = self.application.is_proxy(transport.client)
-        address = "" if is_proxy else self._address_of(transport.client)
+        address = ""
+        transport: Transport | None = None
         try:
+            transport = open_transport(stream)
+            # A proxy has many clients: behind one that is trusted, the clients are counted instead.
+            is_proxy = self.application.is_proxy(transport.client, is_local=transport.is_local)
+            address = "" if is_proxy else self._address_of(transport.client)
             is_welcome = self._count_in(address)
             request = await self._open(stream, transport, is_surplus=is_surplus or not is_welcome)
             if request is not None:
@@ -130,7 +132,10 @@ class Host:
         finally:
             self._count -= 1
             self._count_out(address)
-            await transport.aclose()
+            if transport is None:
+                await trio.aclose_forcefully(stream)
+            else:
+                await transport.aclose()
 
     def _address_of(self, client: tuple[str, int] | str | None) -> str:
         """The address by which a connection is counted; empty if it is not: UNIX sockets have none."""
@@ -244,7 +249,7 @@ class Host:
 
     def _call(self, transport: Transport, head: RequestHead, parameters: dict[str, str], scheme: str) -> Call:
         client, is_secure = transport.client, transport.is_secure
-        forwarded = self.application.forwarded(client, head.headers)
+        forwarded = self.application.forwarded(client, head.headers, is_local=transport.is_local)
         if forwarded is not None:
             client = forwarded.client or client
             is_secure = is_secure if forwarded.is_secure is None else forwarded.is_secure

@@ -62,15 +62,15 @@ class Proxies:
         added = tuple(_parse_network(text) for text in names if text != UNIX)
         return Proxies(self.networks + added, self.has_unix or UNIX in names, name)
 
-    def is_trusted(self, peer: Peer) -> bool:
-        """Whether a peer is one of them."""
-        if not isinstance(peer, tuple):
+    def is_trusted(self, peer: Peer, *, is_local: bool) -> bool:
+        """Whether a peer is one of them. Who has no name and is not at a UNIX socket is nobody."""
+        if is_local:
             return self.has_unix
-        return bool(self.networks) and self._trusts(peer[0])
+        return isinstance(peer, tuple) and bool(self.networks) and self._trusts(peer[0])
 
-    def read(self, peer: Peer, headers: Headers) -> Forwarded | None:
+    def read(self, peer: Peer, headers: Headers, *, is_local: bool) -> Forwarded | None:
         """What the proxy at the other end says; None if it is not to be believed."""
-        if self.header is None or not self.is_trusted(peer):
+        if self.header is None or not self.is_trusted(peer, is_local=is_local):
             return None
         client: tuple[str, int] | None = None
         is_secure: bool | None = None

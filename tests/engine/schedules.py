@@ -98,6 +98,7 @@ class FickleTransport(Transport):
         self.taken = bytearray()
         self.is_stuck = False
         self.client: tuple[str, int] | str | None = ("127.0.0.1", 1)
+        self.is_local: bool = False
         self.is_secure: bool = False
 
     # the engine's side

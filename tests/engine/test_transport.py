@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import struct
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, final
@@ -465,18 +466,37 @@ async def test_a_socket_that_is_writable_and_takes_nothing_is_waited_for_again(
     await finish(transport, peer)
 
 
-async def test_a_unix_peer_that_has_a_name_is_known_by_it(tmp_path: Path) -> None:
-    """Most have none."""
-    name = str(tmp_path / "client")
+@pytest.mark.parametrize(
+    ("name", "expected"), [("client", "client"), (b"\0abstract\x1b", "@abstract\x1b"), (b"\0", None), (None, None)]
+)
+async def test_a_unix_peer_is_known_by_its_name(name: str | bytes | None, expected: str | None, tmp_path: Path) -> None:
+    """If it has one: a path, or a name of Linux' own."""
+    if isinstance(name, bytes) and sys.platform != "linux":
+        pytest.skip("only Linux has abstract names")
     listener = trio.socket.socket(socket.AF_UNIX)
     await listener.bind(str(tmp_path / "server"))
     listener.listen(1)
     client = trio.socket.socket(socket.AF_UNIX)
-    await client.bind(name)
+    if isinstance(name, str):
+        await client.bind(str(tmp_path / name))
+        expected = str(tmp_path / name)
+    elif name is not None:
+        await client.bind(name)
     await client.connect(str(tmp_path / "server"))
     accepted, _ = await listener.accept()
     transport = open_transport(trio.SocketStream(accepted))
-    assert transport.client == name
+    assert (transport.client, transport.is_local) == (expected, True)
     await transport.aclose()
     client.close()
     listener.close()
+
+
+async def test_a_tcp_peer_that_is_gone_has_no_name_and_is_nobody() -> None:
+    """It is not taken for a UNIX peer."""
+    ours, theirs = await tcp_pair()
+    theirs.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    await theirs.aclose()
+    await trio.sleep(0.05)
+    transport = open_transport(ours)
+    assert (transport.client, transport.is_local) == (None, False)
+    await transport.aclose()

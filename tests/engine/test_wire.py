@@ -27,6 +27,7 @@ class Taking(Transport):
         self.sizes = list(sizes)
         self.taken = b""
         self.client: Any = None
+        self.is_local: bool = False
         self.is_secure: bool = False
 
     def send_nowait(self, data: bytes | memoryview) -> int:

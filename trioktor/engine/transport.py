@@ -55,6 +55,8 @@ class Transport(ABC):
     __slots__ = ("on_progress", "write_timeout")
 
     client: tuple[str, int] | str | None
+    is_local: bool
+    """Whether the peer is on this machine for certain: at a UNIX socket, or at a stream that is no socket at all."""
     is_secure: bool
     takes_nowait: ClassVar[bool] = False
     """Whether `send_nowait` is of any use."""
@@ -128,7 +130,7 @@ def _look_at(sock: socket.socket | trio.socket.SocketType) -> HangUp:
     for _, event in poll.poll(0):
         events |= event
     # A UNIX socket hangs up though there may be something to read; TCP only when both directions are over.
-    is_gone = events & _ERROR or (events & _HANG_UP and sock.family != getattr(socket, "AF_UNIX", None))
+    is_gone = events & _ERROR or (events & _HANG_UP and not _is_unix(sock))
     return HangUp.FULL if is_gone else HangUp.HALF if events & (_HANG_UP | _ENDED) else HangUp.NO
 
 
@@ -136,7 +138,7 @@ def _look_at(sock: socket.socket | trio.socket.SocketType) -> HangUp:
 class SocketTransport(Transport):
     """A plain stream socket, taken out of Trio's hands with `detach()`."""
 
-    __slots__ = ("_socket", "client", "is_secure")
+    __slots__ = ("_socket", "client", "is_local", "is_secure")
     takes_nowait = True
 
     def __init__(self, stream: trio.SocketStream) -> None:
@@ -146,6 +148,7 @@ class SocketTransport(Transport):
         self._socket = socket.socket(family, kind, proto, fileno=inner.detach())
         self._socket.setblocking(False)
         self.client: tuple[str, int] | str | None = _peer_name(self._socket)
+        self.is_local: bool = _is_unix(self._socket)
         self.is_secure: bool = False
 
     async def receive(self) -> bytes:
@@ -211,7 +214,18 @@ class SocketTransport(Transport):
 class StreamTransport(Transport):
     """Any other `trio.abc.Stream`: TLS, a memory stream, one of the user's own."""
 
-    __slots__ = ("_below", "_is_closed", "_is_up", "_sending", "_since", "_stream", "_wake", "client", "is_secure")
+    __slots__ = (
+        "_below",
+        "_is_closed",
+        "_is_up",
+        "_sending",
+        "_since",
+        "_stream",
+        "_wake",
+        "client",
+        "is_local",
+        "is_secure",
+    )
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         super().__init__()
@@ -222,6 +236,7 @@ class StreamTransport(Transport):
             below = below.transport_stream
         self._below = below.socket if isinstance(below, trio.SocketStream) else None
         self.client: tuple[str, int] | str | None = None if self._below is None else _peer_name(self._below)
+        self.is_local: bool = self._below is None or _is_unix(self._below)
         self._is_up = False  # something was received: the handshake of TLS is done
         self._is_closed = False
         self._sending: trio.CancelScope | None = None  # round the chunk that is being sent
@@ -297,13 +312,25 @@ class StreamTransport(Transport):
         await trio.aclose_forcefully(self._stream)
 
 
+def _is_unix(sock: socket.socket | trio.socket.SocketType) -> bool:
+    return sock.family == getattr(socket, "AF_UNIX", None)
+
+
 def _peer_name(sock: socket.socket | trio.socket.SocketType) -> tuple[str, int] | str | None:
-    """The peer's address: host and port, or a UNIX socket's path; None if it has no name."""
+    """The peer's address: host and port, or a UNIX socket's path; None if it has no name.
+
+    Told apart by the family, not by the shape of the name: one in Linux' abstract namespace is bytes, and begins
+    with a zero; it is shown with an @ instead.
+    """
     try:
         name = sock.getpeername()
     except OSError:
         return None
-    return (name or None) if isinstance(name, str) else (name[0], name[1])
+    if not _is_unix(sock):
+        return name[0], name[1]
+    if isinstance(name, bytes):
+        return "@" + name[1:].decode("utf-8", "backslashreplace") if name[1:] else None
+    return name or None
 
 
 def open_transport(stream: trio.abc.Stream) -> Transport:
