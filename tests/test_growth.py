@@ -38,7 +38,7 @@ def cost(function: Callable[[], object]) -> float:
         began = time.process_time()
         try:
             function()
-        except (Refusal, ProtocolError):
+        except (Refusal, ProtocolError, ValueError):
             pass
         least = min(least, time.process_time() - began)
     return max(least, 1e-4)

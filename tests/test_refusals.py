@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
+from email.utils import parsedate_to_datetime
 from typing import Final, final
 
 import pytest
@@ -110,7 +111,9 @@ def parse(data: bytes) -> tuple[int, dict[str, str], bytes]:
 
 def assert_short_and_closing(headers: dict[str, str], body: bytes) -> None:
     """What every refusal has: one line of text, its length, and the end of the connection."""
-    assert headers["connection"] == "close"
+    assert headers["connection"] == ("close, Upgrade" if "upgrade" in headers else "close")
+    assert headers["x-content-type-options"] == "nosniff"
+    assert parsedate_to_datetime(headers["date"]).year > 2000
     assert int(headers["content-length"]) == len(body)
     assert headers["content-type"].startswith("text/plain")
     assert 10 < len(body) < 1000
@@ -141,6 +144,11 @@ REFUSALS: Final = {
     "400 HTTP/0.9": (400, b"GET /ws\r\n\r\n"),
     "400 HTTP/3.0": (400, request(version="HTTP/3.0")),
     "400 no version": (400, request(version="")),
+    "400 an empty line, and no request": (400, b"\r\nhello\r\n\r\n"),
+    "400 no slash": (400, request("ws")),
+    "400 a host that is none": (400, request(drop=["Host"], add=["Host: a b"])),
+    "400 a host with a user": (400, request(drop=["Host"], add=["Host: user@x"])),
+    "400 extensions": (400, request(add=["Sec-WebSocket-Extensions: permessage-deflate;"])),
     "400 a space in the path": (400, request("/w s")),
     # HTTP that two readers may read differently
     "400 no host": (400, request(drop=["Host"])),
@@ -203,7 +211,9 @@ async def test_a_request_that_cannot_be_served_is_refused(
     assert found == status
     if not data.startswith(b"HEAD"):
         assert_short_and_closing(headers, body)
-    assert headers.get("allow") == ("GET" if status == 405 else None)
+    allowed = "GET, HEAD" if b" /page " in data else "GET"
+    assert headers.get("allow") == (allowed if status == 405 else None)
+    assert headers.get("upgrade") == ("websocket" if status == 426 else None)
     assert headers.get("sec-websocket-version") == ("13" if status == 426 else None)
     assert (served.sessions, served.pages) == (0, 0)
     assert records_above_info(caplog) == []
@@ -486,7 +496,8 @@ async def test_a_head_that_does_not_come_in_time_ends_the_connection(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(Served().app.handle_stream, theirs)
         nursery.start_soon(trickle)
-        assert await ours.receive_some() == b""
+        answer = bytes(await ours.receive_some())
+        assert answer.startswith(b"HTTP/1.1 408 ") == bool(pieces)  # who said nothing is told nothing
         assert trio.current_time() - began == pytest.approx(10)
         await ours.aclose()
 

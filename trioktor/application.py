@@ -111,7 +111,8 @@ class Application(Routes):
         if fallback is None:
             raise Refusal(404, "there is nothing at this path")
         if head.method not in methods:
-            raise Refusal(405, f"{head.method} is not served here", (("Allow", "GET"),))
+            allowed = "GET, HEAD" if fallback[0].get is not None else "GET"
+            raise Refusal(405, f"{head.method} is not served here", (("Allow", allowed),))
         endpoint, parameters = fallback
         if head.is_upgrade and endpoint.websockets:
             served = ", ".join(repr(route.protocol) for route in endpoint.websockets)

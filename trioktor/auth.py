@@ -12,12 +12,15 @@ import binascii
 import functools
 import hmac
 import inspect
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeAlias
 
 from .call import Call
 from .protocol.http import Response
 from .routes import Before
+
+_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 TokenCheck: TypeAlias = "Mapping[str, Any] | Callable[[str], Awaitable[Any]]"
 PasswordCheck: TypeAlias = "Mapping[str, str] | Callable[[str, str], Awaitable[Any]]"
@@ -116,7 +119,9 @@ def _name_and_password(credentials: str | None) -> tuple[str, str] | None:
         name, colon, password = base64.b64decode(credentials or "", validate=True).decode().partition(":")
     except (binascii.Error, ValueError):
         return None
-    return (name, password) if colon else None
+    if not colon or _CONTROLS.search(name + password):  # RFC 7617 §2
+        return None
+    return name, password
 
 
 _LONGEST_SECRET: Final = 8192

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from http.cookies import CookieError, SimpleCookie
 from typing import Any, final
 from urllib.parse import parse_qsl
 
@@ -75,14 +74,20 @@ class Call:
 
     @property
     def cookies(self) -> dict[str, str]:
-        """The cookies the client sent; a malformed header gives those before the fault, or none."""
-        jar = SimpleCookie()
+        """The cookies the client sent, split as RFC 6265 §5.4 joins them; of two of a name the first.
+
+        What is no pair is left out, and hides no other. Quotes round a value are taken off.
+        """
+        cookies: dict[str, str] = {}
         for line in self.headers.get_all("cookie"):
-            try:
-                jar.load(line)
-            except CookieError:
-                continue
-        return {name: morsel.value for name, morsel in jar.items()}
+            for part in line.split(";"):
+                name, equals, value = part.partition("=")
+                name, value = name.strip(" \t"), value.strip(" \t")
+                if len(value) >= 2 and value[0] == value[-1] == '"':
+                    value = value[1:-1]
+                if equals and name:
+                    cookies.setdefault(name, value)
+        return cookies
 
     @property
     def offered_protocols(self) -> list[str]:

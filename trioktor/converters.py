@@ -154,6 +154,8 @@ def _compact(value: object) -> str:
 
 
 def _strict_loads(text: str | bytes) -> Any:
+    if isinstance(text, bytes):  # the parser would guess other encodings
+        text = text.decode()
     return json.loads(text, parse_constant=_refuse_number, parse_float=_finite)
 
 
@@ -177,7 +179,10 @@ def _is_unknown_kind(error: BaseException) -> bool:
 
 def _load(loads: Callable[[str | bytes], Any], frame: Frame) -> Any:
     try:
-        return loads(frame.text if isinstance(frame, TextFrame) else frame.data)
+        if isinstance(frame, TextFrame):
+            return loads(frame.text)
+        frame.data.decode()  # RFC 8259 §8.1: UTF-8, whoever reads it
+        return loads(frame.data)
     except (ValueError, RecursionError) as error:  # nested too deep is as malformed as anything
         raise DeserializationError(f"not JSON: {error}", frame) from error
 

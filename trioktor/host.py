@@ -7,10 +7,13 @@ never raises for what a peer does: a bad request is answered and forgotten, and 
 from __future__ import annotations
 
 import contextvars
+import functools
 import logging
 import ssl
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from email.utils import formatdate
 from typing import Final, final
 
 import attrs
@@ -24,6 +27,7 @@ from .engine.outcome import split
 from .engine.patience import Patience
 from .engine.reader import DRAIN_LIMIT
 from .engine.transport import Transport, open_transport
+from .errors import WriteTimeout
 from .protocol.http import HeadReader, Refusal, RequestHead, Response, refusal_response
 from .proxies import normal_address
 from .raw_session import RawWebSocketSession
@@ -36,7 +40,7 @@ _session_logger = logging.getLogger("trioktor.session")
 
 _TOO_MANY: Final = "the server has all the connections it can take"
 _ANSWER_LIMIT: Final = 5.0
-"""Seconds in which a client must take a plain HTTP answer."""
+"""Seconds in which a client must take some of a plain HTTP answer."""
 
 
 @final
@@ -52,6 +56,16 @@ current: contextvars.ContextVar[Connection | Answering | None] = contextvars.Con
     "trioktor.current_handler", default=None
 )
 """The connection, or the request, whose handler this task belongs to."""
+
+
+def http_date() -> str:
+    """The time of day as HTTP writes it (RFC 9110 §5.6.7); made once a second."""
+    return _date_of(int(time.time()))
+
+
+@functools.lru_cache(maxsize=1)
+def _date_of(second: int) -> str:
+    return formatdate(second, usegmt=True)
 
 
 def _log_bug(error: Exception) -> None:
@@ -181,7 +195,7 @@ class Host:
                 if isinstance(stream, trio.SSLStream) and not await patience.finish(stream.do_handshake):
                     return None
                 reader = HeadReader(limits.max_head_size, limits.max_headers)
-                while not await patience.outlast(receive) and data:
+                while not (is_late := await patience.outlast(receive)) and data:
                     request = reader.feed(data)
                     if request is not None:
                         if self.is_stopping:
@@ -189,7 +203,9 @@ class Host:
                         if is_surplus:
                             raise Refusal(503, _TOO_MANY)
                         return request
-                return None
+                if not is_late or reader.is_empty:
+                    return None
+                raise Refusal(408, "the request took too long")
             except Refusal as error:
                 refusal = error
             except (trio.BrokenResourceError, OSError, ssl.SSLError) as error:
@@ -203,19 +219,37 @@ class Host:
 
     async def _refuse(self, transport: Transport, refusal: Refusal, *, with_body: bool = True) -> None:
         logger.debug("refused with %d: %s", refusal.status, refusal.text)
-        await self._answer(transport, refusal_response(refusal).to_bytes(with_body=with_body))
+        await self._answer(transport, refusal_response(refusal).to_bytes(date=http_date(), with_body=with_body))
 
     async def _answer(self, transport: Transport, data: bytes) -> None:
-        """Write a whole HTTP answer and let the client read it: a close with unread input would reset it."""
+        """Write a whole HTTP answer and let the client read it: a close with unread input would reset it.
+
+        The client must take some of it every few seconds.
+        """
+        transport.write_timeout = _ANSWER_LIMIT
         try:
-            with trio.move_on_after(_ANSWER_LIMIT):
-                await transport.send(data)
+            if not transport.takes_nowait:  # such a stream can't tell by itself
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(transport.watch, name="trioktor write timeout")
+                    failure = await self._try_to_send(transport, data)
+                    nursery.cancel_scope.cancel("it is sent")
+            else:
+                failure = await self._try_to_send(transport, data)
+            if failure is None:
                 await transport.send_eof()
                 with trio.move_on_after(DRAIN_LIMIT):
                     while await transport.receive():
                         pass
         except (trio.BrokenResourceError, OSError):
             pass
+
+    @staticmethod
+    async def _try_to_send(transport: Transport, data: bytes) -> Exception | None:
+        try:
+            await transport.send(data)
+        except (trio.BrokenResourceError, WriteTimeout, OSError) as error:
+            return error
+        return None
 
     async def _serve(
         self,
@@ -262,7 +296,7 @@ class Host:
         try:
             with answering.scope:
                 response = await self._respond(route, call)
-                await self._answer(transport, response.to_bytes(with_body=call.method != "HEAD"))
+                await self._answer(transport, response.to_bytes(date=http_date(), with_body=call.method != "HEAD"))
                 return
             raise Refusal(503, "the server is shutting down")
         finally:
@@ -303,7 +337,7 @@ class Host:
         if hooks:
             response = await self._ask(hooks, call)
             if response is not None:
-                await self._answer(transport, response.to_bytes())
+                await self._answer(transport, response.to_bytes(date=http_date()))
                 return None
         greeting, extensions = agree(key, route, call)
         if not self._pings:

@@ -27,7 +27,7 @@ def judge(head: RequestHead, settings: WebSockets) -> str:
     """
     key = judge_upgrade(head)
     try:
-        judge_origin(head.headers, settings.origins)
+        judge_origin(head.headers, head.authority, settings.origins)
     except Refusal as refusal:
         path = head.target.partition("?")[0]  # what stands behind it may be secret
         where = f"{refusal.text} at {path[:_LOGGED]!r}"
@@ -60,15 +60,20 @@ def agree(key: str, route: WebSocketRoute, call: Call) -> tuple[bytes, tuple[Ext
     """Choose the subprotocol, note it on the call, negotiate extensions, and write the 101.
 
     Raises:
-      Refusal: 500 if the function that chooses failed, or chose what was not offered; logged.
+      Refusal: 500 if the function that chooses failed, or chose what was not offered; logged. 400 if the offer of
+        extensions is malformed.
     """
     call.protocol = route.protocol
     if call.protocol is None:
         call.protocol = _chosen_protocol(route.settings, call)
     factories = route.settings.extensions if route.negotiates_extensions else ()
-    if not factories:
+    lines = call.headers.get_all("sec-websocket-extensions")
+    if not factories and not lines:
         return upgrade_response(key, call.protocol), ()
-    answers, extensions = negotiate(factories, call.headers.get_all("sec-websocket-extensions"))
+    try:
+        answers, extensions = negotiate(factories, lines)
+    except ValueError:  # RFC 6455 §9.1
+        raise Refusal(400, "Sec-WebSocket-Extensions breaks its grammar") from None
     return upgrade_response(key, call.protocol, ", ".join(map(str, answers))), extensions
 
 

@@ -236,7 +236,8 @@ async def test_the_open_timeout_comes(autojump_clock: MockClock) -> None:
     host = Host(application(idle), Limits(open_timeout=10))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_drip, ours)
-        await host.handle(theirs)
+        nursery.start_soon(host.handle, theirs)
+        assert (await ours.receive_some()).startswith(b"HTTP/1.1 408 ")
         assert pytest.approx(10) == trio.current_time()
         nursery.cancel_scope.cancel()
 

@@ -96,7 +96,11 @@ def refused_byte_by_byte(data: bytes) -> int | None:
         pytest.param(request("X: a\0b"), 400, id="a NUL"),
         pytest.param(request("X : a"), 400, id="a space before the colon"),
         pytest.param(b"\x16\x03\x01\x02\x00\x01", 400, id="TLS"),
-        pytest.param(b"\r\n" + request(), 400, id="an empty line first"),
+        pytest.param(b"\r\n" + request(), None, id="an empty line first"),
+        pytest.param(b"\r\n\r\n\r\n" + request(), None, id="empty lines first"),
+        pytest.param(b"\n" + request(), 400, id="a line feed first"),
+        pytest.param(b"\r" + request(), 400, id="a carriage return first"),
+        pytest.param(b"\r\n" * 8192 + request(), 431, id="empty lines without end"),
         pytest.param(b"GET / HTTP/1.1\n", 400, id="bare line feeds from the start"),
         pytest.param(request("X: " + "x" * 17000), 431, id="too long in one piece"),
         pytest.param(b"GET /" + b"x" * 17000, 431, id="a request line without end"),
@@ -143,12 +147,57 @@ def test_what_follows_the_head_is_given_back(cut: int) -> None:
         ("WS://example.com:80", "/"),
         ("https://example.com?a", "/?a"),
         ("/chat/http://x", "/chat/http://x"),
-        ("*", "*"),
     ],
 )
 def test_a_target_may_be_a_whole_address(target: str, path: str) -> None:
     """RFC 9112 §3.2.2: its path is what counts."""
     assert path == read_head(request(line=f"GET {target} HTTP/1.1")).target
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["echo", "*", "example.com:80", "ftp://example.com/", "http:///x", "http://a b/", "http://u@x/", "//", "?"],
+)
+def test_a_target_is_a_path_or_a_whole_address(target: str) -> None:
+    """RFC 9112 §3.2; two slashes are a path."""
+    if target == "//":
+        assert target == read_head(request(line=f"GET {target} HTTP/1.1")).target
+        return
+    with pytest.raises(Refusal) as refusal:
+        read_head(request(line=f"GET {target} HTTP/1.1"))
+    assert 400 == refusal.value.status
+
+
+HOSTS = {
+    "example.com": True, "example.com:80": True, "example.com:": True, "127.0.0.1:8080": True, "[::1]": True,
+    "[::1]:8080": True, "[v1.a:b]": True, "a%20b": True, "": True, "ex_ample": True,
+    "a b": False, "user@x": False, "http://x": False, "x/y": False, "[::1": False, "::1": False, "[::1]x": False,
+    "[1.2.3]": False, "a:b": False, "a:80:80": False, "a%2": False, "é": False, "a,b": True, 'a"b': False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("host", "is_good"), HOSTS.items())
+def test_the_host_is_one(host: str, is_good: bool) -> None:
+    """RFC 9112 §3.2: anything else is 400, in the header as in a whole address."""
+    requests = [request(Host=host)]
+    if host and "/" not in host:  # there it would end the host
+        requests.append(request(line=f"GET http://{host}/ HTTP/1.1"))
+    for data in requests:
+        if is_good:
+            assert host == read_head(data).authority
+        else:
+            with pytest.raises(Refusal) as refusal:
+                read_head(data)
+            assert 400 == refusal.value.status
+
+
+def test_the_authority_of_a_whole_address_counts() -> None:
+    """RFC 9112 §3.2.2: and the Host header beside it does not, for the origin neither."""
+    head = read_head(request(line="GET http://here.com/chat HTTP/1.1", Host="there.com"))
+    assert "here.com" == head.authority
+    judge_origin(Headers(((b"origin", b"http://here.com"),)), head.authority, SAME_ORIGIN)
+    with pytest.raises(Refusal):
+        judge_origin(Headers(((b"origin", b"http://there.com"),)), head.authority, SAME_ORIGIN)
 
 
 def test_the_version_that_is_spoken_is_named() -> None:
@@ -178,7 +227,7 @@ def origin_passes(origins: Origins, *origin: str, host: str = "example.com") -> 
     """Whether a request with these Origin headers passes."""
     raw = [(b"host", host.encode()), *((b"origin", value.encode()) for value in origin)]
     try:
-        judge_origin(Headers(tuple(raw)), origins)
+        judge_origin(Headers(tuple(raw)), host, origins)
     except Refusal as refusal:
         return refusal.status != 403
     return True
@@ -271,11 +320,21 @@ def test_a_response_is_short_and_closes() -> None:
     """The body may be text or bytes; HEAD leaves it out and keeps its length."""
     response = Response("é", status=201, headers={"X": "y"})
     assert response.to_bytes() == (
-        b"HTTP/1.1 201 Created\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n"
+        b"HTTP/1.1 201 Created\r\nConnection: close\r\nX-Content-Type-Options: nosniff\r\n"
+        b"Content-Type: text/plain; charset=utf-8\r\n"
         b"Content-Length: 2\r\nX: y\r\n\r\n\xc3\xa9"
     )
     assert Response(b"ab").to_bytes(with_body=False).endswith(b"Content-Length: 2\r\n\r\n")
-    assert b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n" == Response("", status=204).to_bytes()
+    assert (
+        b"HTTP/1.1 204 No Content\r\nConnection: close\r\nDate: today\r\nX-Content-Type-Options: nosniff\r\n\r\n"
+        == Response("", status=204).to_bytes(date="today")
+    )
+    own = Response("", headers={"X-Content-Type-Options": "none", "Upgrade": "h2c"}).to_bytes()
+    assert b"nosniff" not in own
+    assert b"\r\nConnection: close, Upgrade\r\n" in own
+    for name in ("Connection", "content-length", "DATE", "Transfer-Encoding"):
+        with pytest.raises(ValueError, match="written by the server"):
+            Response("", headers={name: "x"})
     with pytest.raises(ValueError, match="between 200 and 599"):
         Response("", status=101)
 

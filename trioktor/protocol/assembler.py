@@ -209,6 +209,9 @@ class MessageAssembler:
             self._decoded = []
         try:
             self._decoded.append(self._decoder.decode(data, final))
+            pending = self._decoder.getstate()[0]
+            if pending[:1] == b"\xed" and pending[1:] >= b"\xa0":  # a surrogate: Python waits for its last byte
+                pending.decode()
         except UnicodeDecodeError as error:
             raise _not_utf8(error) from None
 

@@ -4,8 +4,8 @@ A factory is installed in the configuration, frozen and shared; negotiation make
 connection. Messages pass the instances on their way out in the order of installation, on their way in in
 reverse. Extensions see whole messages; the reserved bits that they own stand on a message's first frame.
 
-The header is the client's, so nothing here raises for what it says: a line that breaks the grammar is as if
-it were not there, an offer that a factory does not like is declined, and the next one is looked at.
+The header is the client's. One that breaks the grammar is an error, which is a refusal (RFC 6455 §9.1); an offer
+that a factory does not like is declined, and the next one is looked at.
 """
 
 from __future__ import annotations
@@ -144,14 +144,14 @@ def check_factories(factories: Sequence[object]) -> None:
 def parse_extensions(lines: Iterable[str]) -> list[ExtensionHeader]:
     """The extensions in the lines of a `Sec-WebSocket-Extensions` header, in order.
 
-    Values may be quoted (RFC 6455 §9.1). A line that breaks the grammar is left out whole.
+    Values may be quoted (RFC 6455 §9.1).
+
+    Raises:
+      ValueError: a line breaks the grammar.
     """
     headers: list[ExtensionHeader] = []
     for line in lines:
-        try:
-            headers.extend(_parse_line(line))
-        except ValueError:
-            continue
+        headers.extend(_parse_line(line))
     return headers
 
 
@@ -206,8 +206,12 @@ def _expect_value(part: str) -> str:
 def negotiate(
     factories: Sequence[ExtensionFactory], lines: Iterable[str]
 ) -> tuple[list[ExtensionHeader], tuple[Extension, ...]]:
-    """Agree on extensions: what to answer, and the instances, both in the order of installation."""
-    offers = parse_extensions(lines) if factories else []
+    """Agree on extensions: what to answer, and the instances, both in the order of installation.
+
+    Raises:
+      ValueError: the offer breaks the grammar.
+    """
+    offers = parse_extensions(lines)
     answers: list[ExtensionHeader] = []
     extensions: list[Extension] = []
     for factory in factories:

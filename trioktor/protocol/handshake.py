@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from .http import Headers, Refusal, RequestHead
 
 VERSION: Final = "13"
+_UPGRADE: Final = (("Upgrade", "websocket"), ("Sec-WebSocket-Version", VERSION))
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
@@ -40,14 +41,12 @@ def judge_upgrade(head: RequestHead) -> str:
     """
     headers = head.headers
     if not head.is_upgrade:
-        raise Refusal(
-            426, "this path speaks WebSocket only", (("Upgrade", "websocket"), ("Sec-WebSocket-Version", VERSION))
-        )
+        raise Refusal(426, "this path speaks WebSocket only", _UPGRADE)
     if head.http_version != "1.1":
         raise Refusal(400, "a WebSocket needs HTTP/1.1")
     versions = headers.get_all("sec-websocket-version")
-    if versions != [VERSION]:  # RFC 6455 §4.4
-        raise Refusal(426, f"Sec-WebSocket-Version must be {VERSION}", (("Sec-WebSocket-Version", VERSION),))
+    if versions != [VERSION]:  # RFC 6455 §4.4; RFC 9110 §15.5.22 has Upgrade beside it
+        raise Refusal(426, f"Sec-WebSocket-Version must be {VERSION}", _UPGRADE)
     keys = headers.get_all("sec-websocket-key")
     if len(keys) != 1 or not _is_key(keys[0]):
         raise Refusal(400, "Sec-WebSocket-Key must be given once and be 16 bytes in base64")
@@ -85,10 +84,11 @@ def choose_subprotocol(offered: Iterable[str], served: Sequence[str]) -> str | N
     return next((name for name in served if name in offers), None)
 
 
-def judge_origin(headers: Headers, origins: Origins) -> None:
+def judge_origin(headers: Headers, authority: str, origins: Origins) -> None:
     """Check the Origin header against a policy (RFC 6455 §10.2).
 
-    A request without the header does not come from a browser's page, so it passes.
+    A request without the header does not come from a browser's page, so it passes. The same origin is that of
+    the `authority` that was asked for.
 
     Raises:
       Refusal: 403; the text names the origin.
@@ -99,8 +99,7 @@ def judge_origin(headers: Headers, origins: Origins) -> None:
     origin = values[0]
     if len(values) == 1:
         if isinstance(origins, OriginPolicy):
-            host = headers.get_all("host")
-            if len(host) == 1 and _is_same_origin(origin, host[0]):
+            if authority and _is_same_origin(origin, authority):
                 return
         elif any(_matches(origin, pattern) for pattern in origins):
             return

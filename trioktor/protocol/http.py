@@ -9,6 +9,7 @@ here first, and h11 is given exactly the head: what follows it is the conversati
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
@@ -24,9 +25,15 @@ TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONTROLS: Final = bytes({*range(0x20), 0x7F} - {*b"\t\r\n"})
 """What no line of a head may hold (RFC 9110 §5.5); line ends are judged by themselves."""
 
-_ABSOLUTE: Final = re.compile(r"(?:https?|wss?)://[^/?]*", re.IGNORECASE)
+_ABSOLUTE: Final = re.compile(r"(?:https?|wss?)://([^/?#]*)", re.IGNORECASE)
+_HOST: Final = re.compile(
+    r"(?:\[(?:([0-9A-Fa-f:.]+)|[Vv][0-9A-Fa-f]+\.[A-Za-z0-9\-._~!$&'()*+,;=:]+)\]|(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*)"
+    r"(?::[0-9]*)?"
+)
+"""uri-host [ ":" port ] of RFC 9110 §7.2; the first group is an IPv6 address."""
 
 _BODILESS: Final = (204, 304)
+_OURS: Final = ("connection", "content-length", "date", "transfer-encoding")
 
 
 class Refusal(Exception):
@@ -79,12 +86,19 @@ class Headers(Mapping[str, str]):
 @final
 @attrs.frozen
 class RequestHead:
-    """The request line and headers of one request."""
+    """The request line and headers of one request.
+
+    Attributes:
+      target: in origin form: path and query.
+      authority: the host and port that are asked for: those of a target that was a whole address, or else of
+        the Host header.
+    """
 
     method: str
     target: str
     http_version: str
     headers: Headers
+    authority: str = ""
 
     @property
     def is_upgrade(self) -> bool:
@@ -126,6 +140,8 @@ class HeadReader:
         """
         head = self._data
         head += data
+        if head.startswith((b"\r", b"\n")):
+            self._skip_empty_lines()
         # Each byte is looked at once, or a head sent byte by byte would cost the square of its length.
         start = max(0, self._scanned - len(_END) + 1)
         found = head.find(_END, start)
@@ -138,9 +154,21 @@ class HeadReader:
             return None
         return self._parse(bytes(head[:size])), bytes(head[size:])
 
+    def _skip_empty_lines(self) -> None:
+        """Pass over empty lines before the request (RFC 9112 §2.2); they count as bytes of the head."""
+        head = self._data
+        empty = len(head) - len(head.lstrip(b"\r\n"))
+        lines = bytes(head[:empty])
+        is_half = lines.endswith(b"\r") and empty == len(head)  # its line feed is still to come
+        if lines.replace(b"\r\n", b"") != b"\r" * is_half:
+            raise Refusal(400, "this is not an HTTP request")
+        self._max_size -= empty - is_half
+        del head[: empty - is_half]
+        self._scanned = 0
+
     @staticmethod
     def _judge_lines(head: bytearray, start: int, stop: int) -> None:
-        if not head[:1].isalpha():
+        if not head[:1].isalpha() and head.strip(b"\r"):
             raise Refusal(400, "this is not an HTTP request")
         fresh = head[start:stop]
         if len(fresh.translate(None, _CONTROLS)) != len(fresh):
@@ -173,21 +201,43 @@ class HeadReader:
         # A body would be read as frames, or hide a second request from a proxy in front.
         if headers.get_all("transfer-encoding") or any(value != "0" for value in headers.get_all("content-length")):
             raise Refusal(400, "a request with a body is not served here")
+        hosts = headers.get_all("host")
+        target, authority = _origin_form(request.method, request.target.decode("ascii"))
+        for host in hosts if authority is None else [*hosts, authority]:
+            _judge_host(host)
         return RequestHead(
             request.method.decode("ascii"),
-            _origin_form(request.target.decode("ascii")),
+            target,
             request.http_version.decode("ascii"),
             headers,
+            authority if authority is not None else "".join(hosts),
         )
 
 
-def _origin_form(target: str) -> str:
-    """The path and query of a target; RFC 9112 §3.2.2 has servers accept whole addresses."""
+def _origin_form(method: bytes, target: str) -> tuple[str, str | None]:
+    """The path and query of a target, and its authority, if it has one.
+
+    RFC 9112 §3.2.2 has servers accept whole addresses, and ignore the Host header beside them.
+    """
+    if target.startswith("/") or (target == "*" and method == b"OPTIONS"):
+        return target, None
     found = _ABSOLUTE.match(target)
-    if found is None:
-        return target
+    if found is None or not found[1]:
+        raise Refusal(400, "the target of the request is neither a path nor a whole address")
     rest = target[found.end() :]
-    return rest if rest.startswith("/") else "/" + rest
+    return rest if rest.startswith("/") else "/" + rest, found[1]
+
+
+def _judge_host(host: str) -> None:
+    """Refuse what is no host (RFC 9112 §3.2)."""
+    found = _HOST.fullmatch(host)
+    try:
+        if found is not None:
+            ipaddress.IPv6Address(found[1] or "::")
+            return
+    except ValueError:
+        pass
+    raise Refusal(400, "the host that is asked for is none")
 
 
 def _check_header(name: str, value: str) -> None:
@@ -226,7 +276,8 @@ class Response:
 
     Raises:
       ValueError: a header or body that cannot be written, such as a header with a line break (response
-        splitting), or a status outside 200 to 599.
+        splitting), a header that is the server's to write (Connection, Content-Length, Date, Transfer-Encoding),
+        or a status outside 200 to 599.
       TypeError: a body that is neither str nor bytes.
     """
 
@@ -239,15 +290,27 @@ class Response:
         if not 200 <= self.status <= 599:
             raise ValueError(f"status must be between 200 and 599, not {self.status}")
         _check_header("content-type", self.content_type)
+        for name, _ in self.headers:
+            if name.lower() in _OURS:
+                raise ValueError(f"the header {name} is written by the server: leave it out")
         if isinstance(self.body, str):
             self.body.encode()  # raises for what UTF-8 cannot say
         elif not isinstance(self.body, bytes):
             raise TypeError(f"body must be str or bytes, not {type(self.body).__name__}")
 
-    def to_bytes(self, *, with_body: bool = True) -> bytes:
-        """The whole response as it goes on the wire; `with_body=False` answers a HEAD request."""
+    def to_bytes(self, *, date: str | None = None, with_body: bool = True) -> bytes:
+        """The whole response as it goes on the wire; `with_body=False` answers a HEAD request.
+
+        `date` is when that is (RFC 9110 §6.6.1), in its form.
+        """
         body = self.body.encode() if isinstance(self.body, str) else self.body
-        lines = [f"HTTP/1.1 {self.status} {_reason_phrase(self.status)}", "Connection: close"]
+        # RFC 9110 §7.8: whoever sends Upgrade names it in Connection.
+        connection = "close, Upgrade" if any(name.lower() == "upgrade" for name, _ in self.headers) else "close"
+        lines = [f"HTTP/1.1 {self.status} {_reason_phrase(self.status)}", f"Connection: {connection}"]
+        if date is not None:
+            lines.append(f"Date: {date}")
+        if not any(name.lower() == "x-content-type-options" for name, _ in self.headers):
+            lines.append("X-Content-Type-Options: nosniff")
         if self.status in _BODILESS:  # RFC 9110 §8.6: nor a length
             body = b""
         else:

@@ -49,7 +49,7 @@ async def shake_hands(
         raise HandshakeRefused(answer.status, answer.headers, answer.body)
     assert answer.headers.get("sec-websocket-accept") == accept_token(key)
     sent = Headers(tuple((bytes(name), bytes(value)) for name, value in request.headers))
-    return RequestHead("GET", uri, "1.1", sent), answer, trailing
+    return RequestHead("GET", uri, "1.1", sent, sent.get("host", "")), answer, trailing
 
 
 async def get(stream: trio.abc.Stream, uri: str, headers: Sequence[tuple[str, str]]) -> Handshake:
