@@ -117,3 +117,34 @@ def test_settings_are_given_by_name() -> None:
     """Nobody remembers the order of fifteen numbers."""
     with pytest.raises(TypeError, match="positional"):
         WebSockets(60)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("origin", "hint"),
+    [
+        ("*", "None lets anyone in"),
+        ("example.com", "write 'https://example.com'"),
+        ("*.example.com", r"write 'https://\*.example.com'"),
+        ("//example.com/", "write 'https://example.com'"),
+        ("https://example.com/", "write 'https://example.com'"),
+        ("https://example.com/path", "scheme and a host without a path"),
+        ("", "origins"),
+    ],
+)
+def test_an_origin_that_no_page_has_is_refused(origin: str, hint: str) -> None:
+    """It would let nobody in, and nobody would know why."""
+    with pytest.raises(ValueError, match=hint):
+        WebSockets(origins=["https://good.com", origin])
+
+
+def test_origins_that_pages_have_are_taken() -> None:
+    """With stars in their hosts, ports, and the one of files."""
+    origins = [
+        "https://example.com",
+        "http://localhost:3000",
+        "https://*.example.com",
+        "null",
+        "app://x",
+        "http://[::1]:80",
+    ]
+    assert tuple(origins) == WebSockets(origins=origins).origins

@@ -152,3 +152,62 @@ async def test_every_answer_says_when_and_that_it_is_what_it_says(autojump_clock
             assert b"\r\nDate: " in answer
             assert b" GMT\r\n" in answer
             assert b"\r\nX-Content-Type-Options: nosniff\r\n" in answer
+
+
+# paths
+
+
+async def asked(target: bytes) -> tuple[bytes, list[tuple[str, str, dict[str, str]]]]:
+    """The status of a request, and the path, route and parameters that a hook sees."""
+    seen: list[tuple[str, str, dict[str, str]]] = []
+
+    async def idle(session: WebSocketSession, **_: str) -> None:
+        pass
+
+    app = application(idle, "/admin")
+    app.websocket("/rooms/{room}", idle)
+    app.websocket("/files/{rest...}", idle)
+
+    @app.before_upgrade
+    async def look(call: Call) -> None:
+        seen.append((call.path, call.route, dict(call.path_parameters)))
+
+    ours, theirs = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Host(app).handle, theirs)
+        await ours.send_all(
+            b"GET " + target + b" HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        answer = bytes(await ours.receive_some())
+        await ours.aclose()
+    return answer[9:12], seen
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "route", "parameters"),
+    [
+        (b"/admin", "/admin", "/admin", {}),
+        (b"/%61dmin", "/admin", "/admin", {}),
+        (b"/%61%64%6D%69%6e?x=%61", "/admin", "/admin", {}),
+        (b"http://a/%61dmin", "/admin", "/admin", {}),
+        (b"/rooms/%7euser", "/rooms/~user", "/rooms/{room}", {"room": "~user"}),
+        (b"/rooms/a%2fb", "/rooms/a%2Fb", "/rooms/{room}", {"room": "a/b"}),
+        (b"/rooms/%c3%a9", "/rooms/%C3%A9", "/rooms/{room}", {"room": "é"}),
+        (b"/rooms/%2e%2e", "/rooms/..", "/rooms/{room}", {"room": ".."}),
+        (b"/files/a/../%2E%2e/b", "/files/a/../../b", "/files/{rest...}", {"rest": "a/../../b"}),
+    ],
+)
+async def test_a_path_has_one_reading(
+    autojump_clock: MockClock, target: bytes, path: str, route: str, parameters: dict[str, str]
+) -> None:
+    """RFC 3986 §6.2.2.2: hooks see what is routed."""
+    assert await asked(target) == (b"101", [(path, route, parameters)])
+
+
+@pytest.mark.parametrize(
+    "target", [b"/rooms/%FF", b"/rooms/%FE", b"/rooms/%c3", b"/rooms/%ed%a0%80", b"/admin?x=%FF", b"/admin?%c3=1"]
+)
+async def test_what_is_no_utf8_is_refused(autojump_clock: MockClock, target: bytes) -> None:
+    """In paths and queries: replaced, all of these would be one."""
+    assert await asked(target) == (b"400", [])

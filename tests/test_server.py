@@ -1177,3 +1177,15 @@ async def test_whatever_goes_wrong_behind_accept_ends_that_connection_alone(
         await assert_echoes(await connect())
     assert bad.closed
     assert len(records_above_info(caplog)) == 1
+
+
+async def test_a_server_that_stops_leaves_its_successors_socket_alone(tmp_path: Path) -> None:
+    """The file is not the one it made."""
+    path = tmp_path / "socket"
+    async with trio.open_nursery() as nursery:
+        first: Server = await nursery.start(partial(serve, application(echo), path=path))
+        path.rename(tmp_path / "old")
+        async with running(application(echo), path=path):
+            await first.aclose()
+            await assert_echoes(RawClient(await trio.open_unix_socket(str(path))))
+    assert not path.exists()

@@ -15,7 +15,10 @@ class Call:
 
     Attributes:
       method: of the request; GET for every WebSocket.
-      path: as on the request line, without the query.
+      path: as on the request line, without the query; but nothing is escaped in it that need not be, so that
+        there is one way to write each path (RFC 3986 §6.2.2).
+      route: the pattern of the route that serves it, such as "/rooms/{room}"; the better thing to look at for
+        hooks that treat routes differently.
       path_parameters: what the route's placeholders matched, percent-decoded.
       headers: the request's headers; names compare without case.
       client: the peer's host and port, a UNIX socket's path, or None; behind a trusted proxy what that says,
@@ -36,6 +39,7 @@ class Call:
         "path_parameters",
         "principal",
         "protocol",
+        "route",
         "scheme",
     )
 
@@ -47,10 +51,12 @@ class Call:
         client: tuple[str, int] | str | None,
         scheme: str,
         protocol: str | None = None,
+        route: str = "",
     ) -> None:
         self.method: str = head.method
         path, _, self._query = head.target.partition("?")
         self.path: str = path
+        self.route: str = route
         self.headers: Headers = head.headers
         self.path_parameters: Mapping[str, str] = path_parameters
         self.client: tuple[str, int] | str | None = client

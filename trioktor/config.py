@@ -58,6 +58,10 @@ def _check_bool(_config: object, attribute: attrs.Attribute[Any], value: object)
         raise ValueError(f"{attribute.name} must be True or False, not {value!r}")
 
 
+_ORIGIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://[^/?#@\s]+")
+"""Scheme, host and port of RFC 6454 §6.2; a star may stand in the host."""
+
+
 def _check_origins(_config: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if value is None or isinstance(value, OriginPolicy):
         return
@@ -66,6 +70,14 @@ def _check_origins(_config: object, attribute: attrs.Attribute[Any], value: obje
             f"{attribute.name} must be SAME_ORIGIN, None (anyone), or a list of origins such as"
             f" 'https://example.com' or patterns, not {value!r}"
         )
+    for origin in value:
+        if isinstance(origin, str) and origin != "null" and not _ORIGIN.fullmatch(origin):
+            hint = (
+                "None lets anyone in" if origin == "*" else f"write 'https://{origin.strip('/').rpartition('//')[2]}'"
+            )
+            raise ValueError(
+                f"{attribute.name}: no page has the origin {origin!r}; it is a scheme and a host without a path: {hint}"
+            )
 
 
 def _check_subprotocols(_config: object, attribute: attrs.Attribute[Any], value: object) -> None:

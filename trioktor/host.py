@@ -265,6 +265,7 @@ class Host:
             route, parameters = self.application.find(head)
             is_get = isinstance(route, GetRoute)
             call = self._call(transport, head, parameters, "http" if is_get else "ws")
+            call.route = route.pattern
             if is_proxied:
                 address = self._address_of(call.client)
                 if not self._count_in(address):

@@ -60,6 +60,7 @@ class WebSocketRoute:
     before: tuple[Before, ...] = ()
     is_raw: bool = False
     negotiates_extensions: bool = True
+    pattern: str = ""
 
     def bind(self, session: BaseSession) -> Callable[[], Awaitable[object]]:
         """The handler, ready to be run for a session."""
@@ -75,6 +76,7 @@ class GetRoute:
 
     handler: Callable[..., Awaitable[object]]
     wanted: tuple[str, ...]
+    pattern: str = ""
 
     async def respond(self, call: Call) -> Response:
         """Run the handler for a request."""
@@ -205,6 +207,7 @@ class Routes:
                 before=before,
                 is_raw=raw,
                 negotiates_extensions=negotiate_extensions,
+                pattern=pattern.text,
             )
             self._application._register(pattern, websocket=route)
             return handler
@@ -227,7 +230,8 @@ class Routes:
 
         def register(handler: H) -> H:
             pattern = Pattern(join(self._prefix, path))
-            self._application._register(pattern, get=GetRoute(handler, wanted_parameters(handler, pattern, "call")))
+            wanted = wanted_parameters(handler, pattern, "call")
+            self._application._register(pattern, get=GetRoute(handler, wanted, pattern.text))
             return handler
 
         return register if handler is None else register(handler)

@@ -13,7 +13,8 @@ A pattern is a path whose segments may be
 
 The numbers are Ktor's: where several patterns match, the first segment in which they differ decides, and
 the higher number wins; between equals, the one registered first. A trailing slash counts. Segments are
-percent-decoded before they are compared, so an encoded slash does not divide.
+percent-decoded before they are compared, so an encoded slash does not divide. What a tail holds is the client's
+to say, ``..`` included: it is no path of files.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from .application import Application
 from .arguments import Arguments
 from .base_session import BaseSession
 from .engine.connection import STOP_LIMIT
-from .engine.listeners import open_tcp, open_unix, remove_unix, wrap_tls
+from .engine.listeners import open_tcp, open_unix, remove_unix, unix_identity, wrap_tls
 from .engine.outcome import first_leaf
 from .host import Host, Limits
 from .protocol.close import CloseCode, CloseReason
@@ -200,6 +200,7 @@ async def serve(
         opened.extend(await open_tcp(port, host=host, backlog=backlog))
     if path is not None:
         opened.append(await open_unix(path, backlog=backlog))
+    identity = None if path is None else unix_identity(path)
     if ssl_context is not None:
         opened = wrap_tls(opened, ssl_context)
     server = Server(connections, opened, shutdown_grace)
@@ -210,7 +211,7 @@ async def serve(
         raise_single(group)
     finally:
         if path is not None:
-            remove_unix(path)
+            remove_unix(path, identity)
 
 
 async def _accept(

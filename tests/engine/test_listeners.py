@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from tests.listening import Addresses, MemoryListener, has_ipv6, no_descriptor_left
-from trioktor.engine.listeners import inherited_listeners, open_tcp, open_unix, remove_unix, wrap_tls
+from trioktor.engine.listeners import inherited_listeners, open_tcp, open_unix, remove_unix, unix_identity, wrap_tls
 
 HERE = "127.0.0.1"
 
@@ -132,9 +132,9 @@ async def test_the_file_of_a_unix_listener_is_removed(tmp_path: Path) -> None:
     """By name; that it is gone already is no error."""
     path = tmp_path / "socket"
     listener = await open_unix(path, backlog=None)
-    remove_unix(path)
+    remove_unix(path, unix_identity(path))
     assert not path.exists()
-    remove_unix(path)
+    remove_unix(path, unix_identity(path))
     await listener.aclose()
 
 

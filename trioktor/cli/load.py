@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from types import ModuleType
 
@@ -40,7 +41,7 @@ def _is_module_name(name: str) -> bool:
 
 
 def _import(name: str) -> ModuleType:
-    sys.path.insert(0, "")
+    sys.path.insert(0, os.getcwd())  # and not "", which follows a module that changes its directory
     attempt = Import()
     token = current_import.set(attempt)
     try:

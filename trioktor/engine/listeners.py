@@ -43,6 +43,10 @@ async def open_tcp(port: int, *, host: str | None, backlog: int | None) -> list[
     raise AssertionError("unreachable")
 
 
+_BACKLOG: Final = 0xFFFF
+"""Connections that may wait to be accepted, unless asked otherwise; the system has a bound of its own. As Trio's."""
+
+
 async def open_unix(path: str | os.PathLike[str], *, backlog: int | None) -> trio.SocketListener:
     """Listen on a UNIX socket; a socket file that nobody listens on any more is replaced.
 
@@ -55,7 +59,7 @@ async def open_unix(path: str | os.PathLike[str], *, backlog: int | None) -> tri
         if await _is_stale(name):
             os.unlink(name)
         await sock.bind(name)
-        sock.listen(backlog or 128)
+        sock.listen(_BACKLOG if backlog is None else backlog)
         return trio.SocketListener(sock)
     except BaseException:
         sock.close()
@@ -76,12 +80,22 @@ async def _is_stale(name: str) -> bool:
     return False
 
 
-def remove_unix(path: str | os.PathLike[str]) -> None:
-    """Remove the file of a UNIX socket, if it is still there."""
+def unix_identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """What tells the file of a UNIX socket from another one in its place; None if there is none."""
     try:
-        os.unlink(path)
+        found = os.stat(path)
     except OSError:
-        pass
+        return None
+    return found.st_dev, found.st_ino
+
+
+def remove_unix(path: str | os.PathLike[str], identity: tuple[int, int] | None) -> None:
+    """Remove the file of a UNIX socket, if it is still there, and still that one: a successor may have begun."""
+    if identity is not None and unix_identity(path) == identity:
+        try:
+            os.unlink(path)
+        except OSError:
+            pass
 
 
 def inherited_listeners() -> list[trio.SocketListener]:

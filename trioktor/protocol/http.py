@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Final, TypeAlias, final
+from urllib.parse import unquote_to_bytes
 
 import attrs
 import h11
@@ -31,6 +32,9 @@ _HOST: Final = re.compile(
     r"(?::[0-9]*)?"
 )
 """uri-host [ ":" port ] of RFC 9110 §7.2; the first group is an IPv6 address."""
+
+_ESCAPE: Final = re.compile("%([0-9A-Fa-f]{2})")
+_UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
 _BODILESS: Final = (204, 304)
 _OURS: Final = ("connection", "content-length", "date", "transfer-encoding")
@@ -89,7 +93,7 @@ class RequestHead:
     """The request line and headers of one request.
 
     Attributes:
-      target: in origin form: path and query.
+      target: in origin form: path and query; nothing is escaped in the path that need not be (RFC 3986 §6.2.2).
       authority: the host and port that are asked for: those of a target that was a whole address, or else of
         the Host header.
     """
@@ -203,6 +207,7 @@ class HeadReader:
             raise Refusal(400, "a request with a body is not served here")
         hosts = headers.get_all("host")
         target, authority = _origin_form(request.method, request.target.decode("ascii"))
+        target = _normal_form(target)
         for host in hosts if authority is None else [*hosts, authority]:
             _judge_host(host)
         return RequestHead(
@@ -226,6 +231,26 @@ def _origin_form(method: bytes, target: str) -> tuple[str, str | None]:
         raise Refusal(400, "the target of the request is neither a path nor a whole address")
     rest = target[found.end() :]
     return rest if rest.startswith("/") else "/" + rest, found[1]
+
+
+def _normal_form(target: str) -> str:
+    """A target of which there is one reading: what need not be escaped is not, other escapes are in upper case.
+
+    So hooks, routes and logs see the same path (RFC 3986 §6.2.2). What is no UTF-8 is refused: replaced, two paths
+    would be one.
+    """
+    path, question, query = target.partition("?")
+    try:
+        unquote_to_bytes(path).decode()
+        unquote_to_bytes(query).decode()
+    except UnicodeDecodeError:
+        raise Refusal(400, "the target of the request is not UTF-8") from None
+    return _ESCAPE.sub(_unescaped, path) + question + query
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    character = chr(int(escape[1], 16))
+    return character if character in _UNRESERVED else escape[0].upper()
 
 
 def _judge_host(host: str) -> None:
