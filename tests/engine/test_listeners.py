@@ -161,6 +161,7 @@ def test_without_sockets_from_a_supervisor_there_is_an_error(
     count: str | None, pid: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the environment says; and it is cleared, so that no child takes them for its own."""
+    monkeypatch.setenv("LISTEN_FDNAMES", "a:b")
     for name, value in (("LISTEN_FDS", count), ("LISTEN_PID", str(os.getpid()) if pid == "mine" else pid)):
         if value is None:
             monkeypatch.delenv(name, raising=False)

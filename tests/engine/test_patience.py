@@ -246,3 +246,17 @@ async def _drip(stream: Any) -> None:
     for byte in REQUEST % b"/":
         await trio.sleep(0.7)
         await stream.send_all(bytes([byte]))
+
+
+async def test_a_little_late_is_not_a_pause(autojump_clock: MockClock) -> None:
+    """Loops are: up to an eighth of the limit is counted."""
+    began = trio.current_time()
+
+    async def delay() -> None:
+        await trio.sleep(2.4)
+        autojump_clock.jump(0.9)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(delay)
+        assert await Patience(10).outlast(trio.sleep_forever)
+    assert pytest.approx(10) == trio.current_time() - began

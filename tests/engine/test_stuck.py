@@ -14,7 +14,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from tests.engine.test_ends import on_a_socket
-from tests.helpers import REQUEST, Handler, RawClient, application, close, connected, masked
+from tests.helpers import REQUEST, Handler, RawClient, application, client_bytes, close, connected, masked
 from trioktor import (
     CLOSE,
     ChannelConfig,
@@ -22,6 +22,7 @@ from trioktor import (
     ConnectionBroken,
     ConnectionClosed,
     Frame,
+    FrameType,
     PerMessageDeflate,
     PingTimeout,
     WebSocketSession as Session,
@@ -496,3 +497,94 @@ async def test_what_waits_for_bytes_goes_on_when_they_are_taken(autojump_clock: 
         await client.send(*[Frame.Binary(bytes(20))] * 5)
         await client.receive_rest()
     assert [pytest.approx(0.4 * number, abs=0.5 if form == "channel" else 1e-6) for number in range(1, 6)] == received
+
+
+async def test_unread_input_does_not_reset_the_close_behind_the_peers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands behind a Close is read and thrown away, too."""
+
+    async def handler(session: Session) -> None:
+        async for _ in session:
+            pass
+
+    async with on_a_socket(handler) as client, trio.open_nursery() as nursery:
+
+        async def talk() -> None:
+            try:
+                await client.stream.send_all(client_bytes(close(4000)) + bytes(2_000_000))
+            except trio.BrokenResourceError:
+                pass
+
+        nursery.start_soon(talk)
+        await trio.sleep(0.05)
+        assert [close(4000)] == await client.receive_rest()
+
+
+async def test_a_violation_behind_our_close_does_not_cut_it_off() -> None:
+    """What was accepted is still on its way to a slow reader."""
+
+    async def handler(session: Session) -> None:
+        await session.receive()
+        await session.send(bytes(300_000))
+        session.close(4000)
+
+    async with on_a_socket(handler) as client:
+        await client.send(Frame.Text("go"))
+        await trio.testing.wait_all_tasks_blocked()
+        await client.send_bytes(masked(0x83))
+        await trio.testing.wait_all_tasks_blocked()
+        assert [Frame.Binary(bytes(300_000)), close(4000)] == await client.receive_rest()
+
+
+async def test_a_message_in_pieces_that_has_not_begun_holds_nothing_back(autojump_clock: MockClock) -> None:
+    """Nothing of it was said, so what is queued behind it can be."""
+
+    async def handler(session: Session) -> None:
+        async with trio.open_nursery() as nursery:
+
+            async def stream() -> None:
+                with pytest.raises(ConnectionClosed):
+                    async with session.message(FrameType.TEXT) as message:
+                        await trio.sleep(3)
+                        await message.send("never")
+
+            session.send_nowait("before")
+            nursery.start_soon(stream)
+            await trio.lowlevel.checkpoint()
+            await trio.sleep(1)
+            session.send_nowait("behind")
+            session.close()
+
+    async with connected(handler) as (client, _):
+        assert [Frame.Text("before"), Frame.Text("behind"), close(1000)] == [await client.receive() for _ in range(3)]
+        await client.send(close(1000))
+
+
+async def test_the_peak_of_a_burst_is_kept(autojump_clock: MockClock) -> None:
+    """Whether somebody looks meanwhile or not; of single messages none is kept."""
+    peaks: list[int] = []
+
+    async def handler(session: Session) -> None:
+        await trio.sleep(5)
+        for _ in range(7):
+            await session.incoming.receive()
+        peaks.append(session.statistics().incoming_peak)
+
+    async with connected(handler) as (client, _):
+        await client.send(*[Frame.Text("x")] * 7)
+        await trio.sleep(10)
+        await client.aclose()
+    assert [7] == peaks
+
+
+async def test_tasks_that_have_ended_leave_nothing(autojump_clock: MockClock) -> None:
+    """However many a handler starts."""
+
+    async def handler(session: Session) -> None:
+        for _ in range(10):
+            session.start_soon(trio.sleep, 1)
+            await trio.sleep(2)
+        assert not session._connection.tasks._children
+
+    async with connected(handler) as (client, _):
+        await trio.sleep(30)
+        await client.send(close(1000))

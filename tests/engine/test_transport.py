@@ -500,3 +500,13 @@ async def test_a_tcp_peer_that_is_gone_has_no_name_and_is_nobody() -> None:
     transport = open_transport(ours)
     assert (transport.client, transport.is_local) == (None, False)
     await transport.aclose()
+
+
+@pytest.mark.parametrize("kind", ["socket", "memory", "tls"])
+async def test_closing_is_a_checkpoint(kind: str) -> None:
+    """Each time."""
+    transport, peer = await pair(kind)
+    for _ in range(2):
+        with trio.testing.assert_checkpoints():
+            await transport.aclose()
+    await peer.aclose()

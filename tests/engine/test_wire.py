@@ -341,3 +341,11 @@ async def test_who_sends_a_message_is_known_by_its_tasks(autojump_clock: MockClo
         "beside": False,
         "beside and below": False,
     }
+
+
+async def test_a_message_that_is_shut_is_not_waited_for(autojump_clock: MockClock) -> None:
+    """The writer looks elsewhere."""
+    stream = StreamedMessage()
+    stream.seal()
+    with trio.fail_after(1):
+        await stream.wait()

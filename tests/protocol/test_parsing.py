@@ -381,3 +381,12 @@ def test_masked_frames_have_a_fresh_key_each() -> None:
     first, second = client_bytes(Frame.Binary(bytes(50))), client_bytes(Frame.Binary(bytes(50)))
     assert first != second
     assert first[1] == 0x80 | 50
+
+
+@pytest.mark.parametrize("fragments", [1, 2, 5])
+def test_a_fragmented_message_takes_nothing_from_the_limit_of_the_next(fragments: int) -> None:
+    """Each may be as long as the limit."""
+    first = masked(0x02, b"x" * 10) + masked(0x00, b"x") * (fragments - 1) + masked(0x80, b"x")
+    whole = masked(0x82, b"x" * 100)
+    frames, code = read(assembler(limit=100), first + whole + first + whole)
+    assert (4, None) == (len(frames), code)

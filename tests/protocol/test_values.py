@@ -153,3 +153,17 @@ def test_states_say_whether_it_is_over_and_clean() -> None:
     """Over: nothing more is read. Clean: the peer said goodbye."""
     assert {State.OPEN, State.CLOSING} == {state for state in State if not state.is_over}
     assert {State.ANSWERING, State.CLOSED} == {state for state in State if state.is_clean}
+
+
+def test_the_registered_codes_have_their_numbers() -> None:
+    """RFC 6455 §7.4.1 and the registry."""
+    assert [1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 1015] == list(CloseCode)
+    assert "TLS_HANDSHAKE" == CloseCode(1015).name
+
+
+def test_a_code_is_any_number_of_two_bytes() -> None:
+    """It may be named, if not sent."""
+    assert (0, 0xFFFF) == (CloseReason(0).code, CloseReason(0xFFFF).code)
+    for code in (-1, 0x10000):
+        with pytest.raises(ValueError, match="two bytes"):
+            CloseReason(code)

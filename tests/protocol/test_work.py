@@ -198,3 +198,16 @@ def test_the_status_of_a_response_has_its_bounds(status: int) -> None:
     for beyond in (199, 600):
         with pytest.raises(ValueError, match="between 200 and 599"):
             Response(status=beyond)
+
+
+def test_the_defaults_of_compression_are_those_of_the_documentation() -> None:
+    """Quick, and small in memory."""
+    settings = PerMessageDeflate()
+    assert (1, 5, 12) == (settings.level, settings.mem_level, settings.window_bits)
+
+
+def test_a_header_may_hold_all_of_latin_1() -> None:
+    """RFC 9110 §5.5 calls it obsolete, and lets it be; beyond it nothing can be written."""
+    assert Response(headers={"X": "\xff"}).to_bytes().count(b"X: \xff\r\n") == 1
+    with pytest.raises(ValueError, match="latin-1"):
+        Response(headers={"X": "\u0100"})
