@@ -19,13 +19,17 @@ from trioktor import (
     ChannelOverflow,
     CloseReason,
     ConnectionBroken,
+    Extension,
+    ExtensionHeader,
     Frame,
     FrameType,
+    PerMessageDeflate,
     Room,
     WebSockets,
     WebSocketSession,
     broadcast,
 )
+from trioktor.engine.shared import shared_key
 from trioktor.testing import Conversation, open_test_host
 
 Clock = trio.testing.MockClock
@@ -208,3 +212,12 @@ async def test_a_fragment_is_no_message(autojump_clock: Clock) -> None:
     for frame in (Frame.Ping(), close(1000)):
         with pytest.raises(ValueError, match="only messages"):
             await broadcast([], frame)
+
+
+def test_sessions_without_extensions_are_all_alike() -> None:
+    """One message is serialized once for all of them; an extension that says nothing of itself shares nothing."""
+    assert shared_key(()) == ()
+    agreed = PerMessageDeflate().negotiate(ExtensionHeader("permessage-deflate"))
+    assert agreed is not None
+    assert shared_key((agreed[1],)) is not None
+    assert shared_key((agreed[1], Extension(PerMessageDeflate()))) is None

@@ -99,3 +99,22 @@ def test_where_nothing_is_known_the_origin_is_empty() -> None:
     """What was never raised has no traceback."""
     assert origin(UnexpectedFrame("never raised")) == ""
     assert origin(ExceptionGroup("never raised", [ValueError()])) == ""
+
+
+def test_of_a_group_the_line_is_that_of_what_was_not_expected() -> None:
+    """Wherever it stands among the others."""
+
+    def raised(error: Exception) -> Exception:
+        try:
+            raise error
+        except Exception as caught:
+            return caught
+
+    other = raised(trio.EndOfChannel())
+    try:
+        raise UnexpectedFrame("a frame")
+    except UnexpectedFrame as error:
+        unexpected = error
+    assert origin(unexpected) != ""
+    for errors in ([other, unexpected], [unexpected, other]):
+        assert origin(ExceptionGroup("several", errors)) == origin(unexpected)
