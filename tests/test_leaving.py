@@ -241,7 +241,6 @@ async def test_a_client_leaves_a_handler_that_only_sends(pushing: Application, c
             else:
                 code, took = await _leave_trio(url)
     assert code == 1000
-    print(f"closed within {took * 1000:.1f} ms")
     assert took < 5  # that it did not give up
 
 

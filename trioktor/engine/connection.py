@@ -508,7 +508,8 @@ class Connection:
             self.writer.stop_by(self._writer_deadline)
             self._nursery.start_soon(self._write, self.writer, name="trioktor writer")
             if not self.transport.takes_nowait:
-                self._nursery.start_soon(self._watch_writer, name="trioktor write timeout")
+                self._watching = trio.CancelScope(shield=True)  # here: it may be cancelled before its first turn
+                self._nursery.start_soon(self._watch_writer, self._watching, name="trioktor write timeout")
 
     def write_through(self, item: Frame | SharedMessage) -> bool:
         """Write a frame straight to the socket, if nothing is in its way; False if it has to be queued."""
@@ -542,8 +543,8 @@ class Connection:
         if self.reader.is_reading and await Patience(self.settings.close_timeout).outlast(done.wait):
             self.reader.end_reading()
 
-    async def _watch_writer(self) -> None:
-        with trio.CancelScope(shield=True) as self._watching:
+    async def _watch_writer(self, scope: trio.CancelScope) -> None:
+        with scope:
             await self.transport.watch()
 
     async def _write(self, writer: Writer) -> None:
