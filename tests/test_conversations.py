@@ -683,11 +683,11 @@ async def test_input_is_bounded_in_bytes(autojump_clock: Clock) -> None:
 
     async def handler(session: Session) -> None:
         await trio.sleep(5)
-        assert 3 == session.incoming.statistics().current_buffer_used
+        assert 2 == session.incoming.statistics().current_buffer_used
         await session.receive()
         await session.incoming.receive()
         await trio.sleep(5)
-        assert 3 == session.incoming.statistics().current_buffer_used
+        assert 2 == session.incoming.statistics().current_buffer_used
         assert 8 == len([frame async for frame in session])
 
     async with connected(handler) as (client, _):
@@ -758,7 +758,7 @@ async def test_output_of_send_is_bounded_in_bytes_and_everything_accepted_goes_o
             for number in range(1, 9):
                 nursery.start_soon(send, session, number)
                 await trio.testing.wait_all_tasks_blocked()
-            assert [1, 2, 3] == log
+            assert [1] == log
             with trio.move_on_after(1):
                 await session.flush()
                 log.append("flushed")

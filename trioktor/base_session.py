@@ -237,7 +237,7 @@ class BaseSession(trio.abc.Channel[Frame]):
         outbox = self._outbox
         if outbox.is_sealed:
             self._raise_over()
-        if outbox.opened is not None or outbox.is_full_of_bytes:
+        if outbox.opened is not None or not outbox.has_room_for(message):
             return False
         if self._connection.write_through(message):
             return True

@@ -223,4 +223,5 @@ class WebSockets:
     """Turns values into messages and back, for `send_serialized` and `receive_deserialized`."""
 
     max_queued_bytes: int = attrs.field(default=1 << 20, validator=_count(optional=False))
-    """Bytes that wait in either queue before the reader, or `send`, stops; one frame always passes."""
+    """Bytes that may wait in either queue: beyond, the reader stops, in the middle of a message if need be, or `send`
+    waits. One message always passes, however long. What goes into `outgoing` past `send` is not counted."""

@@ -135,7 +135,9 @@ class Host:
             is_welcome = self._count_in(address)
             request = await self._open(stream, transport, is_surplus=is_surplus or not is_welcome)
             if request is not None:
-                await self._serve(transport, *request, is_proxied=is_proxy)
+                serving = self._serve(transport, *request, is_proxied=is_proxy)
+                del request  # the conversation may be long
+                await serving
         except BaseException as error:
             # Nothing but cancellation and Ctrl-C is meant to get here, and nothing else may end the server.
             bug, rest = split(error)

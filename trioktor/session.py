@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, TypeVar, final, overload
 
 import trio
@@ -14,7 +15,17 @@ from .errors import ConnectionBroken, ConverterNotFound, DeserializationError
 from .protocol.assembler import MessageAssembler
 from .protocol.close import CloseCode, CloseReason
 from .protocol.errors import FrameTooBig, UnexpectedFrame
-from .protocol.frames import CONTROL, FIN, BinaryFrame, CloseFrame, Frame, FrameType, TextFrame, frame_from_wire
+from .protocol.frames import (
+    CONTROL,
+    FIN,
+    BinaryFrame,
+    CloseFrame,
+    Frame,
+    FrameType,
+    TextFrame,
+    Unkept,
+    frame_from_wire,
+)
 from .streaming import IncomingMessage, OutgoingMessage
 
 T = TypeVar("T")
@@ -33,14 +44,14 @@ class WebSocketSession(BaseSession):
     answered, the closing handshake is done. Sent, a Ping or Pong goes ahead of what is queued.
     """
 
-    __slots__ = ("_is_partway", "_message", "_pieces", "_size", "_taking_lock")
+    __slots__ = ("_is_partway", "_joining", "_joining_kind", "_message", "_taking_lock")
 
     def __init__(self, connection: Connection, call: Call, application: Application | None) -> None:
         super().__init__(connection, call, application)
         self._message: IncomingMessage | None = None  # that is being received piece by piece
         self._is_partway = False  # and there is more of it to come
-        self._pieces: list[Frame] = []  # of a message that `receive` is joining
-        self._size = 0  # of all of them
+        self._joining: BytesIO | None = None  # the pieces of a message that `receive` has so far
+        self._joining_kind: type[Frame] = BinaryFrame
         self._taking_lock: trio.Lock | None = None
 
     @property
@@ -90,8 +101,8 @@ class WebSocketSession(BaseSession):
         assert isinstance(assembler, MessageAssembler)
         assembler.stream()
         async with self._taking:
-            if self._pieces:  # `receive` was cancelled in the middle of this message
-                first = self._joined()
+            if self._joining is not None:  # `receive` was cancelled in the middle of this message
+                first = self._joined(fin=0)
             else:
                 while self._is_partway:
                     self._skip_piece(await self._receive_piece())
@@ -162,23 +173,22 @@ class WebSocketSession(BaseSession):
             self._skip_piece(frame)
             return None
         is_last = frame.first_byte >= FIN
-        if is_last and not self._pieces:
-            return frame
-        self._pieces.append(frame)
-        self._size += len(frame.data)
-        self._judge_size(self._size)
-        return self._joined() if is_last else None
+        if self._joining is None:
+            if is_last:
+                return frame
+            self._joining = BytesIO()
+            self._joining_kind = type(frame)
+        self._joining.write(frame.data)
+        self._judge_size(self._joining.tell())
+        return self._joined(fin=FIN) if is_last else None
 
-    def _joined(self) -> Frame:
-        pieces, self._pieces = self._pieces, []
-        self._size = 0
-        if len(pieces) == 1:
-            return pieces[0]
-        kind = type(pieces[0])
-        first_byte = pieces[-1].first_byte & FIN | pieces[0].type.opcode
-        frame = frame_from_wire(kind, first_byte, b"".join(piece.data for piece in pieces))
-        if kind is TextFrame:
-            frame.decoded = "".join(piece.decoded or "" for piece in pieces)
+    def _joined(self, *, fin: int) -> Frame:
+        assert self._joining is not None
+        kind, data = self._joining_kind, self._joining.getvalue()
+        self._joining = None
+        frame = frame_from_wire(kind, fin | kind.type.opcode, data)
+        if kind is TextFrame:  # judged before, and cut between characters
+            frame.decoded = Unkept.TEXT
         return frame
 
     def _judge_size(self, size: int) -> None:

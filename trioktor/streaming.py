@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self, final
 import trio
 
 from .engine.streamed import StreamedMessage
-from .protocol.frames import FIN, BinaryFrame, Frame, FrameType, TextFrame
+from .protocol.frames import FIN, BinaryFrame, Frame, FrameType, TextFrame, text_of
 
 if TYPE_CHECKING:
     from .session import WebSocketSession
@@ -141,9 +141,7 @@ class IncomingMessage(trio.abc.ReceiveChannel["str | bytes"]):
                 raise trio.EndOfChannel
             if frame.data:
                 self.size += len(frame.data)
-                piece = frame.decoded if type(frame) is TextFrame else frame.data
-                if piece:  # a piece may hold a part of a character and nothing more
-                    return piece
+                return text_of(frame) if type(frame) is TextFrame else frame.data
 
     async def skip(self) -> None:
         """Take what is left, and throw it away. Always a checkpoint."""

@@ -198,7 +198,7 @@ async def test_the_limit_in_bytes_holds_behind_a_message_in_pieces(autojump_cloc
             await session.flush()
             for number in range(60):
                 try:
-                    session.send_nowait(bytes(600))
+                    session.send_nowait(bytes(400))
                 except trio.WouldBlock:
                     break
                 accepted.append(number)

@@ -185,7 +185,7 @@ async def test_what_does_not_fit_behind_a_handler_that_has_ended_is_dropped(auto
 
 @pytest.mark.parametrize("size", [1, 10, 333, 500, 999, 1000, 1001])
 async def test_the_limit_of_bytes_that_wait_to_be_sent_is_exact(autojump_clock: MockClock, size: int) -> None:
-    """What waits may be as long as the limit, and one message more."""
+    """What waits may be as long as the limit; one message always passes."""
     accepted: list[int] = []
 
     async def handler(session: Session) -> None:
@@ -196,7 +196,7 @@ async def test_the_limit_of_bytes_that_wait_to_be_sent_is_exact(autojump_clock: 
 
     async with connected(handler, outgoing=5000, max_queued_bytes=1000) as (client, _):
         await client.receive_rest()
-    assert math.floor(1000 / size) + 1 == len(accepted)
+    assert max(1, math.floor(1000 / size)) == len(accepted)
 
 
 @pytest.mark.parametrize("size", [1, 10, 333, 500, 999, 1000, 1001])

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from trioktor import WebSockets
-from trioktor.protocol.assembler import MessageAssembler, decode_text_in_steps
+from trioktor.protocol.assembler import MessageAssembler, judge_text_in_steps
 from trioktor.protocol.deflate import SLICE, Deflate, PerMessageDeflate
 from trioktor.protocol.errors import FrameTooBig, ProtocolError
 from trioktor.protocol.extensions import (
@@ -172,7 +172,7 @@ def test_fragments_of_the_rfc_are_one_message() -> None:
     """T629, RFC 7692 §7.2.3.1: the bit is on the first only; a Ping between them stays where it was."""
     deflate = codec()
     parser = FrameParser(masked=False, max_frame_size=100, reserved=RSV1)
-    frames = ExtendedFrames(MessageAssembler(parser, None).feed, [deflate], lambda: 100, decode_text_in_steps)
+    frames = ExtendedFrames(MessageAssembler(parser, None).feed, [deflate], lambda: 100, judge_text_in_steps)
     wire = bytes.fromhex("4103f248cd 890169 8004c9c90700")
     whole = [frame for frame in frames.feed(wire) if frame is not None]
     assert [Frame.Ping(b"i"), Frame.Text("Hello")] == whole
@@ -348,7 +348,7 @@ def test_encoding_is_in_the_order_of_installation_and_decoding_in_reverse() -> N
     encoded = encode(extensions, Frame.Text("m"))
     assert b"m1a2" == encoded.data
     parser = FrameParser(masked=False, max_frame_size=100, reserved=reserved_bits(extensions))
-    frames = ExtendedFrames(MessageAssembler(parser, None).feed, extensions, lambda: 100, decode_text_in_steps)
+    frames = ExtendedFrames(MessageAssembler(parser, None).feed, extensions, lambda: 100, judge_text_in_steps)
     assert [Frame.Text("m")] == list(frames.feed(b"\xf1\x04m1a2"))
     _, alone = negotiate(factories, [])
     assert [None] == [extension.factory.name for extension in alone]

@@ -13,7 +13,7 @@ from hypothesis import given, strategies as st
 
 from trioktor import CloseCode, Frame, PerMessageDeflate, ProtocolError, Response
 from trioktor.protocol import deflate
-from trioktor.protocol.assembler import decode_text, decode_text_in_steps
+from trioktor.protocol.assembler import judge_text_in_steps
 from trioktor.protocol.extensions import ExtensionHeader
 
 LIMIT = 1 << 20
@@ -128,27 +128,21 @@ def test_an_empty_payload_is_an_empty_message() -> None:
 
 
 @pytest.mark.parametrize("text", ["x", "é" * 300_000, "🌍" * 300_000])
-def test_a_long_text_is_decoded_in_steps(text: str) -> None:
-    """To the same text, and a pause for each quarter of a megabyte."""
+def test_a_long_text_is_judged_in_steps(text: str) -> None:
+    """With a pause for each quarter of a megabyte; then it is known to be one."""
     data = text.encode()
-    steps = decode_text_in_steps(data)
-    pauses = 0
-    result = None
-    while result is None:
-        try:
-            next(steps)
-            pauses += 1
-        except StopIteration as stop:
-            result = stop.value
-    assert text == result == decode_text(data)
+    frame = Frame.Text(data)
+    pauses = len(list(judge_text_in_steps(frame)))
     assert pauses == (-(-len(data) // (1 << 18)) if len(data) > 1 << 18 else 0)
+    assert frame.decoded is not None
+    assert text == frame.text
 
 
 @pytest.mark.parametrize("data", [b"x" * 300_000 + b"\xff", b"x" * 300_000 + b"\xe2\x82", os.urandom(400_000)])
 def test_a_long_text_that_is_none_is_refused(data: bytes) -> None:
     """Wherever its bad byte is, at the end included."""
     with pytest.raises(ProtocolError) as error:
-        list(decode_text_in_steps(data))
+        list(judge_text_in_steps(Frame.Text(data)))
     assert CloseCode.NOT_CONSISTENT == error.value.close_code
 
 

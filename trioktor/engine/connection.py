@@ -28,7 +28,7 @@ import trio
 
 from ..config import WebSockets, channel_config
 from ..errors import ChannelOverflow, PingTimeout, WriteTimeout
-from ..protocol.assembler import MessageAssembler, RawFrames, decode_text_in_steps
+from ..protocol.assembler import MessageAssembler, RawFrames, judge_text_in_steps
 from ..protocol.close import CloseCode, CloseReason
 from ..protocol.closing import TRANSITIONS, Signal, State
 from ..protocol.errors import ProtocolError
@@ -185,7 +185,7 @@ class Connection:
         serializer = Serializer(masking=client or settings.masking, reserved=reserved)
         self.feed: Feed = self.assembler.feed
         if extensions and not raw:
-            self.feed = ExtendedFrames(self.feed, extensions, lambda: parser.max_frame_size, decode_text_in_steps).feed
+            self.feed = ExtendedFrames(self.feed, extensions, lambda: parser.max_frame_size, judge_text_in_steps).feed
         self.wire: Wire = Wire(transport, greeting)
         self.outbox: Outbox = Outbox(
             self,

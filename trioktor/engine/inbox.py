@@ -7,7 +7,8 @@ passes the limit the channel is asked how many of the newest are still there.
 
 `offer` is the hot path: no await, no cancel scope. It says False when the reader has to pause; `wait` is
 that pause, and the back-pressure; or, where the channel is configured so, it is the end. `let_overflow` ends
-both: what does not fit is dropped from then on.
+both: what does not fit is dropped from then on. The reader also asks in the middle of a message (`has_room_beside`),
+or what is half there would come on top of all that waits.
 """
 
 from __future__ import annotations
@@ -40,10 +41,12 @@ class Inbox:
 
     Args:
       config: messages that may wait, and what happens beyond them.
-      max_bytes: payload bytes that may wait before the reader stops; one message always passes.
+      max_bytes: payload bytes that may wait before the reader stops, those of the message that is arriving
+        included; one message always passes.
     """
 
     __slots__ = (
+        "_beside",
         "_bytes",
         "_config",
         "_first_offer",
@@ -69,6 +72,7 @@ class Inbox:
         self._max_bytes = max_bytes
         self._sizes: list[int] = []
         self._bytes = 0
+        self._beside = 0  # those of the message that is arriving, while the reader waits in the middle of it
         self._held: Frame | None = None  # a message the channel had no place for
         self._overflows = False
         self._stall: trio.CancelScope | None = None  # round the reader's pause
@@ -137,13 +141,20 @@ class Inbox:
             return 0
         return max(0.0, min(seconds, self._first_offer + seconds - trio.current_time()))
 
+    def has_room_beside(self, size: int) -> bool:
+        """Whether more of a message may be read of which so many bytes are there; if not, call `wait` first."""
+        if self._bytes + size <= self._max_bytes or self._overflows or self._config.on_overflow is Overflow.CLOSE:
+            return True
+        self._beside = size
+        return self._has_room()
+
     def _has_room(self) -> bool:
         """Count the bytes that still wait; whether they leave room for more."""
         still_there = self.waiting
         if still_there < len(self._sizes):
             del self._sizes[: len(self._sizes) - still_there]
             self._bytes = sum(self._sizes)
-        return self._bytes <= self._max_bytes
+        return not still_there or self._bytes + self._beside <= self._max_bytes
 
     async def wait(self, hang_up: Callable[[], HangUp], grace: float | None, who: object) -> None:
         """Wait until the handler has made room, or nobody cares any more.
@@ -164,6 +175,7 @@ class Inbox:
                 await self._wait_for_room(hang_up, grace, who)
             finally:
                 self._stall = None
+                self._beside = 0
 
     async def _wait_for_room(self, hang_up: Callable[[], HangUp], grace: float | None, who: object) -> None:
         warn_at = trio.current_time() + _LONG

@@ -23,7 +23,8 @@ the writer takes from, and the channel waits. If it can't be finished, nothing b
 
 The engine holds no send handle of the channel, so that closing the last one can be seen. Sends through
 `session.send` are bounded in bytes, too, and wait in a room of their own; those through the channel itself are
-bounded only in number.
+bounded only in number. What the writer has taken and not written yet counts as well, but for half of the limit at
+most: behind a long message there has to be room for short ones.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ from ..protocol.frames import (
     FrameType,
     PongFrame,
     TextFrame,
+    judge_utf8,
 )
 from ..protocol.serializer import Serializer, is_sendable
 from .flushes import Flushes
@@ -133,6 +135,7 @@ class Outbox:
         "_queue",
         "_senders",
         "_stream",
+        "_unwritten",
         "_wire",
         "extensions",
         "flushes",
@@ -177,6 +180,7 @@ class Outbox:
         self._senders: WaitingRoom[Frame | StreamedMessage] = WaitingRoom()
         self.max_bytes: int = max_bytes
         self.queued_bytes: int = 0
+        self._unwritten = 0  # bytes that were taken to be written, and are not with the system yet
         self._counted: deque[Frame | SharedMessage] = deque()  # whose bytes these are
         self.opened: FrameType | None = None
         # the end
@@ -203,10 +207,15 @@ class Outbox:
         backlog = len(self._backlog) + (self._goodbye is not None)
         return queued + backlog + (self._stream.waiting if self._stream is not None else 0)
 
-    @property
-    def is_full_of_bytes(self) -> bool:
-        """Whether `session.send` has to wait, whatever the channel has room for."""
-        return (self.queued_bytes > self.max_bytes or bool(self._senders)) and not self.is_sealed
+    def has_room_for(self, item: Frame | StreamedMessage | SharedMessage) -> bool:
+        """Whether the bytes of an item may wait; else `session.send` does, whatever the channel has room for."""
+        return self.is_sealed or (not self._senders and self._fits(_size(item)))
+
+    def _fits(self, size: int) -> bool:
+        half = self.max_bytes // 2
+        if not self.queued_bytes and self._unwritten <= half:
+            return True  # one message always passes
+        return self.queued_bytes + min(self._unwritten, half) + size <= self.max_bytes
 
     @property
     def is_to_close_when_full(self) -> bool:
@@ -271,7 +280,7 @@ class Outbox:
                 return
             if self.opened is None:
                 if isinstance(item, TextFrame) and item.first_byte >= FIN and not item.first_byte & RESERVED:
-                    item.text  # noqa: B018  # decodes, or raises UnicodeDecodeError
+                    judge_utf8(item)
                 return
             if self.opened is item.type:
                 return
@@ -284,7 +293,8 @@ class Outbox:
         Raises:
           trio.BrokenResourceError, trio.ClosedResourceError: nothing more is accepted, or this handle was closed.
         """
-        if (self.queued_bytes > self.max_bytes or self._senders) and self.is_full_of_bytes:
+        much = self.queued_bytes + self._unwritten + _size(item) > self.max_bytes
+        if (much or self._senders) and not self.has_room_for(item):
             return False
         try:
             self._put(item)
@@ -305,7 +315,7 @@ class Outbox:
 
     def _admit(self) -> None:
         """Accept what waits for room, as far as there is some."""
-        while self._senders and self.queued_bytes <= self.max_bytes:
+        while self._senders and self._fits(_size(self._senders.first)):
             item = self._senders.first
             try:
                 self.check(item)
@@ -323,7 +333,7 @@ class Outbox:
         (self.send_channel or self.channel).send_nowait(item)
         if type(item) is not StreamedMessage:
             self._counted.append(item)
-            self.queued_bytes += len(item.data)
+            self.queued_bytes += _size(item)
 
     def note_accepted(self, item: Item) -> None:
         """Keep in mind which message is open behind a fragment, or a message, that was accepted."""
@@ -361,6 +371,7 @@ class Outbox:
         if self._wire.write(data):
             self.note_written()
         else:
+            self._unwritten = len(data)
             self._owner.need_writer()
 
     def greet(self) -> None:
@@ -506,6 +517,7 @@ class Outbox:
         self._uncount(item)
         self._look_at(self._queue.statistics())
         self._serialize(item, pieces)
+        self._unwritten = sum(map(len, pieces))
         if self._senders:
             self._admit()
 
@@ -560,6 +572,7 @@ class Outbox:
                 break
             for added in pieces[start:]:
                 size += len(added)
+        self._unwritten = size
         if self._senders:
             self._admit()
         return size
@@ -651,11 +664,12 @@ class Outbox:
         """Refuse what extensions cannot be given."""
         if frame.first_byte & RESERVED:
             raise ProtocolError(f"{frame!r}: its reserved bits are the extensions'")
-        if type(frame) is TextFrame and frame.decoded is None:
-            frame.text  # noqa: B018  # decodes, or raises UnicodeDecodeError
+        if type(frame) is TextFrame:
+            judge_utf8(frame)
 
     def note_written(self) -> None:
         """All pieces gathered so far are with the system."""
+        self._unwritten = 0
         stream = self._stream
         is_open = stream is not None and not stream.is_over
         self.flushes.note_written(is_open + (self._encoding is not None))
@@ -671,6 +685,11 @@ def _drain(queue: trio.MemoryReceiveChannel[Item]) -> list[Item]:
             items.append(queue.receive_nowait())
     except (trio.WouldBlock, trio.EndOfChannel):
         return items
+
+
+def _size(item: Frame | StreamedMessage | SharedMessage) -> int:
+    """The bytes of an item that count; those of a message in pieces have a bound of their own."""
+    return 0 if type(item) is StreamedMessage else len(item.data)
 
 
 def _compose(items: list[Item]) -> tuple[list[Item], CloseFrame | None, bool]:

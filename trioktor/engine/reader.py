@@ -128,9 +128,15 @@ class Reader:
                         await trio.lowlevel.checkpoint()
                         if connection.state.is_over:
                             return
-                inbox.is_burst = self.frames_read - frames_before > 1
+                completed = self.frames_read - frames_before
+                inbox.is_burst = completed > 1
                 if inbox.is_burst:
                     inbox.look()
+                elif not completed and not inbox.has_room_beside(connection.assembler.kept):
+                    await inbox.wait(transport.hang_up, connection.settings.handler_grace, connection.owner)
+                    if connection.state.is_over:
+                        return
+                    connection.sign_of_life()
                 data = await transport.receive()
                 if connection.state.is_over:
                     return

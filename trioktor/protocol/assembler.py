@@ -4,9 +4,9 @@ What comes out is what a session's handler may see (whole Text and Binary frames
 answers (Ping, Pong, Close), in the order of the wire. The common case, a message of one frame, passes
 through with one comparison.
 
-Text is decoded as it arrives, even in the middle of a frame, so that the first bad byte ends the
-conversation (RFC 6455 §8.1) and not the last good one. A Close frame is refused here if its payload is
-not one that may be sent.
+Text is judged as it arrives, even in the middle of a frame, so that the first bad byte ends the
+conversation (RFC 6455 §8.1) and not the last good one. To judge UTF-8 is to decode it, but what comes of that
+is kept of short messages only. A Close frame is refused here if its payload is not one that may be sent.
 
 A message may have `max_fragments` fragments beyond one for every 64 bytes of payload: enough for anyone who
 sends small pieces, and an end to those who send empty ones.
@@ -20,10 +20,23 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Generator, Iterator
+from io import BytesIO
 
 from .close import CloseCode, may_be_sent
 from .errors import FrameTooBig, ProtocolError
-from .frames import CONTROL, FIN, RESERVED, WHOLE_BINARY, WHOLE_TEXT, CloseFrame, Frame, TextFrame, frame_from_wire
+from .frames import (
+    CONTROL,
+    FIN,
+    RESERVED,
+    WHOLE_BINARY,
+    WHOLE_TEXT,
+    CloseFrame,
+    Frame,
+    TextFrame,
+    Unkept,
+    frame_from_wire,
+    judge_utf8,
+)
 from .parser import FrameParser
 
 _BYTES_PER_FRAGMENT = 64
@@ -38,7 +51,6 @@ class MessageAssembler:
     """Turn the bytes of one direction into whole messages and control frames."""
 
     __slots__ = (
-        "_decoded",
         "_decoder",
         "_first",
         "_fragments",
@@ -56,16 +68,20 @@ class MessageAssembler:
         self.max_fragments: int | None = max_fragments
         # the fragmented message under way
         self._first: Frame | None = None
-        self._payload: bytearray | None = None
+        self._payload: BytesIO | None = None
         self._fragments = 0
-        # its text, as far as it has been decoded, and how much of the frame under way that includes
+        # what judges its text, and how much of the frame under way it has seen
         self._decoder: codecs.IncrementalDecoder | None = None
-        self._decoded: list[str] | None = None
         self._seen = 0
         # giving pieces instead of messages
         self._wants_pieces = False
         self.is_streaming: bool = False
         self._size = 0
+
+    @property
+    def kept(self) -> int:
+        """Bytes that are kept of a message that is not complete."""
+        return self.parser.kept + (0 if self._payload is None else self._payload.tell())
 
     def stream(self) -> None:
         """From the next `feed` on give messages piece by piece, the one under way included; `max_frame_size` is off.
@@ -77,7 +93,7 @@ class MessageAssembler:
     def _begin_streaming(self) -> None:
         self.is_streaming = True
         self.parser.stream()
-        self._decoder = self._decoded = None  # what was decoded early is given, and decoded, again
+        self._decoder = None  # what was judged early is given, and judged, again
         self._seen = 0
 
     def feed(self, data: bytes) -> Iterator[Frame]:
@@ -94,7 +110,7 @@ class MessageAssembler:
         for frame in self.parser.feed(data):
             first_byte = frame.first_byte
             if first_byte == WHOLE_TEXT and self._decoder is None:
-                frame.decoded = decode_text(frame.data)
+                judge_text(frame)
                 yield frame
             elif first_byte == WHOLE_BINARY:
                 yield frame
@@ -108,13 +124,13 @@ class MessageAssembler:
                     yield message
         partial = self.parser.take_partial()
         if partial is not None and self._is_plain_text(partial):
-            self._decode_more(partial.data, final=False)
+            self._judge_more(partial.data, final=False)
             self._seen += len(partial.data)
 
     def _feed_pieces(self, data: bytes) -> Iterator[Frame]:
         # joined before there was a wish for pieces
         if self._first is not None and self._payload is not None and not self._first.first_byte & RESERVED:
-            piece = frame_from_wire(type(self._first), self._first.first_byte, bytes(self._payload))
+            piece = frame_from_wire(type(self._first), self._first.first_byte, self._payload.getvalue())
             self._first = self._payload = None
             yield from self._piece(piece)
         for frame in self.parser.feed(data):
@@ -130,7 +146,7 @@ class MessageAssembler:
             yield from self._piece(frame_from_wire(type(partial), partial.first_byte & ~FIN, partial.data))
 
     def _piece(self, frame: Frame) -> Iterator[Frame]:
-        """Give a piece of a message, its text decoded as far as it goes; an empty one only as the last."""
+        """Give a piece of a message, a text's cut between characters; an empty one only as the last."""
         is_last = frame.first_byte >= FIN
         self._size += len(frame.data)
         if self._first is not None or frame.first_byte & RESERVED:
@@ -141,11 +157,12 @@ class MessageAssembler:
         else:
             self._judge_fragments(self._size)
         if type(frame) is TextFrame:
-            self._decode_more(frame.data, final=is_last)
-            assert self._decoded is not None
-            frame.decoded = self._decoded.pop()
+            begun = b"" if self._decoder is None else self._decoder.getstate()[0]
+            cut = self._judge_more(frame.data, final=is_last)
+            frame.data = (begun + frame.data)[: -cut or None]
+            frame.decoded = Unkept.TEXT
             if is_last:
-                self._decoder = self._decoded = None
+                self._decoder = None
         if frame.data or is_last:
             yield frame
 
@@ -157,12 +174,12 @@ class MessageAssembler:
         if self._first is None:
             self._first = frame
         if self._payload is None:
-            self._payload = bytearray()
-        self._payload += frame.data
+            self._payload = BytesIO()
+        self._payload.write(frame.data)
         if not is_last:
             self._judge_fragments(self._size)
             return
-        message = frame_from_wire(type(frame), FIN | self._first.first_byte, bytes(self._payload))
+        message = frame_from_wire(type(frame), FIN | self._first.first_byte, self._payload.getvalue())
         self._first = self._payload = None
         self._size = self._fragments = 0
         yield message
@@ -175,23 +192,21 @@ class MessageAssembler:
         self._fragments += 1
         if not is_last or self._payload is not None:
             if self._payload is None:
-                self._payload = bytearray()
-            self._payload += frame.data
-            self._judge_fragments(len(self._payload))
-        text = None
-        if self._is_plain_text(frame):
-            self._decode_more(frame.data[self._seen :], final=is_last)
+                self._payload = BytesIO()
+            self._payload.write(frame.data)
+            self._judge_fragments(self._payload.tell())
+        is_text = self._is_plain_text(frame)
+        if is_text:
+            self._judge_more(frame.data[self._seen :], final=is_last)
             self._seen = 0
-            text = self._decoded
         if not is_last:
             return None
-        payload = frame.data if self._payload is None else bytes(self._payload)
-        first_byte = FIN | self._first.first_byte
-        self._first = self._payload = self._decoder = self._decoded = None
+        payload = frame.data if self._payload is None else self._payload.getvalue()
+        message = frame_from_wire(type(frame), FIN | self._first.first_byte, payload)
+        self._first = self._payload = self._decoder = None
         self._fragments = 0
-        message = frame_from_wire(type(frame), first_byte, payload)
-        if text is not None:
-            message.decoded = "".join(text)
+        if is_text:
+            message.decoded = Unkept.TEXT
         return message
 
     def _is_plain_text(self, frame: Frame) -> bool:
@@ -203,46 +218,47 @@ class MessageAssembler:
         if limit is not None and self._fragments > limit + size // _BYTES_PER_FRAGMENT:
             raise ProtocolError(f"a message of {self._fragments} fragments", CloseCode.VIOLATED_POLICY)
 
-    def _decode_more(self, data: bytes, *, final: bool) -> None:
-        if self._decoder is None or self._decoded is None:
+    def _judge_more(self, data: bytes, *, final: bool) -> int:
+        """Judge more of a text; returns the bytes at the end that begin a character, and do not end it."""
+        if self._decoder is None:
             self._decoder = _new_decoder()
-            self._decoded = []
         try:
-            self._decoded.append(self._decoder.decode(data, final))
-            pending = self._decoder.getstate()[0]
-            if pending[:1] == b"\xed" and pending[1:] >= b"\xa0":  # a surrogate: Python waits for its last byte
-                pending.decode()
+            self._decoder.decode(data, final)
+            begun = self._decoder.getstate()[0]
+            if begun[:1] == b"\xed" and begun[1:] >= b"\xa0":  # a surrogate: Python waits for its last byte
+                begun.decode()
         except UnicodeDecodeError as error:
             raise _not_utf8(error) from None
+        return len(begun)
 
 
-def decode_text(data: bytes) -> str:
-    """The text of a whole message.
+def judge_text(message: Frame) -> None:
+    """Judge the text of a whole message, and keep it if it is short.
 
     Raises:
       ProtocolError: 1007, it is not UTF-8.
     """
     try:
-        return data.decode()
+        judge_utf8(message)
     except UnicodeDecodeError as error:
         raise _not_utf8(error) from None
 
 
-def decode_text_in_steps(data: bytes) -> Generator[None, None, str]:
-    """As `decode_text`, with pauses in which others may have their turn."""
-    if len(data) <= _DECODED_AT_ONCE:
-        return decode_text(data)
+def judge_text_in_steps(message: Frame) -> Generator[None]:
+    """As `judge_text`, with pauses in which others may have their turn."""
+    if len(message.data) <= _DECODED_AT_ONCE:
+        judge_text(message)
+        return
     decoder = _new_decoder()
-    view = memoryview(data)
-    parts: list[str] = []
+    view = memoryview(message.data)
     try:
         for start in range(0, len(view), _DECODED_AT_ONCE):
-            parts.append(decoder.decode(view[start : start + _DECODED_AT_ONCE]))
+            decoder.decode(view[start : start + _DECODED_AT_ONCE])
             yield
-        parts.append(decoder.decode(b"", True))
+        decoder.decode(b"", True)
     except UnicodeDecodeError as error:
         raise _not_utf8(error) from None
-    return "".join(parts)
+    message.decoded = Unkept.TEXT
 
 
 def _not_utf8(error: UnicodeDecodeError) -> ProtocolError:
@@ -270,6 +286,11 @@ class RawFrames:
 
     def __init__(self, parser: FrameParser) -> None:
         self.parser: FrameParser = parser
+
+    @property
+    def kept(self) -> int:
+        """Bytes that are kept of a frame that is not complete."""
+        return self.parser.kept
 
     def feed(self, data: bytes) -> Iterator[Frame]:
         """Give the frames that `data` completes; to be exhausted before the next call.

@@ -267,7 +267,7 @@ class ExtendedFrames:
       feed: the assembler's.
       extensions: in the order of installation.
       max_size: asked for the limit of a message, at each.
-      judge_text: decodes the text of a message with pauses, or raises.
+      judge_text: judges the text of a message with pauses, or raises.
     """
 
     __slots__ = ("_extensions", "_feed", "_judge_text", "_max_size")
@@ -277,7 +277,7 @@ class ExtendedFrames:
         feed: Callable[[bytes], Iterator[Frame]],
         extensions: Sequence[Extension],
         max_size: Callable[[], int | None],
-        judge_text: Callable[[bytes], Generator[None, None, str]],
+        judge_text: Callable[[Frame], Iterator[None]],
     ) -> None:
         self._feed = feed
         self._extensions = tuple(reversed(extensions))
@@ -309,12 +309,5 @@ class ExtendedFrames:
                         break
                     yield None
         if type(message) is TextFrame and message.decoded is None:
-            judging = self._judge_text(message.data)
-            while True:
-                try:
-                    next(judging)
-                except StopIteration as stop:
-                    message.decoded = stop.value
-                    break
-                yield None
+            yield from self._judge_text(message)
         yield message

@@ -2,7 +2,8 @@
 
 A frame is `first_byte` (fin, rsv1 to rsv3 and opcode exactly as on the wire) and `data`: two attributes,
 because frames are made on the hot path and an attribute costs more than a shift. Everything else is
-derived. Text is kept decoded beside its bytes: validating UTF-8 *is* decoding, so it is done once.
+derived. A short text is kept decoded beside its bytes: validating UTF-8 *is* decoding, so it is done once. Of a
+long one only the bytes are kept: one character can make four bytes of each of the others.
 
 A fragment shows the type of the message it belongs to, as in Ktor: `Frame.Text(…, fin=False)`. On the
 wire all but the first fragment have opcode 0; that is the serializer's and the parser's business.
@@ -14,7 +15,7 @@ The classes stand at module level and are aliased into `Frame`, since neither my
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, final
 
 from .close import CloseCode, CloseReason
 from .errors import ProtocolError, UnexpectedFrame
@@ -30,6 +31,16 @@ CONTINUATION = 0x0
 WHOLE_TEXT = FIN | 0x1
 WHOLE_BINARY = FIN | 0x2
 MAX_CONTROL_BYTES = 125
+
+KEPT_TEXT: Final = 1 << 12
+"""Bytes up to which a text is kept beside its bytes."""
+
+
+@final
+class Unkept(Enum):
+    """Stands for a text that is known to be UTF-8, and too long to be kept."""
+
+    TEXT = "…"
 
 
 @final
@@ -65,7 +76,7 @@ class Frame:
     type: ClassVar[FrameType]
     data: bytes
     first_byte: int
-    decoded: str | None  # the text of a whole Text frame, once it is known
+    decoded: str | Unkept | None  # the text of a Text frame that holds whole characters, once it is known
 
     if TYPE_CHECKING:
         Text: TypeAlias = "TextFrame"
@@ -77,7 +88,7 @@ class Frame:
     def __init__(self) -> None:
         raise TypeError("Frame is abstract: use Frame.Text, Frame.Binary, Frame.Close, Frame.Ping or Frame.Pong")
 
-    def _fill(self, first_byte: int, data: bytes, decoded: str | None = None) -> None:
+    def _fill(self, first_byte: int, data: bytes, decoded: str | Unkept | None = None) -> None:
         self.first_byte = first_byte
         self.data = data
         self.decoded = decoded
@@ -167,13 +178,14 @@ class TextFrame(Frame):
     ) -> None:
         first_byte = _first_byte(0x1, fin, rsv1, rsv2, rsv3)
         if isinstance(text, str):
-            self._fill(first_byte, text.encode(), text)
+            data = text.encode()
+            self._fill(first_byte, data, text if len(data) <= KEPT_TEXT else Unkept.TEXT)
         else:
             self._fill(first_byte, _as_bytes(text))
 
     @property
     def text(self) -> str:
-        """The text of a whole message; decoded at most once.
+        """The text of a whole message; decoded once, or each time if it has more than 4,096 bytes.
 
         Raises:
           UnexpectedFrame: this is a fragment.
@@ -181,9 +193,8 @@ class TextFrame(Frame):
         """
         if self.first_byte & (FIN | OPCODE) != WHOLE_TEXT:
             raise UnexpectedFrame("a fragment has no text of its own: expected a whole TEXT frame")
-        if self.decoded is None:
-            self._fill(self.first_byte, self.data, self.data.decode())
-        return self.decoded or ""
+        decoded = self.decoded
+        return decoded if type(decoded) is str else text_of(self)
 
 
 @final
@@ -266,6 +277,32 @@ class PongFrame(_PingPongFrame):
 
     __slots__ = ()
     type = FrameType.PONG
+
+
+def judge_utf8(frame: Frame) -> None:
+    """Find out whether the bytes of a frame are UTF-8; nothing is done if that is known.
+
+    Raises:
+      UnicodeDecodeError: they are not, or end in the middle of a character.
+    """
+    if frame.decoded is None:
+        if len(frame.data) > KEPT_TEXT and frame.data.isascii():  # no text has to be made to see that
+            frame.decoded = Unkept.TEXT
+        else:
+            text_of(frame)
+
+
+def text_of(frame: Frame) -> str:
+    """The text that the bytes of a frame are.
+
+    Raises:
+      UnicodeDecodeError: they are not UTF-8, or end in the middle of a character.
+    """
+    if isinstance(frame.decoded, str):
+        return frame.decoded
+    text = frame.data.decode()
+    frame.decoded = text if len(frame.data) <= KEPT_TEXT else Unkept.TEXT
+    return text
 
 
 def type_name(value: object) -> str:

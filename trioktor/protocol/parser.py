@@ -6,7 +6,8 @@ violation come out first; then `ProtocolError` is raised, and the parser is of n
 
 A header is judged as soon as its bytes are there: an unknown opcode with the first two, a length beyond
 the limit before a byte of payload is kept. A payload that arrives in several pieces is unmasked piece by
-piece; what is kept is what arrived, whatever the header claims. `take_partial` gives the new piece away,
+piece; what is kept is what arrived, whatever the header claims, in one buffer, however small the pieces. A
+`BytesIO` is one that gives away what it holds without another copy. `take_partial` gives the new piece away,
 so that text can be judged in the middle of a frame; while streaming it is given away for good, and a frame
 may be of any size.
 """
@@ -14,6 +15,7 @@ may be of any size.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from io import BytesIO
 
 from .errors import FrameTooBig, ProtocolError
 from .frames import (
@@ -53,11 +55,11 @@ class FrameParser:
         "_message_kind",
         "_message_size",
         "_missing",
+        "_partial",
         "_partial_first_byte",
+        "_partial_fresh",
         "_partial_key",
         "_partial_kind",
-        "_partial_pieces",
-        "_partial_taken",
         "masked",
         "max_frame_size",
         "reserved",
@@ -80,14 +82,18 @@ class FrameParser:
         self._partial_kind: type[Frame] = BinaryFrame
         self._partial_first_byte = 0
         self._partial_key: bytes | None = None
-        self._partial_pieces: list[bytes] | None = None
-        self._partial_taken = 0
+        self._partial: BytesIO | None = None  # what is kept of it
+        self._partial_fresh = b""  # its last piece
         self._is_streaming = False
+
+    @property
+    def kept(self) -> int:
+        """Bytes that are kept of a frame that is not complete."""
+        return 0 if self._partial is None else self._partial.tell()
 
     def stream(self) -> None:
         """From now on keep nothing of data frames: `take_partial` has it, from the frame under way on."""
         self._is_streaming = True
-        self._partial_taken = 0
 
     def feed(self, data: bytes) -> Iterator[Frame]:
         """Give the frames that `data` completes; to be exhausted before the next call.
@@ -141,19 +147,19 @@ class FrameParser:
         self._head = data[position:]
 
     def take_partial(self) -> Frame | None:
-        """What newly arrived of a frame that is not complete: a frame of that head and these bytes.
+        """What the last bytes brought of a frame that is not complete: a frame of that head and these bytes.
 
         Each byte is given once; None when there is nothing new. The whole frame still comes from `feed`;
-        while streaming, the part of it that was not taken before.
+        while streaming this gives all that is kept, and `feed` only the part that was not taken before.
         """
-        pieces = self._partial_pieces
-        if pieces is None or self._partial_taken == len(pieces):
+        if self._partial is None:
             return None
-        fresh = b"".join(pieces[self._partial_taken :])
         if self._is_streaming and not self._partial_first_byte & CONTROL:
-            pieces.clear()
-        self._partial_taken = len(pieces)
-        return frame_from_wire(self._partial_kind, self._partial_first_byte, fresh)
+            fresh, self._partial = self._partial.getvalue(), BytesIO()
+        else:
+            fresh = self._partial_fresh
+        self._partial_fresh = b""
+        return frame_from_wire(self._partial_kind, self._partial_first_byte, fresh) if fresh else None
 
     def _judge_first_byte(self, first_byte: int) -> type[Frame]:
         """The class of a frame with this first byte, which is not a plain whole message's."""
@@ -215,29 +221,29 @@ class FrameParser:
         self._partial_kind = kind
         self._partial_first_byte = first_byte
         self._partial_key = key
-        self._partial_pieces = []
-        self._partial_taken = 0
+        self._partial = BytesIO()
         self._missing = length
         if arrived:
             self._add_payload(arrived)
 
     def _add_payload(self, data: bytes) -> int:
         """Keep what `data` holds of the payload under way; returns how much that was."""
-        pieces = self._partial_pieces
-        assert pieces is not None
+        assert self._partial is not None
         taken = min(len(data), self._missing)
         piece = data[:taken]
         key = self._partial_key
         if key is not None:
             piece = mask(piece, key)
             self._partial_key = rotate(key, taken)
-        pieces.append(piece)
+        self._partial.write(piece)
+        self._partial_fresh = piece
         self._missing -= taken
         return taken
 
     def _complete_partial(self) -> Frame:
-        assert self._partial_pieces is not None
-        payload = b"".join(self._partial_pieces)
-        self._partial_pieces = None
+        assert self._partial is not None
+        payload = self._partial.getvalue()
+        self._partial = None
+        self._partial_fresh = b""
         self._note_fragment(self._partial_kind, self._partial_first_byte, len(payload))
         return frame_from_wire(self._partial_kind, self._partial_first_byte, payload)
