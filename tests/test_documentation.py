@@ -144,7 +144,7 @@ class Reader:
             text=True,
         )
         assert self._server.stdout is not None
-        assert self._server.stdout.readline() == f"listening on ws://127.0.0.1:{self._port}\n"
+        assert self._server.stdout.readline().startswith(f"listening on ws://127.0.0.1:{self._port}, at most ")
 
     def stop(self) -> None:
         """Ctrl-C, if something listens."""

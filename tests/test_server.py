@@ -277,7 +277,7 @@ async def test_an_application_with_a_page_says_where_to_open_it() -> None:
     """One at "/" answers browsers; one somewhere else may be anything."""
     async with running(with_page(), 0, host=HERE) as server:
         assert describe(server) == [
-            f"listening on ws://{HERE}:{server.port}",
+            f"listening on ws://{HERE}:{server.port}, at most {server.max_connections:,} connections",
             f"a page to try it: http://{HERE}:{server.port}/",
         ]
     elsewhere = application(echo)
@@ -288,7 +288,8 @@ async def test_an_application_with_a_page_says_where_to_open_it() -> None:
 
     for app in (application(echo), elsewhere):
         async with running(app, 0, host=HERE) as server:
-            assert describe(server) == [f"listening on ws://{HERE}:{server.port}"]
+            [line] = describe(server)
+            assert line == f"listening on ws://{HERE}:{server.port}, at most {server.max_connections:,} connections"
 
 
 @pytest.mark.parametrize(
@@ -303,7 +304,7 @@ async def test_the_page_has_an_address_that_opens(host: str, listening: str, pag
     """Every interface is where it listens, and nowhere to go."""
     async with running(with_page(), 0, host=host) as server:
         assert describe(server) == [
-            f"listening on ws://{listening}:{server.port}",
+            f"listening on ws://{listening}:{server.port}, at most {server.max_connections:,} connections",
             f"a page to try it: http://{page}:{server.port}/",
         ]
 
@@ -319,12 +320,12 @@ async def test_each_address_is_named_and_one_page() -> None:
         assert describe(server) == [
             "listening on a MemoryListener",
             f"listening on wss://{HERE}:{ports[1]}",
-            f"listening on ws://{HERE}:{ports[0]}",
+            f"listening on ws://{HERE}:{ports[0]}, at most {server.max_connections:,} connections",
             f"a page to try it: https://{HERE}:{ports[1]}/",
         ]
     async with running(with_page(), 0, host=HERE, ssl_context=tls()[0]) as server:
         assert describe(server) == [
-            f"listening on wss://{HERE}:{server.port}",
+            f"listening on wss://{HERE}:{server.port}, at most {server.max_connections:,} connections",
             f"a page to try it: https://{HERE}:{server.port}/",
         ]
 
@@ -333,7 +334,7 @@ async def test_a_unix_socket_has_no_page_to_open(tmp_path: Path) -> None:
     """Browsers cannot go there."""
     path = tmp_path / "socket"
     async with running(with_page(), path=path) as server:
-        assert describe(server) == [f"listening on {path}"]
+        assert describe(server) == [f"listening on {path}, at most {server.max_connections:,} connections"]
 
 
 # UNIX sockets

@@ -87,4 +87,5 @@ class Arguments:
     max_headers: int = attrs.field(validator=_count(optional=False))
     max_connections: int | None = attrs.field(validator=_count(optional=True, least=0))
     max_connections_per_address: int | None = attrs.field(validator=_count(optional=True, least=0))
+    max_opening: int | None = attrs.field(validator=_count(optional=True))
     handler_nursery: trio.Nursery | None = attrs.field(validator=_check_nursery)

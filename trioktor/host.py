@@ -11,7 +11,6 @@ import functools
 import logging
 import ssl
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from email.utils import formatdate
 from typing import Final, final
@@ -26,10 +25,10 @@ from .engine.connection import Connection, Stop
 from .engine.outcome import split
 from .engine.patience import Patience
 from .engine.reader import DRAIN_LIMIT
-from .engine.transport import Transport, open_transport
+from .engine.transport import HangUp, Transport, open_transport
 from .errors import WriteTimeout
+from .places import Places
 from .protocol.http import HeadReader, Refusal, RequestHead, Response, refusal_response
-from .proxies import normal_address
 from .raw_session import RawWebSocketSession
 from .routes import Before, GetRoute, WebSocketRoute
 from .session import WebSocketSession
@@ -38,7 +37,8 @@ from .upgrade import agree, ask_hooks, judge
 logger: logging.Logger = logging.getLogger("trioktor.server")
 _session_logger = logging.getLogger("trioktor.session")
 
-_TOO_MANY: Final = "the server has all the connections it can take"
+_LOOK: Final = 0.25
+"""Seconds between looks whether a client for whom hooks are being asked is still there."""
 _ANSWER_LIMIT: Final = 5.0
 """Seconds in which a client must take some of a plain HTTP answer."""
 
@@ -83,6 +83,7 @@ class Limits:
     max_headers: int = 100
     max_connections: int | None = None
     max_connections_per_address: int | None = None
+    max_opening: int | None = None
 
 
 class Host:
@@ -105,12 +106,13 @@ class Host:
         self.application: Application = application
         self.stop: Stop = Stop(on_begin=self._stop_all)
         self.is_stopping: bool = False
-        self._limits = limits or Limits()
+        self.limits: Limits = limits or Limits()
         self._on_failure = on_failure
         self._pings = pings
-        self._count = 0
-        self._addresses: Counter[str] = Counter()
-        self._opening: set[trio.CancelScope] = set()
+        self._places = Places(
+            self.limits.max_connections, self.limits.max_connections_per_address, self.limits.max_opening
+        )
+        self._asking_hooks: set[trio.CancelScope] = set()
         self._connections: set[Connection] = set()
         self._answering: set[Answering] = set()
         self._changed = trio.lowlevel.ParkingLot()
@@ -122,20 +124,12 @@ class Host:
 
     async def handle(self, stream: trio.abc.Stream) -> None:
         """Serve one connection and close its stream."""
-        self._count += 1
-        limit = self._limits.max_connections
-        is_surplus = limit is not None and self._count > limit
-        address = ""
         transport: Transport | None = None
         try:
             transport = open_transport(stream)
-            # A proxy has many clients: behind one that is trusted, the clients are counted instead.
-            is_proxy = self.application.is_proxy(transport.client, is_local=transport.is_local)
-            address = "" if is_proxy else self._address_of(transport.client)
-            is_welcome = self._count_in(address)
-            request = await self._open(stream, transport, is_surplus=is_surplus or not is_welcome)
+            request = await self._open(stream, transport)
             if request is not None:
-                serving = self._serve(transport, *request, is_proxied=is_proxy)
+                serving = self._serve(transport, *request)
                 del request  # the conversation may be long
                 await serving
         except BaseException as error:
@@ -146,41 +140,16 @@ class Host:
             if rest is not None:
                 raise rest from None
         finally:
-            self._count -= 1
-            self._count_out(address)
             if transport is None:
                 await trio.aclose_forcefully(stream)
             else:
                 await transport.aclose()
 
-    def _address_of(self, client: tuple[str, int] | str | None) -> str:
-        """The address by which a connection is counted; empty if it is not: UNIX sockets have none."""
-        if self._limits.max_connections_per_address is None or not isinstance(client, tuple):
-            return ""
-        return normal_address(client[0])
-
-    def _count_in(self, address: str) -> bool:
-        """Count a connection of an address; whether it may have this one."""
-        limit = self._limits.max_connections_per_address
-        if limit is None or not address:
-            return True
-        self._addresses[address] += 1
-        return self._addresses[address] <= limit
-
-    def _count_out(self, address: str) -> None:
-        """A connection of an address that was counted is gone."""
-        if address:
-            self._addresses[address] -= 1
-            if not self._addresses[address]:
-                del self._addresses[address]
-
     # the request
 
-    async def _open(
-        self, stream: trio.abc.Stream, transport: Transport, *, is_surplus: bool
-    ) -> tuple[RequestHead, bytes] | None:
+    async def _open(self, stream: trio.abc.Stream, transport: Transport) -> tuple[RequestHead, bytes] | None:
         """TLS and the request's head, within `open_timeout`; None if there is nobody to answer."""
-        limits = self._limits
+        limits = self.limits
         refusal: Refusal | None = None
         patience = Patience(limits.open_timeout)
         data = b""
@@ -189,8 +158,7 @@ class Host:
             nonlocal data
             data = await transport.receive()
 
-        with trio.CancelScope() as scope:
-            self._opening.add(scope)
+        with self._places.asking() as scope:
             if self.is_stopping:  # accepted in the last moment
                 scope.cancel("the server is shutting down")
             try:
@@ -202,8 +170,6 @@ class Host:
                     if request is not None:
                         if self.is_stopping:
                             raise Refusal(503, "the server is shutting down")
-                        if is_surplus:
-                            raise Refusal(503, _TOO_MANY)
                         return request
                 if not is_late or reader.is_empty:
                     return None
@@ -213,15 +179,18 @@ class Host:
             except (trio.BrokenResourceError, OSError, ssl.SSLError) as error:
                 logger.debug("a connection was lost before its request: %s", error)
                 return None
-            finally:
-                self._opening.discard(scope)
         if refusal is not None:
             await self._refuse(transport, refusal)
         return None
 
     async def _refuse(self, transport: Transport, refusal: Refusal, *, with_body: bool = True) -> None:
         logger.debug("refused with %d: %s", refusal.status, refusal.text)
-        await self._answer(transport, refusal_response(refusal).to_bytes(date=http_date(), with_body=with_body))
+        await self._say_no(transport, refusal_response(refusal), with_body=with_body)
+
+    async def _say_no(self, transport: Transport, response: Response, *, with_body: bool = True) -> None:
+        """Answer somebody who is not let in, and has no place."""
+        with self._places.asking():
+            await self._answer(transport, response.to_bytes(date=http_date(), with_body=with_body))
 
     async def _answer(self, transport: Transport, data: bytes) -> None:
         """Write a whole HTTP answer and let the client read it: a close with unread input would reset it.
@@ -253,36 +222,31 @@ class Host:
             return error
         return None
 
-    async def _serve(
-        self,
-        transport: Transport,
-        head: RequestHead,
-        trailing: bytes,
-        *,
-        is_proxied: bool,
-    ) -> None:
+    async def _serve(self, transport: Transport, head: RequestHead, trailing: bytes) -> None:
         is_head = head.method == "HEAD"
-        address = ""
+        no: Response | None = None
         try:
             route, parameters = self.application.find(head)
-            is_get = isinstance(route, GetRoute)
-            call = self._call(transport, head, parameters, "http" if is_get else "ws")
+            call = self._call(transport, head, parameters, "http" if isinstance(route, GetRoute) else "ws")
             call.route = route.pattern
-            if is_proxied:
-                address = self._address_of(call.client)
-                if not self._count_in(address):
-                    raise Refusal(503, _TOO_MANY)
-            if isinstance(route, GetRoute):
-                await self._serve_get(transport, route, call)
-                return
-            connection = await self._upgrade(transport, route, head, call, trailing)
-            del head, trailing, parameters, call  # the conversation may be long
-            if connection is not None:
-                await self._converse(connection, route)
+            place = self._places.take(call.client)
+            try:
+                if isinstance(route, GetRoute):
+                    no = await self._serve_get(transport, route, call)
+                else:
+                    opened = await self._upgrade(transport, route, head, call, trailing)
+                    del head, trailing, parameters, call  # the conversation may be long
+                    if isinstance(opened, Response):
+                        no = opened
+                    else:
+                        await self._converse(opened, route)
+            finally:
+                self._places.leave(place)
         except Refusal as refusal:
             await self._refuse(transport, refusal, with_body=not is_head)
-        finally:
-            self._count_out(address)
+        else:
+            if no is not None:
+                await self._say_no(transport, no, with_body=not is_head)
 
     def _call(self, transport: Transport, head: RequestHead, parameters: dict[str, str], scheme: str) -> Call:
         client, is_secure = transport.client, transport.is_secure
@@ -292,7 +256,12 @@ class Host:
             is_secure = is_secure if forwarded.is_secure is None else forwarded.is_secure
         return Call(head, path_parameters=parameters, client=client, scheme=scheme + "s" * is_secure)
 
-    async def _serve_get(self, transport: Transport, route: GetRoute, call: Call) -> None:
+    async def _serve_get(self, transport: Transport, route: GetRoute, call: Call) -> Response | None:
+        """Answer a plain request; returns what a hook answers instead."""
+        if route.before:
+            no = await self._ask(transport, route.before, call)
+            if no is not None:
+                return no
         answering = Answering(call.path[:100])
         self._answering.add(answering)
         current.set(answering)
@@ -300,7 +269,7 @@ class Host:
             with answering.scope:
                 response = await self._respond(route, call)
                 await self._answer(transport, response.to_bytes(date=http_date(), with_body=call.method != "HEAD"))
-                return
+                return None
             raise Refusal(503, "the server is shutting down")
         finally:
             self._answering.discard(answering)
@@ -308,7 +277,7 @@ class Host:
 
     async def _respond(self, route: GetRoute, call: Call) -> Response:
         """Run a GET handler, within `response_timeout`."""
-        limit = self._limits.response_timeout
+        limit = self.limits.response_timeout
         responses: list[Response] = []
 
         async def respond() -> None:
@@ -332,16 +301,15 @@ class Host:
         head: RequestHead,
         call: Call,
         trailing: bytes,
-    ) -> Connection | None:
-        """The connection, ready to run; None if a hook had another answer."""
+    ) -> Connection | Response:
+        """The connection, ready to run; or what a hook answers instead."""
         settings = route.settings
         key = judge(head, settings)
         hooks = self.application.hooks(route)
         if hooks:
-            response = await self._ask(hooks, call)
+            response = await self._ask(transport, hooks, call)
             if response is not None:
-                await self._answer(transport, response.to_bytes(date=http_date()))
-                return None
+                return response
         greeting, extensions = agree(key, route, call)
         if not self._pings:
             settings = attrs.evolve(settings, ping_period=None)
@@ -359,21 +327,27 @@ class Host:
         kind(connection, call, self.application)
         return connection
 
-    async def _ask(self, hooks: Sequence[Before], call: Call) -> Response | None:
-        """Ask the hooks, within `open_timeout`, and not beyond the server's end."""
+    async def _ask(self, transport: Transport, hooks: Sequence[Before], call: Call) -> Response | None:
+        """Ask the hooks, within `open_timeout`, and not beyond the server's end, nor the client's."""
         answers: list[Response | None] = []
 
         async def ask() -> None:
             answers.append(await ask_hooks(hooks, call))
 
+        async def client_gone() -> None:
+            # Behind a plain request a client may end its half, and still read the answer.
+            gone = (HangUp.FULL,) if call.scheme.startswith("http") else (HangUp.FULL, HangUp.HALF)
+            while transport.hang_up() not in gone:  # noqa: ASYNC110  # the system wakes nobody for it
+                await trio.sleep(_LOOK)
+
         try:
             with trio.CancelScope() as scope:
-                self._opening.add(scope)
+                self._asking_hooks.add(scope)
                 try:
-                    if await Patience(self._limits.open_timeout).finish(ask):
+                    if await Patience(self.limits.open_timeout).finish(ask, unless=client_gone):
                         return answers[0]
                 finally:
-                    self._opening.discard(scope)
+                    self._asking_hooks.discard(scope)
         except ExceptionGroup as failure:  # what is left of a group when its cancellations are taken out
             logger.error("a hook failed while it was cancelled, for %.200s", call.path, exc_info=failure)
         raise Refusal(503, "the server is shutting down" if self.is_stopping else "the server took too long")
@@ -406,8 +380,9 @@ class Host:
     # the end
 
     def cancel_opening(self) -> None:
-        """Drop the connections that have not sent their request yet."""
-        for scope in self._opening:
+        """Drop the connections that have not been let in yet."""
+        self._places.turn_away()
+        for scope in self._asking_hooks:
             scope.cancel("the server is shutting down")
 
     def connections(self) -> set[Connection]:

@@ -32,7 +32,8 @@ _TO_OPEN: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 def run(app: Application, port: int | None = 8080, *, host: str | None = "127.0.0.1", **options: Any) -> None:
     """Serve an application as the whole program, until a signal.
 
-    Prints the address, and where to open the page if there is one at "/" (`Application.get`). The first SIGINT,
+    Prints the address, how many connections are let in at once, and where to open the page if there is one at "/"
+    (`Application.get`). The first SIGINT,
     SIGTERM or SIGHUP stops gracefully, and `run` returns. A second ends the process at once, by that signal: for a
     shell with status 130, 143 or 129. So does the first, if some handler has neither returned nor heeded its
     cancellation by the end. Where SIGHUP is ignored (`nohup`) it stays so. The options are those of `serve`.
@@ -123,7 +124,10 @@ def _first_signal() -> Iterator[_FirstSignal]:
 
 
 def describe(server: Server) -> list[str]:
-    """One line for each address that a server listens on, and one for the page at "/", if there is one."""
+    """One line for each address that a server listens on, and one for the page at "/", if there is one.
+
+    The last address has beside it how many connections are let in at once.
+    """
     lines, pages = [], []
     for listener in server.listeners:
         name, is_secure = listening_on(listener), isinstance(listener, trio.SSLListener)
@@ -133,6 +137,7 @@ def describe(server: Server) -> list[str]:
             pages.append(f"a page to try it: {'https' if is_secure else 'http'}://{here}/")
         else:
             lines.append(f"listening on {name or f'a {type(listener).__name__}'}")
+    lines[-1] += f", at most {server.max_connections:,} connections"
     if server.has_page:
         lines.extend(pages[:1])
     return lines

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 H = TypeVar("H", bound=Callable[..., Awaitable[object]])
 Before: TypeAlias = "Callable[[Call], Awaitable[Response | None]]"
-"""Asked before an upgrade: None lets it happen, a `Response` is sent instead."""
+"""Asked before a request is served: None lets that happen, a `Response` is sent instead."""
 
 
 class Overrides(TypedDict, total=False):
@@ -77,6 +77,7 @@ class GetRoute:
     handler: Callable[..., Awaitable[object]]
     wanted: tuple[str, ...]
     pattern: str = ""
+    before: tuple[Before, ...] = ()
 
     async def respond(self, call: Call) -> Response:
         """Run the handler for a request."""
@@ -215,23 +216,27 @@ class Routes:
         return register if handler is None else register(handler)
 
     @overload
-    def get(self, path: str, /) -> Callable[[H], H]: ...
+    def get(self, path: str, /, *, before: Before | Sequence[Before] = ()) -> Callable[[H], H]: ...
     @overload
-    def get(self, path: str, handler: H, /) -> H: ...
-    def get(self, path: str, handler: Any = None, /) -> Any:
+    def get(self, path: str, handler: H, /, *, before: Before | Sequence[Before] = ()) -> H: ...
+    def get(self, path: str, handler: Any = None, /, *, before: Before | Sequence[Before] = ()) -> Any:
         """Answer plain GET requests at a path, such as health checks, with a small `Response`.
 
         The handler is `async def handler(call, ...)` and returns a `Response`, str or bytes. The connection
-        is closed after the answer. A path may serve both this and WebSockets.
+        is closed after the answer. A path may serve both this and WebSockets. `before` is one function or several
+        that are asked first, as for `websocket`; those of `Application.before_upgrade` are not.
 
         Raises:
           As `websocket`, but that nothing needs to be installed.
         """
 
+        hooks = _checked_hooks(before)
+
         def register(handler: H) -> H:
             pattern = Pattern(join(self._prefix, path))
             wanted = wanted_parameters(handler, pattern, "call")
-            self._application._register(pattern, get=GetRoute(handler, wanted, pattern.text))
+            route = GetRoute(handler, wanted, pattern.text, hooks)
+            self._application._register(pattern, get=route)
             return handler
 
         return register if handler is None else register(handler)

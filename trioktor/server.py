@@ -25,6 +25,7 @@ from .engine.connection import STOP_LIMIT
 from .engine.listeners import open_tcp, open_unix, remove_unix, unix_identity, wrap_tls
 from .engine.outcome import first_leaf
 from .host import Host, Limits
+from .places import default_places
 from .protocol.close import CloseCode, CloseReason
 
 _MARGIN: Final = 0.5
@@ -110,6 +111,13 @@ class Server:
             logger.warning("the server has closed, but a handler does not heed its cancellation: %s", stubborn)
 
     @property
+    def max_connections(self) -> int:
+        """Connections that are let in at once."""
+        limit = self._host.limits.max_connections
+        assert limit is not None
+        return limit
+
+    @property
     def has_page(self) -> bool:
         """Whether something answers a plain GET of "/"."""
         return self._host.application._has_page()
@@ -137,6 +145,7 @@ async def serve(
     max_headers: int = 100,
     max_connections: int | None = None,
     max_connections_per_address: int | None = None,
+    max_opening: int | None = None,
     handler_nursery: trio.Nursery | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -153,9 +162,12 @@ async def serve(
       response_timeout: seconds for a GET handler to return its response, or it is cancelled: 503. None is for ever.
       shutdown_grace: seconds for handlers to return after `Server.aclose`.
       max_head_size, max_headers: limits of a request's head, in bytes and lines.
-      max_connections: beyond so many, 503.
-      max_connections_per_address: beyond so many of one client's address, 503; behind a trusted proxy the
-        address is what the proxy says. Clients of a UNIX socket are not told apart.
+      max_connections: connections that are let in at once; beyond, 503. None is as many as the open files that
+        the process may have (RLIMIT_NOFILE) leave room for: `Server.max_connections`.
+      max_connections_per_address: the same for one client's address, of which IPv6 has a /64; behind a trusted
+        proxy the address is what the proxy says. Clients of a UNIX socket are not told apart. None is no limit.
+      max_opening: connections that may be without their request, or being refused; beyond, the one that has been
+        so longest is cut. None is as `max_connections`.
       handler_nursery: where connections run, if they are to outlive this call; it owns them then.
       task_status: reports the `Server` once it accepts connections.
 
@@ -184,15 +196,18 @@ async def serve(
         max_headers=max_headers,
         max_connections=max_connections,
         max_connections_per_address=max_connections_per_address,
+        max_opening=max_opening,
         handler_nursery=handler_nursery,
     )
+    places, opening = default_places()
     limits = Limits(
         open_timeout=open_timeout,
         response_timeout=response_timeout,
         max_head_size=max_head_size,
         max_headers=max_headers,
-        max_connections=max_connections,
+        max_connections=places if max_connections is None else max_connections,
         max_connections_per_address=max_connections_per_address,
+        max_opening=opening if max_opening is None else max_opening,
     )
     connections = Host(app, limits)
     opened: list[Listener] = list(listeners or ())

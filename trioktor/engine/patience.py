@@ -62,16 +62,20 @@ class Patience:
         await trio.lowlevel.checkpoint()
         return True
 
-    async def finish(self, work: Callable[[], Awaitable[object]]) -> bool:
+    async def finish(
+        self, work: Callable[[], Awaitable[object]], *, unless: Callable[[], Awaitable[object]] | None = None
+    ) -> bool:
         """Do something that can't be begun again, at most to the limit; whether it was finished.
 
-        At the limit it is cancelled. What it raises comes out as itself.
+        At the limit, or when `unless` returns, it is cancelled. What it raises comes out as itself.
         """
         failure: BaseException | None = None
         is_finished = False
         scope = trio.CancelScope()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._cancel_at_the_end, scope, name="trioktor limit")
+            if unless is not None:
+                nursery.start_soon(_cancel_after, unless, scope, name="trioktor watch")
             try:
                 with scope:
                     await work()
@@ -88,3 +92,8 @@ class Patience:
     async def _cancel_at_the_end(self, scope: trio.CancelScope) -> None:
         await self.outlast(trio.sleep_forever)
         scope.cancel("the limit is reached")
+
+
+async def _cancel_after(wait: Callable[[], Awaitable[object]], scope: trio.CancelScope) -> None:
+    await wait()
+    scope.cancel("there is no sense in it any more")
