@@ -18,7 +18,7 @@ LAYERS = [
     {"errors", "config", "converters"},
     {"engine"},
     {"call", "statistics", "base_session", "streaming", "session", "raw_session", "broadcasting"},
-    {"routing", "handlers", "routes", "proxies"},
+    {"routing", "handlers", "routes", "proxies", "seldom", "places"},
     {"application", "auth", "upgrade"},
     {"host", "arguments"},
     {"server", "program"},

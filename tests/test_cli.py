@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
@@ -98,7 +99,7 @@ class Program:
 
 @asynccontextmanager
 async def program(
-    *arguments: str | Path, cwd: Path | None = None, command: Sequence[str] = COMMAND
+    *arguments: str | Path, cwd: Path | None = None, command: Sequence[str] = COMMAND, **environment: str
 ) -> AsyncIterator[Program]:
     """Run `trioktor`; killed at the end of the block if it still runs."""
     process = await trio.lowlevel.open_process(
@@ -107,6 +108,7 @@ async def program(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=cwd,
+        env={**os.environ, **environment},
     )
     try:
         yield Program(process, has_page=arguments[0] == "echo")
@@ -234,8 +236,8 @@ def test_every_setting_that_fits_a_flag_has_one(capsys: pytest.CaptureFixture[st
     text = capsys.readouterr().out
     flags = set(re.findall(r"(?<!\S)--[a-z-]+", text))
     expected = {f"--{field.name.replace('_', '-')}" for field in attrs.fields(WebSockets)}
-    expected -= {"--extensions", "--content-converter", "--origins", "--subprotocols"}
-    expected |= {"--origin", "--subprotocol"}
+    expected -= {"--extensions", "--content-converter", "--origins", "--hosts", "--subprotocols"}
+    expected |= {"--origin", "--served-host", "--subprotocol"}
     assert flags >= expected | {"--host", "--port", "--certificate", "--key", "--unix"}
 
 
@@ -712,6 +714,17 @@ async def test_connect_sends_piped_lines_and_prints_the_answers(echo_port: int) 
         status, output, errors = await client.wait()
     assert status == 0
     assert output == ["YOU SAID: hello", "YOU SAID: Grüße, 世界", "YOU SAID: ", "YOU SAID: last without a line end"]
+    assert "Traceback" not in "".join(errors)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "ascii:strict"])
+async def test_connect_speaks_to_any_terminal(encoding: str, echo_port: int) -> None:
+    """What it has no characters for is escaped, and what it gives is UTF-8 if it is nothing it knows."""
+    async with program("connect", f"ws://{HERE}:{echo_port}/echo", PYTHONIOENCODING=encoding) as client:
+        await client.write("plain\n世界\n")
+        await client.close_input()
+        status, output, errors = await client.wait()
+    assert (status, output) == (0, ["plain", r"\u4e16\u754c"])
     assert "Traceback" not in "".join(errors)
 
 

@@ -18,6 +18,7 @@ DEFAULTS: dict[str, object] = {
     "masking": False,
     "extensions": (),
     "origins": SAME_ORIGIN,
+    "hosts": None,
     "subprotocols": (),
     "max_fragments": 4096,
     "incoming": 64,

@@ -23,7 +23,7 @@ from .protocol.deflate import PerMessageDeflate
 from .protocol.errors import FrameTooBig, ProtocolError, TrioktorError, UnexpectedFrame
 from .protocol.extensions import Extension, ExtensionFactory, ExtensionHeader
 from .protocol.frames import Frame, FrameType
-from .protocol.handshake import SAME_ORIGIN
+from .protocol.handshake import LOOPBACK, SAME_ORIGIN
 from .protocol.http import Headers, Response
 from .raw_session import RawWebSocketSession
 from .routes import Routes
@@ -36,6 +36,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CLOSE",
+    "LOOPBACK",
     "SAME_ORIGIN",
     "SKIP",
     "SUSPEND",

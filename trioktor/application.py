@@ -13,6 +13,7 @@ import trio
 
 from .config import WebSockets
 from .handlers import check_hook
+from .protocol.handshake import Hosts
 from .protocol.http import Headers, Refusal, RequestHead
 from .proxies import Forwarded, Proxies
 from .routes import Before, Endpoint, GetRoute, Routes, WebSocketRoute
@@ -124,6 +125,11 @@ class Application(Routes):
 
     def _has_page(self) -> bool:
         return any(endpoint.get is not None for endpoint, _ in self._table.find("/"))
+
+    @property
+    def hosts(self) -> Hosts:
+        """The hosts that plain requests are answered for: the installed ones."""
+        return None if self._settings is None else self._settings.hosts
 
     def hooks(self, route: WebSocketRoute) -> list[Before]:
         """What is to be asked before an upgrade of a route."""

@@ -37,6 +37,15 @@ def _check_path(_arguments: object, attribute: attrs.Attribute[Any], value: obje
         raise ValueError(f"{attribute.name} must be where the UNIX socket is to be, not {value!r}")
 
 
+def _check_mode(arguments: Any, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 0o777:
+        raise ValueError(f"{attribute.name} must be permissions such as 0o660, not {value!r}")
+    if arguments.path is None:
+        raise ValueError(f"{attribute.name} goes with path: only a UNIX socket has permissions")
+
+
 def _check_listeners(_arguments: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if isinstance(value, trio.abc.Listener):
         raise ValueError(f"{attribute.name} must be a list of listeners: write [listener]")
@@ -77,6 +86,7 @@ class Arguments:
     port: int | None = attrs.field(validator=_check_port)
     host: str | None = attrs.field(validator=_check_host)
     path: str | os.PathLike[str] | None = attrs.field(validator=_check_path)
+    mode: int | None = attrs.field(validator=_check_mode)
     listeners: Sequence[trio.abc.Listener[trio.abc.Stream]] | None = attrs.field(validator=_check_listeners)
     backlog: int | None = attrs.field(validator=_count(optional=True))
     ssl_context: ssl.SSLContext | None = attrs.field(validator=_check_context)

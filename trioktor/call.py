@@ -108,4 +108,4 @@ class Call:
         return self._attributes
 
     def __repr__(self) -> str:
-        return f"<Call {self.method} {self.path}>"
+        return f"<Call {self.method} {self.path:.200}>"

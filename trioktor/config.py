@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, final
 import attrs
 
 from .protocol.extensions import ExtensionFactory, check_factories
-from .protocol.handshake import SAME_ORIGIN, OriginPolicy, Origins
+from .protocol.handshake import SAME_ORIGIN, HostPolicy, Hosts, OriginPolicy, Origins
 from .protocol.http import TOKEN
 
 if TYPE_CHECKING:
@@ -78,6 +78,23 @@ def _check_origins(_config: object, attribute: attrs.Attribute[Any], value: obje
             raise ValueError(
                 f"{attribute.name}: no page has the origin {origin!r}; it is a scheme and a host without a path: {hint}"
             )
+
+
+_NAME: Final = re.compile(r"[\w*](?:[\w*.-]*[\w*])?|\[?[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\]?", re.ASCII)
+"""A name or an address, with stars; an IPv6 address may have its brackets."""
+
+
+def _check_hosts(_config: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is None or isinstance(value, HostPolicy):
+        return
+    if not isinstance(value, tuple) or not all(isinstance(host, (str, re.Pattern)) for host in value):
+        raise ValueError(
+            f"{attribute.name} must be None (any), LOOPBACK, or a list of names such as 'example.com' or patterns,"
+            f" not {value!r}"
+        )
+    for host in value:
+        if isinstance(host, str) and not _NAME.fullmatch(host):
+            raise ValueError(f"{attribute.name}: {host!r} is no name or address: leave out scheme, port and path")
 
 
 def _check_subprotocols(_config: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -191,6 +208,11 @@ class WebSockets:
 
     origins: Origins = attrs.field(default=SAME_ORIGIN, converter=_as_tuple, validator=_check_origins)
     """Whose pages may connect: same origin, a list of names and patterns, or None for anyone."""
+
+    hosts: Hosts = attrs.field(default=None, converter=_as_tuple, validator=_check_hosts)
+    """Names and addresses that are answered to, such as "example.com" and "*.example.com", or `LOOPBACK`; None is
+    any. Guards what only this machine or network should reach against pages whose name turns out to point there
+    (DNS rebinding), which `SAME_ORIGIN` lets in. The installed value holds for plain requests, too."""
 
     subprotocols: Subprotocols = attrs.field(default=(), converter=_as_names, validator=_check_subprotocols)
     """Subprotocols by preference, of which the first that the client offers is chosen; or one name; or a

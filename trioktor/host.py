@@ -28,9 +28,11 @@ from .engine.reader import DRAIN_LIMIT
 from .engine.transport import HangUp, Transport, open_transport
 from .errors import WriteTimeout
 from .places import Places
+from .protocol.handshake import judge_host
 from .protocol.http import HeadReader, Refusal, RequestHead, Response, refusal_response
 from .raw_session import RawWebSocketSession
 from .routes import Before, GetRoute, WebSocketRoute
+from .seldom import Seldom
 from .session import WebSocketSession
 from .upgrade import agree, ask_hooks, judge
 
@@ -66,6 +68,11 @@ def http_date() -> str:
 @functools.lru_cache(maxsize=1)
 def _date_of(second: int) -> str:
     return formatdate(second, usegmt=True)
+
+
+def _shown(client: tuple[str, int] | str | None) -> str:
+    """A client as it may stand in a log: a UNIX socket's path is whatever a client bound its own to."""
+    return ascii(client)[:200]
 
 
 def _log_bug(error: Exception) -> None:
@@ -113,6 +120,7 @@ class Host:
             self.limits.max_connections, self.limits.max_connections_per_address, self.limits.max_opening
         )
         self._asking_hooks: set[trio.CancelScope] = set()
+        self._refused_origins = Seldom(60)
         self._connections: set[Connection] = set()
         self._answering: set[Answering] = set()
         self._changed = trio.lowlevel.ParkingLot()
@@ -229,6 +237,8 @@ class Host:
             route, parameters = self.application.find(head)
             call = self._call(transport, head, parameters, "http" if isinstance(route, GetRoute) else "ws")
             call.route = route.pattern
+            if isinstance(route, GetRoute):
+                judge_host(head.authority, self.application.hosts)
             place = self._places.take(call.client)
             try:
                 if isinstance(route, GetRoute):
@@ -304,7 +314,7 @@ class Host:
     ) -> Connection | Response:
         """The connection, ready to run; or what a hook answers instead."""
         settings = route.settings
-        key = judge(head, settings)
+        key = judge(head, settings, self._refused_origins)
         hooks = self.application.hooks(route)
         if hooks:
             response = await self._ask(transport, hooks, call)
@@ -355,7 +365,7 @@ class Host:
     async def _converse(self, connection: Connection, route: WebSocketRoute) -> None:
         session: BaseSession = connection.owner
         call = session.call
-        _session_logger.debug("opened %.200s for %s", call.path, call.client)
+        _session_logger.debug("opened %.200s for %s", call.path, _shown(call.client))
         self._connections.add(connection)
         current.set(connection)
         try:
@@ -368,7 +378,7 @@ class Host:
             _session_logger.info(
                 "closed %.200s for %s after %.3f s: %r, in %d frames %d bytes, out %d frames %d bytes",
                 call.path,
-                call.client,
+                _shown(call.client),
                 trio.current_time() - connection.opened_at,
                 connection.close_reason,
                 connection.reader.frames_read,

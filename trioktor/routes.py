@@ -13,7 +13,7 @@ from .config import ChannelConfig, Subprotocols, WebSockets
 from .converters import ContentConverter
 from .handlers import check_hook, wanted_parameters
 from .protocol.extensions import ExtensionFactory
-from .protocol.handshake import Origins
+from .protocol.handshake import Hosts, Origins
 from .protocol.http import TOKEN, Headers, Response
 from .routing import Pattern, join
 
@@ -36,6 +36,7 @@ class Overrides(TypedDict, total=False):
     masking: bool
     extensions: Sequence[ExtensionFactory]
     origins: Origins
+    hosts: Hosts
     subprotocols: Subprotocols
     max_fragments: int | None
     incoming: int | ChannelConfig

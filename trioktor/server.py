@@ -22,7 +22,7 @@ from .application import Application
 from .arguments import Arguments
 from .base_session import BaseSession
 from .engine.connection import STOP_LIMIT
-from .engine.listeners import open_tcp, open_unix, remove_unix, unix_identity, wrap_tls
+from .engine.listeners import open_tcp, open_unix, patient, remove_unix, unix_identity, wrap_tls
 from .engine.outcome import first_leaf
 from .host import Host, Limits
 from .places import default_places
@@ -135,6 +135,7 @@ async def serve(
     *,
     host: str | None = None,
     path: str | os.PathLike[str] | None = None,
+    mode: int | None = None,
     listeners: Sequence[Listener] | None = None,
     backlog: int | None = None,
     ssl_context: ssl.SSLContext | None = None,
@@ -155,6 +156,7 @@ async def serve(
       port: TCP port; 0 takes a free one, the same on every address.
       host: address or name to listen on; None is every interface.
       path: a UNIX socket instead of a port.
+      mode: who may connect to it, as `chmod` has it, such as 0o660; None leaves that to the umask.
       listeners: ready-made listeners instead of a port; closed at the end.
       backlog: as `trio.open_tcp_listeners`.
       ssl_context: speak TLS.
@@ -186,6 +188,7 @@ async def serve(
         port=port,
         host=host,
         path=path,
+        mode=mode,
         listeners=listeners,
         backlog=backlog,
         ssl_context=ssl_context,
@@ -214,7 +217,7 @@ async def serve(
     if port is not None:
         opened.extend(await open_tcp(port, host=host, backlog=backlog))
     if path is not None:
-        opened.append(await open_unix(path, backlog=backlog))
+        opened.append(await open_unix(path, backlog=backlog, mode=mode))
     identity = None if path is None else unix_identity(path)
     if ssl_context is not None:
         opened = wrap_tls(opened, ssl_context)
@@ -235,7 +238,7 @@ async def _accept(
     try:
         with server._listening:
             task_status.started(server)
-            await trio.serve_listeners(host.handle, list(server.listeners), handler_nursery=nursery)
+            await trio.serve_listeners(host.handle, patient(server.listeners), handler_nursery=nursery)
         if owns:
             await host.wait_gone(host.running())
     except BaseException:

@@ -6,12 +6,15 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
+import trio
+
 from .call import Call
 from .config import WebSockets
 from .protocol.extensions import Extension, negotiate
-from .protocol.handshake import choose_subprotocol, judge_origin, judge_upgrade, upgrade_response
+from .protocol.handshake import choose_subprotocol, judge_host, judge_origin, judge_upgrade, upgrade_response
 from .protocol.http import Refusal, RequestHead, Response
 from .routes import Before, WebSocketRoute
+from .seldom import Seldom
 
 logger: logging.Logger = logging.getLogger("trioktor.server")
 
@@ -19,21 +22,21 @@ _LOGGED: Final = 200
 """Characters of a path that are logged."""
 
 
-def judge(head: RequestHead, settings: WebSockets) -> str:
-    """Check the request and its origin; returns its key.
+def judge(head: RequestHead, settings: WebSockets, logged: Seldom) -> str:
+    """Check the request, its host and its origin; returns its key.
 
     Raises:
       Refusal: with what to answer.
     """
+    judge_host(head.authority, settings.hosts)
     key = judge_upgrade(head)
     try:
         judge_origin(head.headers, head.authority, settings.origins)
     except Refusal as refusal:
-        path = head.target.partition("?")[0]  # what stands behind it may be secret
-        where = f"{refusal.text} at {path[:_LOGGED]!r}"
-        hint = Refusal(refusal.status, f"{where}: list it in WebSockets(origins=[...])")
-        logger.warning("%s", hint)
-        raise hint from None
+        if logged.is_due(refusal.text, trio.current_time()):
+            path = head.target.partition("?")[0][:_LOGGED]  # what stands behind it may be secret
+            logger.warning("%s at %a: list it in WebSockets(origins=[...])", refusal.text, path)
+        raise
     return key
 
 
@@ -84,7 +87,7 @@ def _chosen_protocol(settings: WebSockets, call: Call) -> str | None:
     try:
         chosen = choose(call)
         if chosen is not None and chosen not in call.offered_protocols:
-            raise ValueError(f"the subprotocol {chosen!r} was not offered; offered: {call.offered_protocols!r}")
+            raise ValueError(f"the subprotocol {chosen!r} was chosen, and not offered")
     except Exception:
         logger.exception("choosing a subprotocol failed for %.200s", call.path)
         raise Refusal(500, "the server failed") from None

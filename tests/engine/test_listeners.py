@@ -9,13 +9,24 @@ import ssl
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import pytest
 import trio
+import trio.testing
+from trio.testing import MockClock
 
 from tests.listening import Addresses, MemoryListener, has_ipv6, no_descriptor_left
-from trioktor.engine.listeners import inherited_listeners, open_tcp, open_unix, remove_unix, unix_identity, wrap_tls
+from trioktor.engine.listeners import (
+    PatientListener,
+    inherited_listeners,
+    open_tcp,
+    open_unix,
+    patient,
+    remove_unix,
+    unix_identity,
+    wrap_tls,
+)
 
 HERE = "127.0.0.1"
 
@@ -178,3 +189,117 @@ def test_sockets_for_another_process_are_left_alone(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("LISTEN_PID", str(os.getpid() + 1))
     with pytest.raises(RuntimeError):
         inherited_listeners()
+
+
+# a want of room
+
+
+@final
+class Scripted(trio.abc.Listener[trio.abc.Stream]):
+    """A listener that does one thing after the other: an errno to raise, or None for a connection."""
+
+    def __init__(self, *script: int | None) -> None:
+        self.script = list(script)
+        self.times: list[float] = []
+
+    async def accept(self) -> trio.abc.Stream:
+        """As the script says; at its end nobody connects any more."""
+        await trio.lowlevel.checkpoint()
+        self.times.append(trio.current_time())
+        if not self.script:
+            await trio.sleep_forever()
+        number = self.script.pop(0)
+        if number is not None:
+            raise OSError(number, os.strerror(number))
+        return trio.testing.memory_stream_pair()[0]
+
+    async def aclose(self) -> None:
+        """Close."""
+        await trio.lowlevel.checkpoint()
+        self.script = [errno.EBADF]
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What was logged."""
+    return [record.getMessage() for record in caplog.records]
+
+
+async def accept_all(listener: PatientListener, seconds: float) -> int:
+    """Accept for so long; how many came."""
+    count = 0
+    with trio.move_on_after(seconds):
+        while True:
+            await listener.accept()
+            count += 1
+    return count
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS])
+async def test_a_want_of_room_is_waited_for(
+    number: int, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ten times a second, with one line; a second behind the last it is over, though nobody connects."""
+    inner = Scripted(None, *[number] * 25, None)
+    [listener] = patient([inner])
+    assert await accept_all(listener, 10) == 2
+    assert lines(caplog) == [
+        f"no more connections can be accepted: {os.strerror(number)}; those that come wait",
+        "connections are accepted again",
+    ]
+    assert inner.times[26] == pytest.approx(2.5)
+
+
+async def test_room_for_one_now_and_then_is_no_room(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A line when it begins and one at its end, however often it seems over between."""
+    [listener] = patient([Scripted(*[errno.EMFILE, None] * 50)])
+    assert await accept_all(listener, 20) == 50
+    assert len(lines(caplog)) == 2
+    [listener] = patient([Scripted(*[errno.EMFILE] * 3)])
+    assert await accept_all(listener, 20) == 0
+    assert len(lines(caplog)) == 4
+
+
+async def test_listeners_of_one_server_want_room_together(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two lines in all."""
+    listeners = patient([Scripted(*[errno.EMFILE] * 5), Scripted(*[errno.EMFILE] * 8)])
+    async with trio.open_nursery() as nursery:
+        for listener in listeners:
+            nursery.start_soon(accept_all, listener, 10)
+    assert len(lines(caplog)) == 2
+
+
+async def test_other_errors_are_errors(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
+    """And closing is passed on."""
+    inner = Scripted(errno.EPERM)
+    [listener] = patient([inner])
+    with pytest.raises(OSError, match="not permitted"):
+        await listener.accept()
+    await listener.aclose()
+    assert inner.script == [errno.EBADF]
+    assert lines(caplog) == []
+
+
+@pytest.mark.parametrize("first", [errno.EADDRINUSE, errno.EACCES])
+async def test_a_port_that_another_address_has_not_is_tried_again(first: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But only where it is in use there; anything else is said at once."""
+    opened: list[int] = []
+    real = trio.open_tcp_listeners
+
+    async def open_some(port: int, **options: Any) -> list[trio.SocketListener]:
+        opened.append(port)
+        if port:
+            raise OSError(first, os.strerror(first))
+        return [*await real(0, **options), *(await real(0, **options) if len(opened) < 4 else [])]
+
+    monkeypatch.setattr(trio, "open_tcp_listeners", open_some)
+    if first == errno.EADDRINUSE:
+        await close_all(await open_tcp(0, host=HERE, backlog=None))
+        assert [bool(port) for port in opened] == [False, True, False, True, False]
+    else:
+        with pytest.raises(OSError, match="denied"):
+            await open_tcp(0, host=HERE, backlog=None)
+        assert [bool(port) for port in opened] == [False, True]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import tempfile
@@ -22,6 +23,7 @@ from trioktor import (
     WebSocketSession,
     serve,
 )
+from trioktor.cli.echo import add_echo_arguments, echo_application
 
 PATIENCE: Final = 50
 """Seconds for the browser to start and be through; far more than it takes."""
@@ -88,3 +90,22 @@ async def test_a_browser_echoes(deflate: bool) -> None:
     assert results == [[[5, 0, 100_000, 70_000], "permessage-deflate" if deflate else "", 4000, True]]
     assert sessions[0].close_reason == CloseReason(4000, "so long")
     assert (sessions[0].statistics().bytes_sent < 10_000) == deflate
+
+
+async def test_a_browser_shows_the_page_of_the_demo() -> None:
+    """Its policy lets its own script and style in, and the script talk to the server it came from."""
+    command = browser()
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("--host", default="127.0.0.1")
+    arguments.add_argument("--unix")
+    arguments.add_argument("--listen-fds", action="store_true")
+    add_echo_arguments(arguments)
+    app = echo_application(arguments.parse_args([]))
+    with trio.fail_after(PATIENCE), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        async with trio.open_nursery() as nursery:
+            server: Server = await nursery.start(partial(serve, app, 0, host="127.0.0.1"))
+            options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--virtual-time-budget=3000"]
+            start = [command, *options, f"--user-data-dir={profile}", "--dump-dom", f"http://127.0.0.1:{server.port}/"]
+            done = await trio.run_process(start, capture_stdout=True, capture_stderr=True, check=False)
+            nursery.cancel_scope.cancel()
+    assert '<b id="state">open</b>' in done.stdout.decode()

@@ -9,6 +9,7 @@ while, and closes.
 from __future__ import annotations
 
 import argparse
+import io
 import math
 import signal
 import ssl
@@ -45,6 +46,7 @@ def add_connect_arguments(parser: argparse.ArgumentParser) -> None:
 
 def connect(arguments: argparse.Namespace) -> int:
     """Run the client; returns its exit status."""
+    _speak_to_any_terminal()
     try:
         parts = urlsplit(arguments.url)
         if parts.scheme not in ("ws", "wss") or not parts.hostname or parts.port == 0:
@@ -56,6 +58,17 @@ def connect(arguments: argparse.Namespace) -> int:
     except OSError as error:
         return _fail(f"cannot use {arguments.ca}: {error.strerror or error}")
     return trio.run(_Client(arguments, context).run)
+
+
+def _speak_to_any_terminal() -> None:
+    """Escape what a terminal has no characters for, and take whatever bytes it gives."""
+    for stream, errors in (
+        (sys.stdin, "surrogateescape"),
+        (sys.stdout, "backslashreplace"),
+        (sys.stderr, "backslashreplace"),
+    ):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=errors)
 
 
 def _fail(text: str) -> int:
@@ -185,7 +198,9 @@ class _Client:
     ) -> None:
         while line := await trio.to_thread.run_sync(source.readline, abandon_on_cancel=True):
             try:
-                await websocket.send_message(line.rstrip("\n"))
+                # Bytes that the terminal's encoding does not know are UTF-8, if anything.
+                text = line.rstrip("\n").encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+                await websocket.send_message(text)
             except trio_websocket.ConnectionClosed:
                 return
             self._sent += 1

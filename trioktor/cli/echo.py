@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import base64
+import hashlib
+import ipaddress
 from importlib import resources
 from typing import Any
 
@@ -14,10 +17,12 @@ from ..config import WebSockets
 from ..protocol.close import CloseReason
 from ..protocol.deflate import PerMessageDeflate
 from ..protocol.frames import Frame
+from ..protocol.handshake import LOOPBACK
 from ..protocol.http import Response
 from ..session import WebSocketSession
 
-_LISTS = ("origins", "subprotocols")
+_LISTS = {"origins": "--origin", "hosts": "--served-host", "subprotocols": "--subprotocol"}
+"""Settings that are lists, and their flags; `--host` says where to listen."""
 _NO_FLAG = ("extensions", "content_converter")
 
 
@@ -35,8 +40,8 @@ def add_echo_arguments(parser: argparse.ArgumentParser) -> None:
     for field in attrs.fields(WebSockets):
         flag = "--" + field.name.replace("_", "-")
         if field.name in _LISTS:
-            singular = flag.removesuffix("s")
-            group.add_argument(singular, dest=field.name, action="append", metavar=field.name[:-1].upper())
+            metavar = field.name[:-1].upper()
+            group.add_argument(_LISTS[field.name], dest=field.name, action="append", metavar=metavar)
         elif isinstance(field.default, bool):
             group.add_argument(flag, action="store_true")
         elif field.name not in _NO_FLAG:
@@ -52,9 +57,37 @@ def _settings(arguments: argparse.Namespace) -> WebSockets:
                 values[field.name] = None if value == ["none"] else value
         elif field.name not in _NO_FLAG:
             values[field.name] = value
+    listens_elsewhere = arguments.unix is not None or arguments.listen_fds or not _is_loopback(arguments.host)
+    if arguments.hosts is None and not listens_elsewhere:
+        values["hosts"] = LOOPBACK  # a page could have its name point here
     if arguments.deflate:
         values["extensions"] = [PerMessageDeflate()]
     return WebSockets(**values)
+
+
+def _page_headers(html: str) -> dict[str, str]:
+    """The page runs its own script, has its own style, talks to this server, and does nothing else."""
+    policy = [
+        "default-src 'none'",
+        *(f"{kind}-src '{_hash(html, kind)}'" for kind in ("script", "style")),
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    ]
+    return {"Content-Security-Policy": "; ".join(policy), "Referrer-Policy": "no-referrer"}
+
+
+def _hash(html: str, tag: str) -> str:
+    inside = html.partition(f"<{tag}>")[2].partition(f"</{tag}>")[0]
+    return "sha256-" + base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode("ascii")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def echo_application(arguments: argparse.Namespace) -> Application:
@@ -79,9 +112,11 @@ def echo_application(arguments: argparse.Namespace) -> Application:
             if frame.text.lower() == "bye":
                 session.close(CloseReason(CloseReason.Codes.NORMAL, "Client said BYE"))
 
+    html = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
+    page_itself = Response(html, content_type="text/html; charset=utf-8", headers=_page_headers(html))
+
     @app.get("/")
     async def page(call: Call) -> Response:
-        html = resources.files(__package__).joinpath("page.html").read_bytes()
-        return Response(html, content_type="text/html; charset=utf-8")
+        return page_itself
 
     return app

@@ -7,14 +7,18 @@ here, with its public parts.
 from __future__ import annotations
 
 import errno
+import logging
+import math
 import os
 import socket as stdlib_socket
 import ssl
 import stat
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, final
 
 import trio
+
+logger: logging.Logger = logging.getLogger("trioktor.server")
 
 _ATTEMPTS: Final = 20
 _FIRST_FD: Final = 3
@@ -47,8 +51,12 @@ _BACKLOG: Final = 0xFFFF
 """Connections that may wait to be accepted, unless asked otherwise; the system has a bound of its own. As Trio's."""
 
 
-async def open_unix(path: str | os.PathLike[str], *, backlog: int | None) -> trio.SocketListener:
+async def open_unix(
+    path: str | os.PathLike[str], *, backlog: int | None, mode: int | None = None
+) -> trio.SocketListener:
     """Listen on a UNIX socket; a socket file that nobody listens on any more is replaced.
+
+    `mode` says who may connect, as `chmod` has it; None leaves that to the process' umask.
 
     Raises:
       OSError: the path is in use, or is something else.
@@ -59,6 +67,8 @@ async def open_unix(path: str | os.PathLike[str], *, backlog: int | None) -> tri
         if await _is_stale(name):
             os.unlink(name)
         await sock.bind(name)
+        if mode is not None:
+            os.chmod(name, mode)  # before anybody can connect
         sock.listen(_BACKLOG if backlog is None else backlog)
         return trio.SocketListener(sock)
     except BaseException:
@@ -126,3 +136,76 @@ def wrap_tls(
 ) -> list[trio.abc.Listener[trio.abc.Stream]]:
     """Speak TLS on what these listeners accept, its end included (RFC 8446 §6.1)."""
     return [trio.SSLListener(listener, context) for listener in listeners]
+
+
+_NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+"""What `accept` says when the process, or the system, has no room for one more."""
+_PAUSE: Final = 0.1
+"""Seconds after which that may have changed."""
+_LINE_PERIOD: Final = 1.0
+"""Seconds without a want of room after which it is over."""
+
+
+@final
+class _Want:
+    """A want of room, and what is logged of it: a line when it begins, and one when it is over."""
+
+    def __init__(self) -> None:
+        self.over_at = -math.inf
+        self.is_known = False
+
+    def note(self, error: OSError) -> None:
+        """There is no room now."""
+        self.over_at = trio.current_time() + _LINE_PERIOD
+        if not self.is_known:
+            self.is_known = True
+            logger.error("no more connections can be accepted: %s; those that come wait", error.strerror)
+
+    def look(self) -> None:
+        """See whether it is over."""
+        if self.is_known and trio.current_time() >= self.over_at:
+            self.is_known = False
+            logger.warning("connections are accepted again")
+
+
+@final
+class PatientListener(trio.abc.Listener[trio.abc.Stream]):
+    """A listener that waits while there is no room for one more connection.
+
+    What was accepted before goes on meanwhile; what connects waits in the system's backlog.
+    """
+
+    def __init__(self, inner: trio.abc.Listener[trio.abc.Stream], want: _Want) -> None:
+        self._inner = inner
+        self._want = want
+
+    async def accept(self) -> trio.abc.Stream:
+        """The next connection. A checkpoint.
+
+        Raises:
+          OSError: anything but a want of room.
+          trio.ClosedResourceError: it is closed.
+        """
+        want = self._want
+        while True:
+            with trio.move_on_at(want.over_at if want.is_known else math.inf):
+                try:
+                    stream = await self._inner.accept()
+                    want.look()
+                    return stream
+                except OSError as error:
+                    if error.errno not in _NO_ROOM:
+                        raise
+                    want.note(error)
+                await trio.sleep(_PAUSE)
+            want.look()
+
+    async def aclose(self) -> None:
+        """Accept no more. A checkpoint."""
+        await self._inner.aclose()
+
+
+def patient(listeners: Sequence[trio.abc.Listener[trio.abc.Stream]]) -> list[PatientListener]:
+    """Listeners that wait together while there is no room for one more connection."""
+    want = _Want()
+    return [PatientListener(listener, want) for listener in listeners]

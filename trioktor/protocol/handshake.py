@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import ipaddress
 import re
 from collections.abc import Iterable, Sequence
 from enum import Enum
@@ -30,6 +31,17 @@ class OriginPolicy(Enum):
 
 
 SAME_ORIGIN: Final = OriginPolicy.SAME_ORIGIN
+
+
+@final
+class HostPolicy(Enum):
+    """Named policies for `WebSockets(hosts=…)`."""
+
+    LOOPBACK = "names and addresses of the loopback"
+
+
+LOOPBACK: Final = HostPolicy.LOOPBACK
+Hosts: TypeAlias = "HostPolicy | Sequence[str | re.Pattern[str]] | None"
 Origins: TypeAlias = "OriginPolicy | Sequence[str | re.Pattern[str]] | None"
 
 
@@ -82,6 +94,39 @@ def choose_subprotocol(offered: Iterable[str], served: Sequence[str]) -> str | N
     """The first of `served` that the client offered, or None (RFC 6455 §4.2.2, item 5.5)."""
     offers = set(offered)
     return next((name for name in served if name in offers), None)
+
+
+def judge_host(authority: str, hosts: Hosts) -> None:
+    """Check what host was asked for.
+
+    A page may have its own name point at any address after it was loaded (DNS rebinding), and then it has the same
+    origin as what answers there. Only the name gives it away.
+
+    Raises:
+      Refusal: 421 (RFC 9110 §15.5.20).
+    """
+    if hosts is None or not authority:  # every browser says it
+        return
+    host = (urlsplit(f"//{authority}").hostname or "").removesuffix(".")
+    if isinstance(hosts, HostPolicy):
+        if host == "localhost" or host.endswith(".localhost") or _is_loopback(host):
+            return
+    elif host and any(_is_host(host, pattern) for pattern in hosts):
+        return
+    raise Refusal(421, "this server does not answer to that host")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_host(host: str, pattern: str | re.Pattern[str]) -> bool:
+    if isinstance(pattern, re.Pattern):
+        return pattern.fullmatch(host) is not None
+    return _matches(host, pattern.strip("[]"))
 
 
 def judge_origin(headers: Headers, authority: str, origins: Origins) -> None:

@@ -84,11 +84,11 @@ class Headers(Mapping[str, str]):
         return len({key for key, _ in self._raw})
 
     def __repr__(self) -> str:
-        return f"Headers({[(key.decode('latin-1'), value.decode('latin-1')) for key, value in self._raw]!r})"
+        return f"<Headers {', '.join(self):.200}>"  # what they say may be secret
 
 
 @final
-@attrs.frozen
+@attrs.frozen(repr=False)
 class RequestHead:
     """The request line and headers of one request.
 
@@ -103,6 +103,10 @@ class RequestHead:
     http_version: str
     headers: Headers
     authority: str = ""
+
+    def __repr__(self) -> str:
+        path = self.target.partition("?")[0]  # what stands behind it may be secret
+        return f"<RequestHead {self.method} {path:.200}>"
 
     @property
     def is_upgrade(self) -> bool:
