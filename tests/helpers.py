@@ -80,9 +80,10 @@ class RawClient:
     async def upgrade(self, path: bytes = b"/") -> bytes:
         """Perform the opening handshake; returns the head of the answer."""
         await self.stream.send_all(REQUEST % path)
-        return await self._read_head()
+        return await self.read_head()
 
-    async def _read_head(self) -> bytes:
+    async def read_head(self) -> bytes:
+        """The head of a 101; what is behind it is the conversation's."""
         data = b""
         while b"\r\n\r\n" not in data:
             chunk = await self.stream.receive_some()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ LAYERS = [
     {"application", "auth", "upgrade"},
     {"host", "arguments"},
     {"server", "program"},
-    {"testing", "pytest_plugin", "cli", "__init__", "__main__"},
+    {"testing", "pytest_plugin", "pytest_fixtures", "cli", "__init__", "__main__"},
 ]
 
 
@@ -93,3 +94,22 @@ def test_modules_say_what_they_are_for(module: str) -> None:
     source = (PACKAGE / f"{module}.py").read_text()
     assert ast.get_docstring(ast.parse(source))
     assert "trio._" not in source
+
+
+def test_every_public_name_is_found_where_it_stands() -> None:
+    """Though it is imported only when it is asked for; and nothing else is there."""
+    assert sorted(name for names in trioktor._HOMES.values() for name in names) == sorted(trioktor.__all__)
+    for name in trioktor.__all__:
+        assert getattr(trioktor, name) is getattr(trioktor, name)
+    assert set(trioktor.__all__) <= set(dir(trioktor))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        trioktor.nothing  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_actions_are_pinned_by_commit() -> None:
+    """A tag may be moved by whoever takes over its repository."""
+    workflows = sorted((PACKAGE.parent / ".github" / "workflows").glob("*.yml"))
+    assert workflows
+    for line in "\n".join(path.read_text() for path in workflows).splitlines():
+        if "uses:" in line:
+            assert re.search(r"uses: [\w/-]+@[0-9a-f]{40} # v[\d.]+$", line), line

@@ -49,7 +49,7 @@ class DeflateClient(RawClient):
     async def offer(self, offer: bytes = OFFER, path: bytes = b"/") -> bytes:
         """Perform the handshake with an offer."""
         await self.stream.send_all((REQUEST % path)[:-2] + offer)
-        return await self._read_head()
+        return await self.read_head()
 
     async def say(self, data: bytes, first_byte: int = 0xC1) -> None:
         """Send a compressed message."""

@@ -17,7 +17,7 @@ import trio.testing
 
 import trioktor
 import trioktor.auth
-import trioktor.pytest_plugin
+import trioktor.pytest_fixtures
 import trioktor.testing
 from trioktor import (
     Application,
@@ -223,7 +223,7 @@ def test_settings_and_fixtures_of_the_text_are_there() -> None:
     names = [name for name in code(prose) if re.fullmatch(r"[a-z]+(_[a-z]+)+", name)]
     assert names
     for name in names:
-        assert name in known or hasattr(trioktor.pytest_plugin, name), name
+        assert name in known or hasattr(trioktor.pytest_fixtures, name), name
 
 
 def test_the_defaults_that_are_stated_are_in_force() -> None:

@@ -95,7 +95,7 @@ class Client:
         async with trio.SocketStream(sock) as stream:
             client = RawClient(stream)
             await stream.send_all(REQUEST % b"/")
-            await client._read_head()
+            await client.read_head()
             until = min(self.end, trio.current_time() + self.dice.uniform(0.2, SECONDS / 2))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.talk, client, until, is_cut, nursery.cancel_scope)

@@ -71,3 +71,26 @@ def test_without_pytest_trio_it_says_so_and_disturbs_nobody(tmp_path: Path) -> N
     assert status == 1
     assert "this fixture needs pytest-trio: pip install pytest-trio" in output
     assert "1 passed, 1 error" in output
+
+
+def test_who_does_not_use_it_pays_nothing(tmp_path: Path) -> None:
+    """Where pytest reads it at every start, nothing else of this package comes with it."""
+    source = (
+        "import sys\n"
+        "def test_it():\n"
+        "    ours = {name for name in sys.modules if name.partition('.')[0] == 'trioktor'}\n"
+        "    assert ours == {'trioktor', 'trioktor.pytest_plugin'}, ours\n"
+        "    assert not {'trio', 'h11', 'trio_websocket', 'pytest_trio'} & set(sys.modules)\n"
+    )
+    status, output = run_pytest(tmp_path, source, "-p", "no:trio", "-p", "no:hypothesispytest")
+    assert status == 0, output
+
+
+def test_a_fixture_of_the_same_name_is_the_tests_own(tmp_path: Path) -> None:
+    """`app` is a common name."""
+    source = (
+        "import pytest\n@pytest.fixture\ndef app(): return 5\n@pytest.fixture\ndef websocket_host(): return 6\n"
+        "def test_it(app, websocket_host): assert (app, websocket_host) == (5, 6)\n"
+    )
+    status, output = run_pytest(tmp_path, source)
+    assert status == 0, output

@@ -210,8 +210,8 @@ class WebSockets:
     """Whose pages may connect: same origin, a list of names and patterns, or None for anyone."""
 
     hosts: Hosts = attrs.field(default=None, converter=_as_tuple, validator=_check_hosts)
-    """Names and addresses that are answered to, such as "example.com" and "*.example.com", or `LOOPBACK`; None is
-    any. Guards what only this machine or network should reach against pages whose name turns out to point there
+    """Names and addresses that are answered to, such as "example.com" (a star stands for labels), or `LOOPBACK`; None
+    is any. Guards what only this machine or network should reach against pages whose name turns out to point there
     (DNS rebinding), which `SAME_ORIGIN` lets in. The installed value holds for plain requests, too."""
 
     subprotocols: Subprotocols = attrs.field(default=(), converter=_as_names, validator=_check_subprotocols)

@@ -1,36 +1,30 @@
 """Fixtures for tests of applications, found by pytest where trioktor is installed.
 
-Both need pytest-trio, and a fixture `app` of the test's that returns an `Application`. Nothing is imported
-before a test asks for it.
+Both need pytest-trio, and a fixture `app` of the test's that returns an `Application`. pytest reads this module in
+every environment that has trioktor, so nothing is imported here before a test asks for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from .application import Application
-    from .server import Server
-    from .testing import ApplicationHost
 
-F = TypeVar("F", bound=Callable[..., object])
-
-
-def _fixture(function: F) -> F:
-    """A fixture of pytest-trio, or one that says that it is missing."""
-    try:
-        from pytest_trio import trio_fixture
-    except ImportError:  # somebody else's tests
-        return pytest.fixture(name=function.__name__)(_missing)  # type: ignore[return-value]
-    fixture: F = trio_fixture(function)
-    return fixture
+_TRIO = "trio"
+"""The name of pytest-trio among the plugins."""
 
 
-def _missing() -> None:
-    pytest.fail("this fixture needs pytest-trio: pip install pytest-trio", pytrace=False)
+def pytest_configure(config: pytest.Config) -> None:
+    """Offer the fixtures, or what says why there are none."""
+    if config.pluginmanager.has_plugin(_TRIO):
+        from . import pytest_fixtures
+
+        config.pluginmanager.register(pytest_fixtures, "trioktor fixtures")
+    else:
+        config.pluginmanager.register(_WithoutTrio(), "trioktor fixtures")
 
 
 @pytest.fixture
@@ -39,25 +33,19 @@ def app() -> Application:
     pytest.fail("define a fixture `app` that returns your trioktor.Application", pytrace=False)
 
 
-@_fixture
-async def websocket_host(app: Application) -> AsyncIterator[ApplicationHost]:
-    """The application, served in memory: see `trioktor.testing.ApplicationHost`."""
-    from .testing import open_test_host
+class _WithoutTrio:
+    """Somebody else's tests, where pytest-trio is not installed."""
 
-    async with open_test_host(app) as host:
-        yield host
+    @pytest.fixture
+    def websocket_host(self) -> None:
+        """What is missing."""
+        _fail_without_trio()
+
+    @pytest.fixture
+    def websocket_server(self) -> None:
+        """What is missing."""
+        _fail_without_trio()
 
 
-@_fixture
-async def websocket_server(app: Application) -> AsyncIterator[Server]:
-    """The application, served on a free port of 127.0.0.1: `websocket_server.port`."""
-    from functools import partial
-
-    import trio
-
-    from .server import serve
-
-    async with trio.open_nursery() as nursery:
-        server: Server = await nursery.start(partial(serve, app, 0, host="127.0.0.1"))
-        yield server
-        await server.aclose()
+def _fail_without_trio() -> None:
+    pytest.fail("this fixture needs pytest-trio: pip install pytest-trio", pytrace=False)

@@ -239,7 +239,7 @@ async def test_a_reset_while_a_long_message_is_compressed_leaks_nothing() -> Non
                 b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                 b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n" + request + b"\r\n"
             )
-            await client._read_head()
+            await client.read_head()
             await client.send(Frame.Text("go"), close(1000))
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
             ours.close()  # a reset

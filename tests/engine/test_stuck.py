@@ -306,7 +306,7 @@ async def test_a_long_broadcast_is_compressed_in_steps(autojump_clock: MockClock
         nursery.start_soon(app.handle_stream, theirs)
         await ours.send_all((REQUEST % b"/")[:-2] + request)
         client = RawClient(ours)
-        await client._read_head()
+        await client.read_head()
         await trio.sleep(1)
         await ours.aclose()
     assert outcome[0] >= len(message.data) // (1 << 15)

@@ -151,8 +151,8 @@ class _Want:
     """A want of room, and what is logged of it: a line when it begins, and one when it is over."""
 
     def __init__(self) -> None:
-        self.over_at = -math.inf
-        self.is_known = False
+        self.over_at: float = -math.inf
+        self.is_known: bool = False
 
     def note(self, error: OSError) -> None:
         """There is no room now."""
