@@ -75,7 +75,7 @@ class RawClient:
 
     def _feed(self, data: bytes) -> None:
         self.raw += data
-        self._frames.extend(self._assembler.feed(data))
+        self._frames.extend(filter(None, self._assembler.feed(data)))
 
     async def upgrade(self, path: bytes = b"/") -> bytes:
         """Perform the opening handshake; returns the head of the answer."""

@@ -12,16 +12,14 @@ from typing import Any, Final
 
 import pytest
 
-from tests.helpers import KEY
+from tests.helpers import masked
 from trioktor import PerMessageDeflate, ProtocolError
 from trioktor.auth import bearer
 from trioktor.call import Call
 from trioktor.protocol.assembler import MessageAssembler
 from trioktor.protocol.extensions import negotiate
 from trioktor.protocol.http import Headers, HeadReader, Refusal, RequestHead
-from trioktor.protocol.mask import mask
 from trioktor.protocol.parser import FrameParser
-from trioktor.protocol.serializer import head
 from trioktor.proxies import Proxies
 
 SMALL: Final = 1500
@@ -66,11 +64,6 @@ def frames(data: bytes, *, step: int = 65536) -> None:
         list(assembler.feed(data[start : start + step]))
 
 
-def framed(first_byte: int, payload: bytes) -> bytes:
-    """A masked frame."""
-    return head(first_byte, len(payload), 0x80) + KEY + mask(payload, KEY)
-
-
 def agree(line: str) -> None:
     """Negotiate the extensions of a header."""
     negotiate([PerMessageDeflate()], [line])
@@ -98,10 +91,10 @@ INPUTS: dict[str, Callable[[int], object]] = {
     "an open quote": lambda n: agree('permessage-deflate; a="' + "\\x" * (n // 2)),
     "blanks in an offer": lambda n: agree("permessage-deflate" + " " * n + "\0"),
     "many offers": lambda n: agree(",".join(["x"] * (n // 2))),
-    "a frame byte by byte": lambda n: frames(framed(0x82, bytes(n)), step=1),
-    "a text byte by byte": lambda n: frames(framed(0x81, b"x" * n), step=1),
-    "empty frames": lambda n: frames(framed(0x82, b"") * (n // 6)),
-    "fragments": lambda n: frames(framed(0x01, b"x") + framed(0x00, b"x") * (n // 7) + framed(0x80, b"")),
+    "a frame byte by byte": lambda n: frames(masked(0x82, bytes(n)), step=1),
+    "a text byte by byte": lambda n: frames(masked(0x81, b"x" * n), step=1),
+    "empty frames": lambda n: frames(masked(0x82, b"") * (n // 6)),
+    "fragments": lambda n: frames(masked(0x01, b"x") + masked(0x00, b"x") * (n // 7) + masked(0x80, b"")),
 }
 
 

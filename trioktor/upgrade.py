@@ -87,7 +87,7 @@ def _chosen_protocol(settings: WebSockets, call: Call) -> str | None:
     try:
         chosen = choose(call)
         if chosen is not None and chosen not in call.offered_protocols:
-            raise ValueError(f"the subprotocol {chosen!r} was chosen, and not offered")
+            raise ValueError(f"the subprotocol {chosen!r:.100} was chosen, and not offered")
     except Exception:
         logger.exception("choosing a subprotocol failed for %.200s", call.path)
         raise Refusal(500, "the server failed") from None

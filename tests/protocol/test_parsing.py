@@ -29,7 +29,7 @@ def read(reader: MessageAssembler, *chunks: bytes) -> tuple[list[Frame], int | N
     frames: list[Frame] = []
     try:
         for chunk in chunks:
-            frames.extend(iter(reader.feed(chunk)))
+            frames.extend(filter(None, iter(reader.feed(chunk))))
     except ProtocolError as error:
         return frames, error.close_code
     return frames, None

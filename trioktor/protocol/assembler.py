@@ -40,6 +40,8 @@ from .frames import (
 from .parser import FrameParser
 
 _BYTES_PER_FRAGMENT = 64
+_TURN = 0x3FF
+"""Fragments between two pauses, less one: a millisecond or two."""
 
 _DECODED_AT_ONCE = 1 << 18
 """Bytes of text between two pauses: a millisecond or two."""
@@ -96,8 +98,10 @@ class MessageAssembler:
         self._decoder = None  # what was judged early is given, and judged, again
         self._seen = 0
 
-    def feed(self, data: bytes) -> Iterator[Frame]:
+    def feed(self, data: bytes) -> Iterator[Frame | None]:
         """Give the messages and control frames that `data` completes; to be exhausted before the next call.
+
+        Gives None in between, behind many fragments, where others may have their turn.
 
         Raises:
           ProtocolError: what came before it has been given; its `close_code` is the answer to give.
@@ -120,7 +124,7 @@ class MessageAssembler:
                 yield frame
             else:
                 message = self._add_fragment(frame)
-                if message is not None:
+                if message is not None or not self._fragments & _TURN:
                     yield message
         partial = self.parser.take_partial()
         if partial is not None and self._is_plain_text(partial):

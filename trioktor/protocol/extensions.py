@@ -274,7 +274,7 @@ class ExtendedFrames:
 
     def __init__(
         self,
-        feed: Callable[[bytes], Iterator[Frame]],
+        feed: Callable[[bytes], Iterator[Frame | None]],
         extensions: Sequence[Extension],
         max_size: Callable[[], int | None],
         judge_text: Callable[[Frame], Iterator[None]],
@@ -291,7 +291,7 @@ class ExtendedFrames:
           ProtocolError: as the assembler, or as an extension.
         """
         for frame in self._feed(data):
-            if frame.first_byte & CONTROL or frame.first_byte < FIN:
+            if frame is None or frame.first_byte & CONTROL or frame.first_byte < FIN:
                 yield frame
             else:
                 yield from self._decode(frame)
