@@ -303,3 +303,20 @@ async def test_a_port_that_another_address_has_not_is_tried_again(first: int, mo
         with pytest.raises(OSError, match="denied"):
             await open_tcp(0, host=HERE, backlog=None)
         assert [bool(port) for port in opened] == [False, True]
+
+
+async def test_a_free_port_for_all_addresses_is_tried_twenty_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then it is an error."""
+    opened: list[int] = []
+    real = trio.open_tcp_listeners
+
+    async def open_some(port: int, **options: Any) -> list[trio.SocketListener]:
+        opened.append(port)
+        if port:
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+        return [*await real(0, **options), *await real(0, **options)]
+
+    monkeypatch.setattr(trio, "open_tcp_listeners", open_some)
+    with pytest.raises(OSError, match="in use"):
+        await open_tcp(0, host=HERE, backlog=None)
+    assert [bool(port) for port in opened] == [False, True] * 20

@@ -1,0 +1,188 @@
+"""The sending side on real sockets: who writes, what flush waits for, and why it ended."""
+
+from __future__ import annotations
+
+import logging
+import re
+import socket
+import struct
+
+import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock
+
+from tests.engine.test_ends import on_a_socket
+from tests.helpers import close, connected
+from trioktor import ConnectionBroken, Frame, FrameType, WebSocketSession as Session
+from trioktor.engine.flushes import Flushes
+
+
+async def test_an_answer_to_a_reader_needs_neither_queue_nor_writer() -> None:
+    """It goes straight to the socket; a long one that the system takes in part does need one."""
+    sessions: list[Session] = []
+    ends: list[bool] = []
+
+    async def handler(session: Session) -> None:
+        sessions.append(session)
+        async for frame in session:
+            await session.send(frame)
+            ends.append(session._connection.writer is None)
+
+    async with on_a_socket(handler) as client:
+        for _ in range(3):
+            await client.send(Frame.Text("short"))
+            assert await client.receive() == Frame.Text("short")
+        await client.send(Frame.Binary(bytes(300_000)))
+        assert await client.receive() == Frame.Binary(bytes(300_000))
+        await client.send(close(1000))
+        assert await client.receive() == close(1000)
+    assert ends == [True, True, True, False]
+
+
+async def test_a_stream_that_is_no_socket_has_a_writer(autojump_clock: MockClock) -> None:
+    """It can't say what it takes."""
+    ends: list[bool] = []
+
+    async def handler(session: Session) -> None:
+        await session.receive()
+        await session.send("answer")
+        ends.append(session._connection.writer is not None)
+
+    async with connected(handler) as (client, _):
+        await client.send(Frame.Text("question"))
+        assert await client.receive() == Frame.Text("answer")
+    assert ends == [True]
+
+
+# flush
+
+
+@pytest.mark.parametrize("way", ["straight", "queued", "behind pieces"])
+async def test_flush_waits_for_what_the_system_has_not_taken(way: str) -> None:
+    """Written straight out and taken in part, queued, or behind a message that goes out in pieces."""
+    states: list[bool] = []
+    read_on = trio.Event()
+
+    async def send_long(session: Session) -> None:
+        await session.send(bytes(300_000))
+
+    async def handler(session: Session) -> None:
+        await session.receive()
+        if way == "straight":
+            await session.send(bytes(300_000))
+        elif way == "queued":
+            await session.send("first")
+            await session.send(bytes(300_000))
+        else:
+            async with trio.open_nursery() as nursery, session.message(FrameType.TEXT) as message:
+                await message.send("piece")
+                session.send_nowait(bytes(300_000))
+                nursery.start_soon(flush, session)
+                await trio.testing.wait_all_tasks_blocked(0.01)
+        await flush(session)
+
+    async def flush(session: Session) -> None:
+        with trio.move_on_after(0.1) as scope:
+            await session.flush()
+        states.append(scope.cancelled_caught)
+        read_on.set()
+        await session.flush()
+        states.append(session.statistics().outgoing == 0 and session._connection.wire.is_clear)
+
+    async with on_a_socket(handler) as client:
+        await client.send(Frame.Text("go"))
+        await read_on.wait()
+        while await client.receive() != close(1000):
+            pass
+        await client.send(close(1000))
+    assert states[:2] == [True, True]
+    assert states[-1] is True
+
+
+async def test_those_whose_flush_is_done_are_forgotten(autojump_clock: MockClock) -> None:
+    """One by one; and a count begins with nothing taken, and nothing written."""
+    flushes = Flushes()
+    await flushes.wait(0, 0)
+    done: list[int] = []
+
+    async def flush(items: int) -> None:
+        await flushes.wait(items, 0)
+        done.append(items)
+
+    async with trio.open_nursery() as nursery:
+        for items in (1, 2, 3):
+            nursery.start_soon(flush, items)
+        await trio.testing.wait_all_tasks_blocked()
+        assert done == []
+        for number in (1, 2, 3):
+            flushes.taken += 1
+            flushes.note_written(0)
+            assert len(flushes._waiting or ()) == 3 - number
+            await trio.testing.wait_all_tasks_blocked()
+            assert done == list(range(1, number + 1))
+    with trio.move_on_after(1) as scope:
+        await flushes.wait(3, 1)
+    assert scope.cancelled_caught
+
+
+# why it ended
+
+
+@pytest.mark.parametrize("way", ["straight", "writer"])
+async def test_what_the_system_says_is_the_cause(way: str) -> None:
+    """Of a send that failed, whoever wrote; not what Trio made of it."""
+    causes: list[BaseException | None] = []
+
+    async def handler(session: Session) -> None:
+        await session.receive()
+        try:
+            while True:
+                if way == "writer":
+                    session.outgoing.send_nowait(bytes(300_000))
+                    await trio.sleep(0.01)
+                await session.send(bytes(100_000))
+        except ConnectionBroken as error:
+            causes.append(error.__cause__)
+        except trio.BrokenResourceError:
+            with pytest.raises(ConnectionBroken) as caught:
+                await session.send("x")
+            causes.append(caught.value.__cause__)
+
+    async with on_a_socket(handler) as client:
+        await client.send(Frame.Text("go"))
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        stream = client.stream
+        assert isinstance(stream, trio.SocketStream)
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    [cause] = causes
+    assert isinstance(cause, OSError), cause
+
+
+# what is logged of frames
+
+
+async def test_a_frame_is_logged_each_way_with_eighty_bytes(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The whole line."""
+    caplog.set_level(logging.DEBUG, "trioktor.frames")
+
+    async def handler(session: Session) -> None:
+        async for frame in session:
+            await session.send(frame)
+
+    async with connected(handler) as (client, _):
+        await client.send(Frame.Binary(b"0123456789" * 9))
+        await client.receive()
+        await client.send(close(1000))
+        await client.receive_rest()
+    lines = [record.getMessage() for record in caplog.records if record.name == "trioktor.frames"]
+    shown = repr(b"0123456789" * 8)
+    for line, sign, frame in zip(
+        lines,
+        "<><>",
+        ["<Frame BINARY fin=True, 90 bytes> " + shown] * 2 + [r"<Frame CLOSE fin=True, 2 bytes> b'\x03\xe8'"] * 2,
+        strict=True,
+    ):
+        assert re.fullmatch(rf"<WebSocketSession [^>]*> {sign} {re.escape(frame)}", line), line
