@@ -21,6 +21,7 @@ import trustme
 from tests.helpers import RawClient, close
 from trioktor import Frame, WebSockets, __version__
 from trioktor.cli import main
+from trioktor.protocol.native import is_native
 
 HERE: Final = "127.0.0.1"
 PATIENCE: Final = 10
@@ -299,7 +300,8 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
     with pytest.raises(SystemExit) as end:
         main(["--version"])
     assert end.value.code == 0
-    assert capsys.readouterr().out == f"trioktor {__version__}\n"
+    kind = "native" if is_native else "pure Python"
+    assert capsys.readouterr().out == f"trioktor {__version__} ({kind})\n"
 
 
 # where it listens

@@ -64,19 +64,21 @@ ASSEMBLERS: dict[str, tuple[Callable[[FrameParser], MessageAssembler | RawFrames
 def test_a_frame_in_tiny_segments_holds_what_was_sent(name: str, step: int) -> None:
     """Not dozens of bytes for each of them."""
     make, first_byte, reserved = ASSEMBLERS[name]
-    size = 30_000
-    reader = make(FrameParser(masked=True, max_frame_size=None, reserved=reserved))
+    size = 10_000
     wire = memoryview(head(first_byte, size, 0x80) + KEY + mask(b"x" * size, KEY))
-    if first_byte == 0x80:
-        assert list(reader.feed(masked(0x02, b"begun"))) == []
-    gc.collect()
-    tracemalloc.start()
-    try:
-        for start in range(0, len(wire) - step, step):
-            assert list(reader.feed(bytes(wire[start : start + step]))) == []
-        held = tracemalloc.get_traced_memory()[0]
-    finally:
-        tracemalloc.stop()
+    held = 0
+    for _ in range(2):  # the first time is for whoever keeps something at a first time
+        reader = make(FrameParser(masked=True, max_frame_size=None, reserved=reserved))
+        if first_byte == 0x80:
+            assert list(reader.feed(masked(0x02, b"begun"))) == []
+        gc.collect()
+        tracemalloc.start()
+        try:
+            for start in range(0, len(wire) - step, step):
+                assert list(reader.feed(bytes(wire[start : start + step]))) == []
+            held = tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
     assert held < 1.25 * size + 4096
     assert size - 1000 <= reader.kept <= size + 5
 

@@ -15,6 +15,7 @@ from .. import __version__
 from ..application import Application
 from ..engine.listeners import inherited_listeners
 from ..program import run
+from ..protocol.native import is_native
 from .connect import add_connect_arguments, connect
 from .echo import add_echo_arguments, echo_application
 from .load import LoadError, load_application
@@ -22,7 +23,8 @@ from .load import LoadError, load_application
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="trioktor", description="WebSockets as Ktor has them, on Trio.")
-    parser.add_argument("--version", action="version", version=f"trioktor {__version__}")
+    kind = "native" if is_native else "pure Python"
+    parser.add_argument("--version", action="version", version=f"trioktor {__version__} ({kind})")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     echo = commands.add_parser("echo", help="serve an echo at / and /echo, and a page to try it at /")

@@ -114,7 +114,8 @@ class MessageAssembler:
         for frame in self.parser.feed(data):
             first_byte = frame.first_byte
             if first_byte == WHOLE_TEXT and self._decoder is None:
-                judge_text(frame)
+                if frame.decoded is None:
+                    judge_text(frame)
                 yield frame
             elif first_byte == WHOLE_BINARY:
                 yield frame

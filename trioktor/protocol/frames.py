@@ -334,3 +334,17 @@ def frame_from_wire(kind: type[Frame], first_byte: int, data: bytes) -> Frame:
     frame.data = data
     frame.decoded = None
     return frame
+
+
+def message_from_wire(payload: bytes, text: str | None) -> Frame:
+    """Make a whole Text frame of a payload and its text, or without a text a Binary one."""
+    frame: Frame
+    if text is None:
+        frame = BinaryFrame.__new__(BinaryFrame)
+        frame.first_byte = WHOLE_BINARY
+    else:
+        frame = TextFrame.__new__(TextFrame)
+        frame.first_byte = WHOLE_TEXT
+    frame.data = payload
+    frame.decoded = text
+    return frame

@@ -1,11 +1,10 @@
 """Masking (RFC 6455 §5.3): every payload byte XOR the key's byte at that position, modulo four.
 
-The one place to put a faster implementation, should one ever be worth its wheel.
-
-Two ways, because neither is fast at every size. One XOR of two big integers is quickest while the
-conversion to and from an integer is cheap; from a few hundred bytes on it is quicker to translate the
-four strides of the payload, each by the table of its key byte: all of it runs in C, without a division.
-The masks of a client are not secret from the server, so neither way needs to take constant time.
+In pure Python; `native` has the quicker one, where it could be built. There are two ways, because neither is
+fast at every size. One XOR of two big integers is quickest while the conversion to and from an integer is cheap;
+from a few hundred bytes on it is quicker to translate the four strides of the payload, each by the table of its
+key byte: all of it runs in C, without a division. The masks of a client are not secret from the server, so
+neither way needs to take constant time.
 """
 
 from __future__ import annotations
@@ -20,9 +19,10 @@ def _xor_table(key_byte: int) -> bytes:
     return bytes(byte ^ key_byte for byte in range(256))
 
 
-def mask(data: bytes, key: bytes) -> bytes:
-    """Mask or unmask `data` with a key of four bytes; the operation is its own inverse."""
+def mask(data: bytes | memoryview, key: bytes) -> bytes:
+    """Mask or unmask bytes with a key of four bytes; the operation is its own inverse."""
     size = len(data)
+    data = bytes(data)
     if size < _STRIDES_FROM:
         pad = int.from_bytes((key * ((size + 3) >> 2))[:size], "little")
         return (int.from_bytes(data, "little") ^ pad).to_bytes(size, "little")

@@ -10,6 +10,9 @@ piece; what is kept is what arrived, whatever the header claims, in one buffer, 
 `BytesIO` is one that gives away what it holds without another copy. `take_partial` gives the new piece away,
 so that text can be judged in the middle of a frame; while streaming it is given away for good, and a frame
 may be of any size.
+
+The native part looks for a few short whole messages at once, which is what most reads consist of. It stops at
+anything else, and the loop here judges that.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from .frames import (
     CONTROL,
     FIN,
     FRAME_CLASSES,
+    KEPT_TEXT,
     MAX_CONTROL_BYTES,
     OPCODE,
     RESERVED,
@@ -31,11 +35,18 @@ from .frames import (
     Frame,
     TextFrame,
     frame_from_wire,
+    message_from_wire,
 )
-from .mask import mask, rotate
+from .mask import rotate
+from .native import mask, scan
 
 _LENGTH_16 = 126
 _LENGTH_64 = 127
+
+_RUN = 16
+"""Messages that are looked for at once; somebody may not want the rest yet."""
+_RUN_BYTES = 1 << 13
+"""Bytes of them."""
 
 
 class FrameParser:
@@ -113,6 +124,17 @@ class FrameParser:
         end = len(data)
         mask_bit, key_size = (0x80, 4) if self.masked else (0, 0)
         while end - position >= 2:
+            if scan is not None and key_size and self._message_kind is None:
+                limit = self.max_frame_size
+                longest = KEPT_TEXT if limit is None or limit > KEPT_TEXT else limit
+                run, position = scan(data, position, longest, _RUN, _RUN_BYTES)
+                if run:
+                    parts = iter(run)
+                    for payload, text in zip(parts, parts, strict=True):
+                        if self.max_frame_size is not limit:  # it was changed meanwhile
+                            self._judge_whole(payload)
+                        yield message_from_wire(payload, text)
+                    continue
             first_byte = data[position]
             length = data[position + 1] ^ mask_bit
             if self._message_kind is None and first_byte == WHOLE_TEXT:
@@ -202,6 +224,11 @@ class FrameParser:
     def _judge_size(self, first_byte: int, length: int, limit: int) -> None:
         if not first_byte & CONTROL and not self._is_streaming:
             raise FrameTooBig(length + self._message_size, limit)
+
+    def _judge_whole(self, payload: bytes) -> None:
+        limit = self.max_frame_size
+        if limit is not None and len(payload) > limit:
+            self._judge_size(WHOLE_BINARY, len(payload), limit)
 
     def _note_fragment(self, kind: type[Frame], first_byte: int, length: int) -> None:
         """Keep in mind whether a message is open after this complete frame, and how long it is."""

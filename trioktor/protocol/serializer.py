@@ -24,7 +24,7 @@ from .frames import (
     FrameType,
     TextFrame,
 )
-from .mask import mask
+from .native import mask
 
 _SHORT = 126
 _SHORT_HEADS = {

@@ -1,0 +1,188 @@
+"""The native part says what the pure one says, and stops where it is told."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from tests.helpers import KEY, masked
+from trioktor import CloseCode, Frame
+from trioktor.protocol import native, parser as parser_module
+from trioktor.protocol.assembler import MessageAssembler, RawFrames
+from trioktor.protocol.errors import FrameTooBig, ProtocolError
+from trioktor.protocol.mask import mask as pure_mask
+from trioktor.protocol.parser import FrameParser
+
+has_native = importlib.util.find_spec("trioktor.protocol._native") is not None
+needs_native = pytest.mark.skipif(not native.is_native, reason="the native part was not built, or is not wanted")
+
+
+def test_it_is_at_work_where_it_was_built_and_is_wanted() -> None:
+    """And nowhere else."""
+    assert native.is_native == (has_native and not os.environ.get("TRIOKTOR_PURE"))
+
+
+@pytest.mark.parametrize("way", ["unwanted", "not built"])
+def test_without_it_everything_is_pure(way: str) -> None:
+    """As where there is no compiler; the command line says which it is."""
+    code = (
+        "import sys\n"
+        + "sys.modules['trioktor.protocol._native'] = None\n" * (way == "not built")
+        + "from trioktor.protocol import mask, native\n"
+        "assert native.mask is mask.mask and native.scan is None and not native.is_native\n"
+        "from trioktor.cli import main\n"
+        "main(['--version'])\n"
+    )
+    environment = {**os.environ, "TRIOKTOR_PURE": "1" if way == "unwanted" else ""}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert done.stderr == ""
+    assert "pure Python" in done.stdout
+
+
+@given(data=st.binary(max_size=2000), key=st.binary(min_size=4, max_size=4))
+def test_masking_is_the_same(data: bytes, key: bytes) -> None:
+    """Of bytes, and of a part of them."""
+    assert native.mask(data, key) == pure_mask(data, key)
+    view = memoryview(data)[3:]
+    assert native.mask(view, key) == pure_mask(view, key) == pure_mask(data[3:], key)
+
+
+PIECES = st.one_of(
+    st.binary(max_size=12),
+    st.builds(masked, st.sampled_from([0x81, 0x82]), st.binary(max_size=300)),
+    st.builds(lambda text: masked(0x81, text.encode()), st.text(max_size=200)),
+    st.builds(lambda size: masked(0x81, "🌍é".encode() * size), st.integers(0, 2000)),
+    st.builds(masked, st.sampled_from([0x01, 0x00, 0x80, 0x02, 0x89, 0xC1, 0x88]), st.binary(max_size=130)),
+    st.builds(lambda count: masked(0x82, b"") * count, st.integers(0, 100)),
+)
+
+
+def read(kind: str, chunks: list[bytes], limit: int | None) -> tuple[list[tuple[Any, ...]], int | None]:
+    """What these chunks are, and the code of the violation that they end with."""
+    frames = FrameParser(masked=True, max_frame_size=limit, whole_messages=kind != "raw", reserved=0x40)
+    reader = RawFrames(frames) if kind == "raw" else MessageAssembler(frames, 10)
+    if kind == "pieces":
+        assert isinstance(reader, MessageAssembler)
+        reader.stream()
+    seen: list[tuple[Any, ...]] = []
+    try:
+        for chunk in chunks:
+            for frame in reader.feed(chunk):
+                if frame is not None:
+                    seen.append((type(frame), frame.first_byte, frame.data))
+    except ProtocolError as error:
+        return seen, error.close_code
+    return seen, None
+
+
+@needs_native
+@settings(max_examples=300, deadline=None)
+@given(
+    pieces=st.lists(PIECES, max_size=8),
+    cuts=st.lists(st.integers(0, 4000), max_size=6),
+    kind=st.sampled_from(["messages", "raw", "pieces"]),
+    limit=st.sampled_from([None, 0, 50, 125, 126, 300, 4096, 1 << 20]),
+)
+def test_whatever_comes_is_read_the_same(pieces: list[bytes], cuts: list[int], kind: str, limit: int | None) -> None:
+    """Good and bad, however it is cut."""
+    data = b"".join(pieces)
+    ends = sorted({min(cut, len(data)) for cut in cuts} | {len(data)})
+    chunks = [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    found = read(kind, chunks, limit)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parser_module, "scan", None)
+        assert found == read(kind, chunks, limit)
+
+
+@needs_native
+def test_a_scan_stops_where_it_is_told() -> None:
+    """Behind so many messages, or bytes; it is no use to read ahead of what is wanted."""
+    assert native.scan is not None
+    one = masked(0x82, b"xyz")
+    data = one * 10
+    for count in range(12):
+        run, position = native.scan(data, 0, 4096, count, 1 << 20)
+        assert (len(run), position) == (2 * min(count, 10), len(one) * min(count, 10))
+    for size in range(40):
+        run, position = native.scan(data, 0, 4096, 100, size)
+        assert len(run) // 2 == min(-(-size // 3), 10)
+    assert native.scan(data, len(one), 4096, 1, 9) == ([b"xyz", None], 2 * len(one))
+    assert native.scan(data, len(data), 4096, 5, 9) == ([], len(data))
+
+
+@needs_native
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x82",
+        masked(0x82, b"x")[:-1],
+        masked(0x82, bytes(126))[:7],
+        b"\x82\x03xyz",
+        masked(0x02, b"x"),
+        masked(0x00, b"x"),
+        masked(0x89, b"x"),
+        masked(0xC2, b"x"),
+        masked(0x81, b"\xff"),
+        b"\x82\xfe\x00\x7d" + KEY + bytes(125),
+        b"\x82\xff" + (200).to_bytes(8, "big") + KEY + bytes(200),
+        masked(0x82, bytes(4097)),
+    ],
+)
+def test_a_scan_leaves_everything_else_to_the_parser(data: bytes) -> None:
+    """Halves, controls, fragments, bad text and bad heads."""
+    assert native.scan is not None
+    good = masked(0x81, "é".encode())
+    assert native.scan(good + data, 0, 4096, 9, 99) == (["é".encode(), "é"], len(good))
+
+
+@needs_native
+@pytest.mark.parametrize("longest", [0, 3, 125, 126, 4096])
+def test_a_scan_takes_nothing_longer_than_it_is_told(longest: int) -> None:
+    """To the byte."""
+    assert native.scan is not None
+    assert len(native.scan(masked(0x82, bytes(longest)), 0, longest, 9, 9999)[0]) == 2
+    assert native.scan(masked(0x82, bytes(longest + 1)), 0, longest, 9, 9999) == ([], 0)
+
+
+@needs_native
+def test_what_is_no_argument_is_an_error() -> None:
+    """And no crash."""
+    assert native.scan is not None
+    scan: Any = native.scan
+    mask: Any = native.mask
+    wrong: list[tuple[Any, ...]] = [(b"x",), (b"x", b"abcd", 1), (b"x", "abcd"), (b"x", None), ("x", b"abcd")]
+    for arguments in wrong:
+        with pytest.raises(TypeError):
+            mask(*arguments)
+    for key in (b"", b"abc", b"abcde"):
+        with pytest.raises(ValueError, match="four bytes"):
+            mask(b"x", key)
+    wrong = [(), (b"x", 0, 1, 1), ("x", 0, 1, 1, 1), (b"x", None, 1, 1, 1), (b"x", 0, 1.5, 1, 1)]
+    for arguments in wrong:
+        with pytest.raises(TypeError):
+            scan(*arguments)
+    for position in (-1, 2, 1 << 40):
+        with pytest.raises(ValueError, match="position"):
+            scan(b"x", position, 1, 1, 1)
+    with pytest.raises(OverflowError):
+        scan(b"x", 1 << 70, 1, 1, 1)
+
+
+def test_a_limit_that_is_changed_counts_from_the_next_message() -> None:
+    """Though more of them were looked for at once."""
+    reader = FrameParser(masked=True, max_frame_size=None)
+    frames = reader.feed(masked(0x82, bytes(100)) * 5)
+    assert next(frames) == Frame.Binary(bytes(100))
+    reader.max_frame_size = 100
+    assert next(frames) == Frame.Binary(bytes(100))
+    reader.max_frame_size = 99
+    with pytest.raises(FrameTooBig) as error:
+        next(frames)
+    assert error.value.close_code == CloseCode.TOO_BIG

@@ -1,0 +1,28 @@
+"""Which parts of the protocol core run natively: all that could be built, unless `TRIOKTOR_PURE` is set.
+
+The pure Python beside each is complete, and a test holds the two to the same results.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from .mask import mask as pure_mask
+
+Scan = Callable[[bytes, int, int, int, int], tuple[list[Any], int]]
+"""As `_native.scan`: the list holds payloads, each with its text, or None, behind it."""
+
+mask: Callable[[bytes | memoryview, bytes], bytes] = pure_mask
+"""Mask or unmask bytes with a key of four bytes (RFC 6455 §5.3); the operation is its own inverse."""
+scan: Scan | None = None
+"""The plain messages at the front of what was read, see `FrameParser`; None where the parser finds them itself."""
+
+if not os.environ.get("TRIOKTOR_PURE"):
+    try:
+        from ._native import mask, scan  # noqa: F401  # for who imports it from here
+    except ImportError:  # it could not be built
+        pass
+
+is_native: bool = scan is not None
