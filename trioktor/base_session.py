@@ -68,6 +68,7 @@ class BaseSession(trio.abc.Channel[Frame]):
     __slots__ = (
         "_connection",
         "_has_pieces",
+        "_inbox",
         "_may_write_through",
         "_outbox",
         "_parked",
@@ -82,6 +83,7 @@ class BaseSession(trio.abc.Channel[Frame]):
 
     def __init__(self, connection: Connection, call: Call, application: Application | None) -> None:
         self._connection = connection
+        self._inbox = connection.inbox
         self._outbox = connection.outbox
         self._thread = get_ident()
         self._turns = 0
@@ -144,7 +146,8 @@ class BaseSession(trio.abc.Channel[Frame]):
                 frame = await self._wait_for_message()
         except trio.EndOfChannel:
             self._raise_end()
-        self._connection.inbox.message_taken()
+        if (room := self._inbox.room) is not None:  # the reader waits for it
+            room.set()
         self._may_write_through = True
         return frame
 
@@ -169,7 +172,8 @@ class BaseSession(trio.abc.Channel[Frame]):
             frame = self.incoming.receive_nowait()
         except trio.EndOfChannel:
             self._raise_end()
-        self._connection.inbox.message_taken()
+        if (room := self._inbox.room) is not None:  # the reader waits for it
+            room.set()
         return frame
 
     async def _receive_joined(self) -> Frame:

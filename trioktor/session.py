@@ -117,7 +117,8 @@ class WebSocketSession(BaseSession):
             frame = await self.incoming.receive()
         except trio.EndOfChannel:
             self._raise_end()
-        self._connection.inbox.message_taken()
+        if (room := self._inbox.room) is not None:  # the reader waits for it
+            room.set()
         self._may_write_through = True
         return frame
 

@@ -43,7 +43,7 @@ async def test_a_waiting_room_is_first_come_first_served(autojump_clock: MockClo
     """Whoever makes room accepts, refuses, or sends all away; who is cancelled has left at once."""
     room: WaitingRoom[str] = WaitingRoom()
     outcomes: dict[str, str] = {}
-    assert not room
+    assert not room.waiters
     async with trio.open_nursery() as nursery:
         for name in ("a", "b", "c", "d", "e"):
             nursery.start_soon(outcome_of, name, outcomes, room.wait, name)
@@ -51,13 +51,13 @@ async def test_a_waiting_room_is_first_come_first_served(autojump_clock: MockClo
         with trio.CancelScope() as scope:
             scope.cancel()
             await room.wait("never")
-        assert (5, "a") == (len(room), room.first)
+        assert (5, "a") == (len(room.waiters), room.first)
         assert "a" == room.accept()
         room.refuse(ProtocolError("not here"))
         assert "c" == room.first
         assert "c" == room.accept()
         room.refuse_all()
-        assert not room
+        assert not room.waiters
     assert {
         "a": "accepted",
         "b": "ProtocolError",

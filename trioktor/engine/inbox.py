@@ -54,7 +54,6 @@ class Inbox:
         "_max_bytes",
         "_offered",
         "_overflows",
-        "_room",
         "_send",
         "_sizes",
         "_stall",
@@ -62,6 +61,7 @@ class Inbox:
         "is_burst",
         "peak",
         "receive_channel",
+        "room",
     )
 
     def __init__(self, config: ChannelConfig, max_bytes: int) -> None:
@@ -77,7 +77,7 @@ class Inbox:
         self._overflows = False
         self._stall: trio.CancelScope | None = None  # round the reader's pause
         self.is_burst: bool = False  # whether the last read brought several frames
-        self._room: trio.Event | None = None  # set by the session when it takes a message
+        self.room: trio.Event | None = None  # to be set by the session when it takes a message
         self._offered = 0
         self._first_offer = 0.0  # when that was
         self.has_lost_patience: bool = False
@@ -113,18 +113,15 @@ class Inbox:
             return True
         except trio.BrokenResourceError:  # the handler closed `incoming`: it wants no input
             return True
-        self._note_offered()
+        if not self._offered:
+            self._first_offer = trio.current_time()
+        self._offered += 1
         size = len(message.data)
         self._bytes += size
         self._sizes.append(size)
         if self._bytes > self._max_bytes or len(self._sizes) > 2 * self._config.capacity:
             return self._has_room() or self._overflows
         return True
-
-    def _note_offered(self) -> None:
-        if not self._offered:
-            self._first_offer = trio.current_time()
-        self._offered += 1
 
     def answer_grace(self, seconds: float) -> float:
         """How long the handler may still go on answering when nothing more comes, at most `seconds`.
@@ -213,22 +210,17 @@ class Inbox:
             await self._send.send(self._held)
         except trio.BrokenResourceError:
             size = 0
-        self._note_offered()
+        self._offered += 1  # and not the first
         self._held = None
         self._bytes += size
         self._sizes.append(size)
 
     async def _wait_for_bytes(self, until: float) -> None:
         """Wait until the session takes a message, or until it is time to look whether somebody else did."""
-        self._room = trio.Event()
+        self.room = trio.Event()
         with trio.move_on_at(until):
-            await self._room.wait()
-        self._room = None
-
-    def message_taken(self) -> None:
-        """The session took a message: a reader that waits for room looks again."""
-        if self._room is not None:
-            self._room.set()
+            await self.room.wait()
+        self.room = None
 
     def let_overflow(self) -> None:
         """From now on drop what does not fit instead of waiting."""

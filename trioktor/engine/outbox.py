@@ -209,7 +209,7 @@ class Outbox:
 
     def has_room_for(self, item: Frame | StreamedMessage | SharedMessage) -> bool:
         """Whether the bytes of an item may wait; else `session.send` does, whatever the channel has room for."""
-        return self.is_sealed or (not self._senders and self._fits(_size(item)))
+        return self.is_sealed or (not self._senders.waiters and self._fits(_size(item)))
 
     def _fits(self, size: int) -> bool:
         half = self.max_bytes // 2
@@ -293,13 +293,21 @@ class Outbox:
         Raises:
           trio.BrokenResourceError, trio.ClosedResourceError: nothing more is accepted, or this handle was closed.
         """
-        much = self.queued_bytes + self._unwritten + _size(item) > self.max_bytes
-        if (much or self._senders) and not self.has_room_for(item):
-            return False
+        if type(item) is StreamedMessage:
+            if not self.has_room_for(item):
+                return False
+            size = 0
+        else:  # the hot path: no call that can be done without
+            size = self.queued_bytes + len(item.data)
+            if (size + self._unwritten > self.max_bytes or self._senders.waiters) and not self.has_room_for(item):
+                return False
         try:
-            self._put(item)
+            (self.send_channel or self.channel).send_nowait(item)
         except trio.WouldBlock:
             return False
+        if type(item) is not StreamedMessage:
+            self._counted.append(item)
+            self.queued_bytes = size
         return True
 
     async def wait_for_room(self, item: Frame | StreamedMessage) -> None:
@@ -315,25 +323,21 @@ class Outbox:
 
     def _admit(self) -> None:
         """Accept what waits for room, as far as there is some."""
-        while self._senders and self._fits(_size(self._senders.first)):
+        while self._senders.waiters and self._fits(_size(self._senders.first)):
             item = self._senders.first
             try:
                 self.check(item)
-                self._put(item)
+                self.channel.send_nowait(item)
             except trio.WouldBlock:
                 return
             except (ProtocolError, UnicodeDecodeError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 self._senders.refuse(error)
             else:
+                if type(item) is not StreamedMessage:
+                    self._counted.append(item)
+                    self.queued_bytes += len(item.data)
                 self.note_accepted(item)
                 self._senders.accept()
-
-    def _put(self, item: Frame | StreamedMessage | SharedMessage) -> None:
-        """Put an item into the channel, and count its bytes."""
-        (self.send_channel or self.channel).send_nowait(item)
-        if type(item) is not StreamedMessage:
-            self._counted.append(item)
-            self.queued_bytes += _size(item)
 
     def note_accepted(self, item: Item) -> None:
         """Keep in mind which message is open behind a fragment, or a message, that was accepted."""
@@ -428,7 +432,7 @@ class Outbox:
         self._counted.clear()
         self.queued_bytes = 0
         kept, close, is_end = _compose(items)
-        while self._senders and not is_end and not drop_queued:
+        while self._senders.waiters and not is_end and not drop_queued:
             item = self._senders.first
             try:
                 self.check(item)
@@ -518,7 +522,7 @@ class Outbox:
         self._look_at(self._queue.statistics())
         self._serialize(item, pieces)
         self._unwritten = sum(map(len, pieces))
-        if self._senders:
+        if self._senders.waiters:
             self._admit()
 
     def _uncount(self, item: Item) -> None:
@@ -528,13 +532,14 @@ class Outbox:
             self.queued_bytes -= len(self._counted.popleft().data)
 
     def gather(self, pieces: list[bytes]) -> int:
-        """Serialize what waits, up to about one chunk; returns the bytes of all pieces."""
+        """Serialize what waits, up to about one chunk; returns the bytes of all pieces, about."""
         if self._control or self._pongs:
             self._gather_control(pieces)
         size = sum(map(len, pieces))
         if self._encoding is not None:
             return size
-        queue, counted, flushes = self._queue, self._counted, self.flushes
+        queue, counted = self._queue, self._counted
+        taken = 0
         if not size and queue is not None:
             self._look_at(queue.statistics())
         while size < CHUNK:
@@ -555,7 +560,7 @@ class Outbox:
                     self.has_said_goodbye = True
                 else:
                     break
-                flushes.taken += 1
+                taken += 1
             elif queue is None:
                 break
             else:
@@ -563,17 +568,18 @@ class Outbox:
                     item = queue.receive_nowait()
                 except (trio.WouldBlock, trio.EndOfChannel):
                     break
-                flushes.taken += 1
+                taken += 1
                 if counted and counted[0] is item:
                     self.queued_bytes -= len(counted.popleft().data)
             start = len(pieces)
             self._serialize(item, pieces)
-            if self.is_encoding:
-                break
-            for added in pieces[start:]:
-                size += len(added)
+            if self._encoding is not None:
+                break  # type: ignore[unreachable]  # `_serialize` has begun it
+            if len(pieces) > start:  # a head of a few bytes, and a payload
+                size += len(pieces[-1]) + 4
+        self.flushes.taken += taken
         self._unwritten = size
-        if self._senders:
+        if self._senders.waiters:
             self._admit()
         return size
 

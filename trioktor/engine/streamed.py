@@ -46,7 +46,7 @@ class StreamedMessage:
     @property
     def waiting(self) -> int:
         """Fragments that the writer has not taken yet, those of blocked senders included."""
-        return (self._next is not None) + len(self._senders)
+        return (self._next is not None) + len(self._senders.waiters)
 
     @property
     def is_over(self) -> bool:
@@ -69,7 +69,7 @@ class StreamedMessage:
         if self.is_shut or self.is_finished:
             await trio.lowlevel.checkpoint()
             raise trio.BrokenResourceError("the message is over")
-        if self._next is None and not self._senders:
+        if self._next is None and not self._senders.waiters:
             await trio.lowlevel.checkpoint_if_cancelled()
             self._accept(frame)
             await trio.lowlevel.cancel_shielded_checkpoint()
@@ -105,7 +105,7 @@ class StreamedMessage:
         frame, self._next = self._next, None
         if frame is not None:
             self.flushes.taken += 1
-            if self._senders:
+            if self._senders.waiters:
                 self._accept(self._senders.accept())
             if self.is_finished:
                 self._senders.refuse_all()
@@ -121,7 +121,7 @@ class StreamedMessage:
     def seal(self) -> list[Frame]:
         """Accept no more fragments; returns those that were accepted and not taken, blocked ones included."""
         frames = [] if self._next is None else [self._next]
-        while self._senders and not self.is_finished:
+        while self._senders.waiters and not self.is_finished:
             frames.append(self._senders.accept())
             self.has_begun = True
             self.is_finished = frames[-1].first_byte >= FIN

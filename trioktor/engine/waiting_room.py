@@ -25,15 +25,16 @@ class _Waiter(Generic[T]):
 
 @final
 class WaitingRoom(Generic[T]):
-    """A queue of tasks; truthy while somebody waits."""
+    """A queue of tasks.
 
-    __slots__ = ("_waiters",)
+    Attributes:
+      waiters: those who wait; to be looked at only.
+    """
+
+    __slots__ = ("waiters",)
 
     def __init__(self) -> None:
-        self._waiters: list[_Waiter[T]] = []
-
-    def __len__(self) -> int:
-        return len(self._waiters)
+        self.waiters: list[_Waiter[T]] = []
 
     async def wait(self, item: T) -> None:
         """Wait until `item` is accepted. A checkpoint. Cancelled, it was not.
@@ -42,10 +43,10 @@ class WaitingRoom(Generic[T]):
           Exception: what it was refused with.
         """
         waiter = _Waiter(item, trio.lowlevel.current_task())
-        self._waiters.append(waiter)
+        self.waiters.append(waiter)
 
         def leave(_raise_cancel: object) -> trio.lowlevel.Abort:
-            self._waiters.remove(waiter)
+            self.waiters.remove(waiter)
             return trio.lowlevel.Abort.SUCCEEDED
 
         await trio.lowlevel.wait_task_rescheduled(leave)
@@ -55,21 +56,21 @@ class WaitingRoom(Generic[T]):
     @property
     def first(self) -> T:
         """What the first of them holds."""
-        return self._waiters[0].item
+        return self.waiters[0].item
 
     def accept(self) -> T:
         """Let the first task go on; returns what it held, which counts as accepted."""
-        waiter = self._waiters.pop(0)
+        waiter = self.waiters.pop(0)
         trio.lowlevel.reschedule(waiter.task)
         return waiter.item
 
     def refuse(self, error: Exception) -> None:
         """Raise an error in the first task."""
-        waiter = self._waiters.pop(0)
+        waiter = self.waiters.pop(0)
         waiter.refusal = error
         trio.lowlevel.reschedule(waiter.task)
 
     def refuse_all(self) -> None:
         """Raise `trio.BrokenResourceError` in everybody."""
-        while self._waiters:
+        while self.waiters:
             self.refuse(trio.BrokenResourceError("nothing is accepted any more"))

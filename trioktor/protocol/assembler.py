@@ -27,6 +27,7 @@ from .errors import FrameTooBig, ProtocolError
 from .frames import (
     CONTROL,
     FIN,
+    KEPT_TEXT,
     RESERVED,
     WHOLE_BINARY,
     WHOLE_TEXT,
@@ -115,7 +116,13 @@ class MessageAssembler:
             first_byte = frame.first_byte
             if first_byte == WHOLE_TEXT and self._decoder is None:
                 if frame.decoded is None:
-                    judge_text(frame)
+                    if len(frame.data) <= KEPT_TEXT:
+                        try:
+                            frame.decoded = frame.data.decode()
+                        except UnicodeDecodeError as error:
+                            raise _not_utf8(error) from None
+                    else:
+                        judge_text(frame)
                 yield frame
             elif first_byte == WHOLE_BINARY:
                 yield frame

@@ -22,10 +22,10 @@ def _xor_table(key_byte: int) -> bytes:
 def mask(data: bytes | memoryview, key: bytes) -> bytes:
     """Mask or unmask bytes with a key of four bytes; the operation is its own inverse."""
     size = len(data)
-    data = bytes(data)
     if size < _STRIDES_FROM:
         pad = int.from_bytes((key * ((size + 3) >> 2))[:size], "little")
         return (int.from_bytes(data, "little") ^ pad).to_bytes(size, "little")
+    data = bytes(data)  # of a part, too
     masked = bytearray(size)
     for stride in range(4):
         masked[stride::4] = data[stride::4].translate(_xor_table(key[stride]))
