@@ -367,15 +367,15 @@ class Outbox:
             self.serializer.add(frame, pieces)
         self.flushes.taken += 1
         self.frames_taken += 1
-        self._write(b"".join(pieces))
+        self._write(pieces)
         return True
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, pieces: list[bytes]) -> None:
         """Write while nobody else does, and leave to the writer what the system does not take."""
-        if self._wire.write(data):
+        if self._wire.write_parts(pieces):
             self.note_written()
         else:
-            self._unwritten = len(data)
+            self._unwritten = sum(map(len, pieces))
             self._owner.need_writer()
 
     def greet(self) -> None:
@@ -475,7 +475,7 @@ class Outbox:
             return False
         pieces: list[bytes] = []
         self.gather(pieces)
-        self._write(b"".join(pieces))
+        self._write(pieces)
         return self._wire.is_clear
 
     def abandon(self) -> None:

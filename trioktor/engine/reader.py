@@ -18,6 +18,7 @@ from ..protocol.closing import Signal, State
 from ..protocol.errors import ProtocolError
 from ..protocol.frames import CONTROL, CloseFrame, Frame, PingFrame
 from .patience import Patience
+from .transport import CHUNK, LONG_READ
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -130,13 +131,17 @@ class Reader:
                             return
                 completed = self.frames_read - frames_before
                 inbox.is_burst = completed > 1
-                if inbox.is_burst:
-                    inbox.look()
-                elif not completed and not inbox.has_room_beside(connection.assembler.kept):
-                    await inbox.wait(transport.hang_up, connection.settings.handler_grace, connection.owner)
-                    if connection.state.is_over:
-                        return
-                    connection.sign_of_life()
+                if completed:
+                    transport.read_size = CHUNK
+                    if inbox.is_burst:
+                        inbox.look()
+                else:  # in the middle of a long message, or at the beginning
+                    if not inbox.has_room_beside(connection.assembler.kept):
+                        await inbox.wait(transport.hang_up, connection.settings.handler_grace, connection.owner)
+                        if connection.state.is_over:
+                            return
+                        connection.sign_of_life()
+                    transport.read_size = LONG_READ if connection.assembler.parser.missing >= LONG_READ else CHUNK
                 data = await transport.receive()
                 if connection.state.is_over:
                     return

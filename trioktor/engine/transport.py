@@ -15,6 +15,7 @@ from __future__ import annotations
 import select
 import socket
 import ssl
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from enum import Enum
@@ -27,6 +28,8 @@ from .patience import Patience
 
 CHUNK: Final = 65536
 """Bytes of one read, and of one write to a stream: a chunk taken is progress."""
+LONG_READ: Final = 1 << 18
+"""Bytes of one read in the middle of a frame that is longer than that."""
 
 _ERROR: Final = getattr(select, "POLLERR", 0)
 _HANG_UP: Final = getattr(select, "POLLHUP", 0)
@@ -49,10 +52,10 @@ class Transport(ABC):
     """A byte stream that one reader and one writer use at a time.
 
     `write_timeout` (seconds, or None) bounds each wait for progress; `on_progress` is called whenever a
-    write that had to wait got on.
+    write that had to wait got on; `read_size` is what `receive` takes at most.
     """
 
-    __slots__ = ("on_progress", "write_timeout")
+    __slots__ = ("on_progress", "read_size", "write_timeout")
 
     client: tuple[str, int] | str | None
     is_local: bool
@@ -63,11 +66,12 @@ class Transport(ABC):
 
     def __init__(self) -> None:
         self.write_timeout: float | None = None
+        self.read_size: int = CHUNK
         self.on_progress: Callable[[], None] | None = None
 
     @abstractmethod
     async def receive(self) -> bytes:
-        """Wait for bytes; at most 64 KiB, and b"" at the end of the stream.
+        """Wait for bytes; at most `read_size`, and b"" at the end of the stream.
 
         Raises:
           trio.BrokenResourceError: the connection is lost.
@@ -91,6 +95,10 @@ class Transport(ABC):
           trio.BrokenResourceError: the connection is lost.
         """
         return 0
+
+    def send_parts_nowait(self, parts: list[bytes]) -> int:
+        """As `send_nowait`, of several pieces together."""
+        return self.send_nowait(b"".join(parts))
 
     @abstractmethod
     def receive_nowait(self) -> bytes:
@@ -155,7 +163,7 @@ class SocketTransport(Transport):
         while True:
             await trio.lowlevel.wait_readable(self._socket)
             try:
-                return self._socket.recv(CHUNK)
+                return self._socket.recv(self.read_size)
             except BlockingIOError:
                 continue  # woken for nothing
             except OSError as error:
@@ -182,6 +190,16 @@ class SocketTransport(Transport):
     def send_nowait(self, data: bytes | memoryview) -> int:
         try:
             return self._socket.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise trio.BrokenResourceError(str(error)) from error
+
+    def send_parts_nowait(self, parts: list[bytes]) -> int:
+        if sys.platform == "win32":
+            return super().send_parts_nowait(parts)
+        try:
+            return self._socket.sendmsg(parts)
         except BlockingIOError:
             return 0
         except OSError as error:
@@ -245,7 +263,7 @@ class StreamTransport(Transport):
 
     async def receive(self) -> bytes:
         try:
-            data = bytes(await self._stream.receive_some(CHUNK))
+            data = bytes(await self._stream.receive_some(self.read_size))
         except (OSError, ssl.SSLError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             if isinstance(error.__cause__, ssl.SSLEOFError):
                 return b""  # the end of TLS was not said; but we know by ourselves whether more should have come

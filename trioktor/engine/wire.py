@@ -15,7 +15,7 @@ from typing import final
 
 import trio
 
-from .transport import Transport
+from .transport import CHUNK, Transport
 
 
 @final
@@ -59,6 +59,22 @@ class Wire:
             return True
         self._pending = memoryview(data)[sent:] if sent else data
         return False
+
+    def write_parts(self, parts: list[bytes]) -> bool:
+        """As `write`, of one piece in parts; a long one is not copied for that."""
+        last = parts[-1] if parts else b""
+        if len(last) < CHUNK:
+            return self.write(b"".join(parts))
+        if self._pending:
+            raise RuntimeError("two writers on one wire: something is pending")
+        before = sum(map(len, parts)) - len(last)
+        sent = self._transport.send_parts_nowait(parts)
+        self._written += sent
+        if sent < before:
+            self._pending = memoryview(b"".join(parts))[sent:]
+        elif sent < before + len(last):
+            self._pending = memoryview(last)[sent - before :]
+        return not self._pending
 
     @trio.lowlevel.enable_ki_protection  # between the bytes that went out and the keeping of the rest
     def push(self) -> bool:

@@ -102,6 +102,11 @@ class FrameParser:
         """Bytes that are kept of a frame that is not complete."""
         return 0 if self._partial is None else self._partial.tell()
 
+    @property
+    def missing(self) -> int:
+        """Bytes that are still to come of a frame that is kept until it is complete."""
+        return 0 if self._is_streaming else self._missing
+
     def stream(self) -> None:
         """From now on keep nothing of data frames: `take_partial` has it, from the frame under way on."""
         self._is_streaming = True
