@@ -259,3 +259,19 @@ async def test_a_peer_that_is_gone_is_noticed_while_the_reader_waits(
     expected = 3 + (grace or 0 if found is HangUp.HALF else 0)
     assert expected == pytest.approx(trio.current_time(), abs=0.01)
     assert one.has_lost_patience == (found is HangUp.HALF)
+
+
+async def test_a_message_that_is_dropped_in_the_step_in_which_it_is_taken_harms_nobody(
+    autojump_clock: MockClock,
+) -> None:
+    """The handler takes one, so that the held one has its place, and ends."""
+    one = inbox(capacity=1)
+    one.offer(Frame.Binary(b"x"))
+    assert not one.offer(Frame.Binary(b"y"))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait, one)
+        await trio.testing.wait_all_tasks_blocked()
+        one.receive_channel.receive_nowait()
+        one.let_overflow()
+    assert one.waiting == 1
+    assert not one.is_stalled

@@ -205,13 +205,14 @@ class Inbox:
 
     async def _put_held(self) -> None:
         assert self._held is not None
-        size = len(self._held.data)
+        size = len(self._held.data)  # now: it may be dropped in the step in which it is taken
         try:
             await self._send.send(self._held)
-        except trio.BrokenResourceError:
-            size = 0
-        self._offered += 1  # and not the first
+        except trio.BrokenResourceError:  # the handler closed `incoming`: it wants no input
+            self._held = None
+            return
         self._held = None
+        self._offered += 1  # and not the first
         self._bytes += size
         self._sizes.append(size)
 
