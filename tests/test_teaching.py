@@ -79,7 +79,7 @@ def twice() -> None:
 def after_serving() -> None:
     """A route that comes too late."""
     app = installed()
-    app.freeze()
+    app.registry.freeze()
     app.websocket("/p", handler)
 
 

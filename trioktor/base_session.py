@@ -26,8 +26,8 @@ from .protocol.frames import WHOLE_BINARY, WHOLE_TEXT, CloseFrame, Frame
 from .statistics import SessionStatistics
 
 if TYPE_CHECKING:
-    from .application import Application
     from .call import Call
+    from .routes import Routes
 
 F = TypeVar("F", bound=Frame)
 Ts = TypeVarTuple("Ts")
@@ -81,7 +81,7 @@ class BaseSession(trio.abc.Channel[Frame]):
         "incoming",
     )
 
-    def __init__(self, connection: Connection, call: Call, application: Application | None) -> None:
+    def __init__(self, connection: Connection, call: Call, application: Routes | None) -> None:
         self._connection = connection
         self._inbox = connection.inbox
         self._outbox = connection.outbox
@@ -94,7 +94,7 @@ class BaseSession(trio.abc.Channel[Frame]):
         self._streams: tuple[StreamedMessage, ...] = ()  # messages that are being sent in pieces
         self._may_write_through = False  # something was received since the last send
         self.call: Call = call
-        self.application: Application | None = application
+        self.application: Routes | None = application
         connection.owner = self
 
     @property

@@ -27,7 +27,6 @@ import trio
 from .protocol.errors import TrioktorError
 
 if TYPE_CHECKING:
-    from .base_session import BaseSession
     from .protocol.close import CloseReason
     from .protocol.frames import Frame
     from .protocol.http import Headers
@@ -40,10 +39,10 @@ class ConnectionClosed(TrioktorError, trio.BrokenResourceError):
     session escape has simply ended.
     """
 
-    def __init__(self, close_reason: CloseReason | None, session: BaseSession) -> None:
+    def __init__(self, close_reason: CloseReason | None, session: trio.abc.Channel[Frame]) -> None:
         super().__init__(f"the conversation is over: {close_reason!r}")
         self.close_reason: CloseReason | None = close_reason
-        self.session: BaseSession = session
+        self.session: trio.abc.Channel[Frame] = session
 
 
 class ConnectionBroken(ConnectionClosed):

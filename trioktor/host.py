@@ -11,16 +11,16 @@ import functools
 import logging
 import ssl
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from email.utils import formatdate
 from typing import Final, final
 
 import attrs
 import trio
 
-from .application import Application
 from .base_session import BaseSession
 from .call import Call
+from .endpoints import Before, GetRoute, WebSocketRoute
 from .engine.connection import Connection, Stop
 from .engine.outcome import split
 from .engine.patience import Patience
@@ -31,7 +31,7 @@ from .places import Places
 from .protocol.handshake import judge_host
 from .protocol.http import HeadReader, Refusal, RequestHead, Response, refusal_response
 from .raw_session import RawWebSocketSession
-from .routes import Before, GetRoute, WebSocketRoute
+from .routes import Routes
 from .seldom import Seldom
 from .session import WebSocketSession
 from .upgrade import agree, ask_hooks, judge
@@ -70,6 +70,13 @@ def _date_of(second: int) -> str:
     return formatdate(second, usegmt=True)
 
 
+def _bound(route: WebSocketRoute, session: BaseSession) -> Callable[[], Awaitable[object]]:
+    """The handler of a route, ready to be run for a session."""
+    values = session.call.path_parameters
+    arguments = {name: values.get(name) for name in route.wanted}
+    return lambda: route.handler(session, **arguments)
+
+
 def _shown(client: tuple[str, int] | str | None) -> str:
     """A client as it may stand in a log: a UNIX socket's path is whatever a client bound its own to."""
     return ascii(client)[:200]
@@ -103,14 +110,15 @@ class Host:
 
     def __init__(
         self,
-        application: Application,
+        application: Routes,
         limits: Limits | None = None,
         *,
         on_failure: Callable[[Exception], None] | None = None,
         pings: bool = True,
     ) -> None:
-        application.freeze()
-        self.application: Application = application
+        application.registry.freeze()
+        self.application: Routes = application
+        self._registry = application.registry
         self.stop: Stop = Stop(on_begin=self._stop_all)
         self.is_stopping: bool = False
         self.limits: Limits = limits or Limits()
@@ -234,11 +242,11 @@ class Host:
         is_head = head.method == "HEAD"
         no: Response | None = None
         try:
-            route, parameters = self.application.find(head)
+            route, parameters = self._registry.find(head)
             call = self._call(transport, head, parameters, "http" if isinstance(route, GetRoute) else "ws")
             call.route = route.pattern
             if isinstance(route, GetRoute):
-                judge_host(head.authority, self.application.hosts)
+                judge_host(head.authority, self._registry.hosts)
             place = self._places.take(call.client)
             try:
                 if isinstance(route, GetRoute):
@@ -260,7 +268,7 @@ class Host:
 
     def _call(self, transport: Transport, head: RequestHead, parameters: dict[str, str], scheme: str) -> Call:
         client, is_secure = transport.client, transport.is_secure
-        forwarded = self.application.forwarded(client, head.headers, is_local=transport.is_local)
+        forwarded = self._registry.forwarded(client, head.headers, is_local=transport.is_local)
         if forwarded is not None:
             client = forwarded.client or client
             is_secure = is_secure if forwarded.is_secure is None else forwarded.is_secure
@@ -315,7 +323,7 @@ class Host:
         """The connection, ready to run; or what a hook answers instead."""
         settings = route.settings
         key = judge(head, settings, self._refused_origins)
-        hooks = self.application.hooks(route)
+        hooks = self._registry.hooks(route)
         if hooks:
             response = await self._ask(transport, hooks, call)
             if response is not None:
@@ -371,7 +379,7 @@ class Host:
         try:
             if self.is_stopping:
                 connection.close(None)
-            await connection.run(route.bind(session))
+            await connection.run(_bound(route, session))
         finally:
             self._connections.discard(connection)
             self._changed.unpark_all()

@@ -1,28 +1,21 @@
-"""Routes: where handlers are registered, and what is kept of them."""
+"""Routes: where handlers are registered."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, TypeVar, Unpack, final, overload
+from typing import Any, TypedDict, TypeVar, Unpack, overload
 
-import attrs
-
-from .base_session import BaseSession
-from .call import Call
 from .config import ChannelConfig, Subprotocols, WebSockets
 from .converters import ContentConverter
+from .endpoints import Before, GetRoute, WebSocketRoute
 from .handlers import check_hook, wanted_parameters
 from .protocol.extensions import ExtensionFactory
 from .protocol.handshake import Hosts, Origins
-from .protocol.http import TOKEN, Headers, Response
+from .protocol.http import TOKEN
+from .registry import Registry
 from .routing import Pattern, join
 
-if TYPE_CHECKING:
-    from .application import Application
-
 H = TypeVar("H", bound=Callable[..., Awaitable[object]])
-Before: TypeAlias = "Callable[[Call], Awaitable[Response | None]]"
-"""Asked before a request is served: None lets that happen, a `Response` is sent instead."""
 
 
 class Overrides(TypedDict, total=False):
@@ -49,66 +42,6 @@ class Overrides(TypedDict, total=False):
     max_queued_bytes: int
 
 
-@final
-@attrs.frozen
-class WebSocketRoute:
-    """A WebSocket handler with its settings, and the path parameters it wants by name."""
-
-    handler: Callable[..., Awaitable[object]]
-    settings: WebSockets
-    wanted: tuple[str, ...]
-    protocol: str | None = None
-    before: tuple[Before, ...] = ()
-    is_raw: bool = False
-    negotiates_extensions: bool = True
-    pattern: str = ""
-
-    def bind(self, session: BaseSession) -> Callable[[], Awaitable[object]]:
-        """The handler, ready to be run for a session."""
-        values = session.call.path_parameters
-        arguments = {name: values.get(name) for name in self.wanted}
-        return lambda: self.handler(session, **arguments)
-
-
-@final
-@attrs.frozen
-class GetRoute:
-    """A handler of plain GET requests, and the path parameters it wants by name."""
-
-    handler: Callable[..., Awaitable[object]]
-    wanted: tuple[str, ...]
-    pattern: str = ""
-    before: tuple[Before, ...] = ()
-
-    async def respond(self, call: Call) -> Response:
-        """Run the handler for a request."""
-        values = call.path_parameters
-        answer = await self.handler(call, **{name: values.get(name) for name in self.wanted})
-        if isinstance(answer, (str, bytes)):
-            return Response(answer)
-        if not isinstance(answer, Response):
-            raise TypeError(f"a GET handler returns a Response, str or bytes, not {type(answer).__name__}")
-        return answer
-
-
-@final
-@attrs.define
-class Endpoint:
-    """What is served under one pattern."""
-
-    websockets: list[WebSocketRoute] = attrs.field(factory=list)
-    get: GetRoute | None = None
-
-    def websocket(self, headers: Headers) -> WebSocketRoute | None:
-        """The route for a client: one that asks for a subprotocol which the client offers comes first."""
-        if any(route.protocol is not None for route in self.websockets):
-            offered = headers.tokens("sec-websocket-protocol")
-            for route in self.websockets:
-                if route.protocol is not None and route.protocol in offered:
-                    return route
-        return next((route for route in self.websockets if route.protocol is None), None)
-
-
 def _checked_protocol(protocol: object) -> str | None:
     if protocol is not None and not (isinstance(protocol, str) and TOKEN.fullmatch(protocol)):
         raise ValueError(f"protocol must be one subprotocol's name (an RFC 9110 token), not {protocol!r}")
@@ -123,11 +56,20 @@ def _checked_hooks(before: Before | Sequence[Before]) -> tuple[Before, ...]:
 
 
 class Routes:
-    """A place in the tree of routes, to register handlers below (Ktor's `Route`)."""
+    """A place in the tree of routes, to register handlers below (Ktor's `Route`).
 
-    def __init__(self, application: Application, prefix: str) -> None:
-        self._application = application
+    Attributes:
+      registry: what is registered, for those who serve it.
+    """
+
+    def __init__(self, registry: Registry, prefix: str) -> None:
+        self.registry: Registry = registry
         self._prefix = prefix
+
+    @property
+    def websockets(self) -> WebSockets | None:
+        """What was installed (F10); None before that."""
+        return self.registry.settings
 
     def route(self, path: str) -> Routes:
         """A place below this one; what is registered on it gets the path in front (Ktor's `route(path) { … }`).
@@ -139,7 +81,7 @@ class Routes:
             raise TypeError("route(path) nests routes and is no decorator: write @app.websocket(path) above a handler")
         prefix = join(self._prefix, path)
         Pattern(prefix)
-        return Routes(self._application, prefix)
+        return Routes(self.registry, prefix)
 
     @overload
     def websocket(self, path: str, /, **overrides: Unpack[Overrides]) -> Callable[[H], H]: ...
@@ -203,7 +145,7 @@ class Routes:
             pattern = Pattern(join(self._prefix, path))
             route = WebSocketRoute(
                 handler,
-                self._application._settings_with(overrides),
+                self.registry.settings_with(overrides),
                 wanted_parameters(handler, pattern, "session"),
                 protocol=protocol,
                 before=before,
@@ -211,7 +153,7 @@ class Routes:
                 negotiates_extensions=negotiate_extensions,
                 pattern=pattern.text,
             )
-            self._application._register(pattern, websocket=route)
+            self.registry.register(pattern, websocket=route)
             return handler
 
         return register if handler is None else register(handler)
@@ -237,7 +179,7 @@ class Routes:
             pattern = Pattern(join(self._prefix, path))
             wanted = wanted_parameters(handler, pattern, "call")
             route = GetRoute(handler, wanted, pattern.text, hooks)
-            self._application._register(pattern, get=route)
+            self.registry.register(pattern, get=route)
             return handler
 
         return register if handler is None else register(handler)

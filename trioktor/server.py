@@ -120,7 +120,7 @@ class Server:
     @property
     def has_page(self) -> bool:
         """Whether something answers a plain GET of "/"."""
-        return self._host.application._has_page()
+        return self._host.application.registry.has_page
 
 
 def listening_on(listener: Listener) -> Any:

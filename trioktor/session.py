@@ -31,9 +31,9 @@ from .streaming import IncomingMessage, OutgoingMessage
 T = TypeVar("T")
 
 if TYPE_CHECKING:
-    from .application import Application
     from .call import Call
     from .engine.connection import Connection
+    from .routes import Routes
 
 
 @final
@@ -46,7 +46,7 @@ class WebSocketSession(BaseSession):
 
     __slots__ = ("_is_partway", "_joining", "_joining_kind", "_message", "_taking_lock")
 
-    def __init__(self, connection: Connection, call: Call, application: Application | None) -> None:
+    def __init__(self, connection: Connection, call: Call, application: Routes | None) -> None:
         super().__init__(connection, call, application)
         self._message: IncomingMessage | None = None  # that is being received piece by piece
         self._is_partway = False  # and there is more of it to come
@@ -108,7 +108,7 @@ class WebSocketSession(BaseSession):
                     self._skip_piece(await self._receive_piece())
                 first = await self._receive_piece()
             self._is_partway = first.first_byte < FIN
-            self._message = IncomingMessage(self, first)
+            self._message = IncomingMessage(first, self._receive_piece_of)
             return self._message
 
     async def _receive_piece(self) -> Frame:
@@ -208,7 +208,7 @@ class WebSocketSession(BaseSession):
           ValueError: there are no messages of that kind.
           ConnectionClosed: on entering, if the conversation is over.
         """
-        return OutgoingMessage(self, kind)
+        return OutgoingMessage(kind, self._send_stream, self._end_stream, self._raise_over)
 
     async def _send_stream(self, stream: StreamedMessage) -> None:
         """Queue a message that is sent in pieces. A checkpoint."""

@@ -8,16 +8,14 @@ in `incoming` like messages.
 from __future__ import annotations
 
 import codecs
+from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, final
+from typing import NoReturn, Self, final
 
 import trio
 
 from .engine.streamed import StreamedMessage
 from .protocol.frames import FIN, BinaryFrame, Frame, FrameType, TextFrame, text_of
-
-if TYPE_CHECKING:
-    from .session import WebSocketSession
 
 _new_decoder = codecs.getincrementaldecoder("utf-8")
 
@@ -30,12 +28,20 @@ class OutgoingMessage:
     ended truthfully: the conversation ends with 1011.
     """
 
-    __slots__ = ("_decoder", "_is_left", "_session", "_streamed", "type")
+    __slots__ = ("_decoder", "_end", "_is_left", "_queue", "_raise_over", "_streamed", "type")
 
-    def __init__(self, session: WebSocketSession, kind: FrameType) -> None:
+    def __init__(
+        self,
+        kind: FrameType,
+        queue: Callable[[StreamedMessage], Awaitable[None]],
+        end: Callable[[StreamedMessage], None],
+        raise_over: Callable[[], NoReturn],
+    ) -> None:
         if kind is not FrameType.TEXT and kind is not FrameType.BINARY:
             raise ValueError(f"a message is of FrameType.TEXT or FrameType.BINARY, not {kind!r}")
-        self._session = session
+        self._queue = queue
+        self._end = end
+        self._raise_over = raise_over
         self._streamed = StreamedMessage()
         self._is_left = False
         self._decoder = _new_decoder() if kind is FrameType.TEXT else None
@@ -44,7 +50,7 @@ class OutgoingMessage:
     async def __aenter__(self) -> Self:
         """Queue up behind what was sent before. Cancelled, it has sent nothing."""
         self._streamed.begin()
-        await self._session._send_stream(self._streamed)
+        await self._queue(self._streamed)
         return self
 
     async def send(self, piece: str | bytes) -> None:
@@ -74,7 +80,7 @@ class OutgoingMessage:
                 await self._put(self._frame(b"", fin=True))
         finally:
             self._is_left = True
-            self._session._end_stream(self._streamed)
+            self._end(self._streamed)
 
     def _judge(self, piece: str | bytes) -> bytes:
         if self._decoder is None:
@@ -99,7 +105,7 @@ class OutgoingMessage:
         try:
             await self._streamed.put(frame)
         except trio.BrokenResourceError:
-            self._session._raise_over()
+            self._raise_over()
 
 
 @final
@@ -114,10 +120,10 @@ class IncomingMessage(trio.abc.ReceiveChannel["str | bytes"]):
       size: payload bytes in the pieces that were taken.
     """
 
-    __slots__ = ("_next", "_session", "is_complete", "size", "type")
+    __slots__ = ("_next", "_receive_piece", "is_complete", "size", "type")
 
-    def __init__(self, session: WebSocketSession, first: Frame) -> None:
-        self._session = session
+    def __init__(self, first: Frame, receive_piece: Callable[[IncomingMessage], Awaitable[Frame | None]]) -> None:
+        self._receive_piece = receive_piece
         self._next: Frame | None = first
         self.type: FrameType = first.type
         self.size: int = 0
@@ -136,7 +142,7 @@ class IncomingMessage(trio.abc.ReceiveChannel["str | bytes"]):
                 await trio.lowlevel.checkpoint()
             frame, self._next = self._next, None
             if frame is None and not self.is_complete:
-                frame = await self._session._receive_piece_of(self)
+                frame = await self._receive_piece(self)
             if frame is None:
                 raise trio.EndOfChannel
             if frame.data:

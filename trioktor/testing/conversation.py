@@ -102,7 +102,7 @@ class Served:
     """An application that is served in memory: a host for each connection, so that each ends on its own."""
 
     def __init__(self, app: Application, *, pings: bool) -> None:
-        app.freeze()
+        app.registry.freeze()
         self._app = app
         self._pings = pings
         self._hosts: list[Host] = []
