@@ -311,3 +311,47 @@ async def test_the_end_of_tls_does_not_wait_for_a_peer_that_takes_nothing() -> N
             while server.sessions:  # noqa: ASYNC110
                 await trio.sleep(0.01)
             await trio.aclose_forcefully(stream)
+
+
+async def over_tls_in_memory(app: Application) -> tuple[trio.SSLStream[Any], Any, Any]:
+    """A client and a server's stream, over one that passes on nothing that is not being read."""
+    ours, theirs = tls()
+    near, far = trio.testing.lockstep_stream_pair()
+    client = trio.SSLStream(near, theirs, server_hostname="localhost")
+    return client, near, trio.SSLStream(far, ours, server_side=True)
+
+
+@pytest.mark.parametrize("end", ["nothing is read of its end", "a record is half out"])
+async def test_the_end_of_tls_takes_so_long_and_no_longer(end: str, autojump_clock: MockClock) -> None:
+    """Half a second for who does not take it; none at all where it would stand in the middle of a record."""
+    is_half_out = end == "a record is half out"
+    times: list[float] = []
+
+    async def handler(session: WebSocketSession) -> None:
+        await session.receive()
+        if is_half_out:
+            await session.outgoing.send(bytes(1 << 20))
+            await trio.sleep(5)
+            times.append(trio.current_time())
+            session.terminate()
+
+    app = application(handler)
+    client, _, server = await over_tls_in_memory(app)
+    async with trio.open_nursery() as nursery:
+
+        async def serve_one() -> None:
+            await app.handle_stream(server)
+            times.append(trio.current_time())
+
+        nursery.start_soon(serve_one)
+        raw = RawClient(client)  # type: ignore[arg-type]
+        await raw.upgrade()
+        await raw.send(Frame.Text("go"))
+        if not is_half_out:
+            await raw.send(close(1000))
+            assert await raw.receive() == close(1000)
+            times.append(trio.current_time())
+        await trio.sleep(20)
+        await trio.aclose_forcefully(client)
+    began, ended = times
+    assert ended - began == pytest.approx(0 if is_half_out else 0.5, abs=0.01)

@@ -13,7 +13,8 @@ import trio.testing
 from trio.testing import MockClock
 
 from tests.engine.test_ends import on_a_socket
-from tests.helpers import close, connected
+from tests.engine.test_stuck import stuck
+from tests.helpers import REQUEST, application, client_bytes, close, connected
 from trioktor import ConnectionBroken, Frame, FrameType, WebSocketSession as Session
 from trioktor.engine.flushes import Flushes
 
@@ -186,3 +187,99 @@ async def test_a_frame_is_logged_each_way_with_eighty_bytes(
         strict=True,
     ):
         assert re.fullmatch(rf"<WebSocketSession [^>]*> {sign} {re.escape(frame)}", line), line
+
+
+async def test_a_goodbye_that_fails_has_its_cause() -> None:
+    """The peer is gone in the step in which the handler says it, and nobody has noticed yet."""
+    causes: list[BaseException | None] = []
+    listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
+
+    async def handler(session: Session) -> None:
+        await session.receive()
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
+        session.close()
+        with pytest.raises(ConnectionBroken) as caught:
+            await session.receive()
+        causes.append(caught.value.__cause__)
+
+    peer = socket.create_connection(listener.socket.getsockname())
+    async with listener:
+        stream = await listener.accept()
+        peer.sendall(REQUEST % b"/" + client_bytes(Frame.Text("go")))
+        await application(handler).handle_stream(stream)
+    [cause] = causes
+    assert isinstance(cause, OSError), cause
+
+
+async def test_what_was_handed_to_the_writer_does_not_go_out_behind_a_drop() -> None:
+    """The writer is parked, and is given a frame, in the step in which the connection is dropped."""
+
+    async def handler(session: Session) -> None:
+        await session.outgoing.send("first")
+        await session.receive()
+        session.outgoing.send_nowait("too late")
+        session.terminate()
+
+    async with on_a_socket(handler) as client:
+        assert await client.receive() == Frame.Text("first")
+        await client.send(Frame.Text("go"))
+        assert await client.receive() is None
+
+
+async def test_flush_waits_for_control_frames_that_nobody_takes(autojump_clock: MockClock) -> None:
+    """Everything else is written: they are counted beside the queue."""
+    states: list[bool] = []
+
+    async def handler(session: Session) -> None:
+        await session.send(bytes(1000))
+        await session.flush()
+        await session.send(Frame.Ping(b"x"))
+        with trio.move_on_after(1) as scope:
+            await session.flush()
+        states.append(scope.cancelled_caught)
+
+    async with stuck(handler) as (peer, served):
+        data = b""
+        while len(data) < 1004:
+            data += await peer.receive_some()
+        await trio.sleep(5)
+        served.cancel_scope.cancel()
+    assert states == [True]
+
+
+async def test_flush_waits_for_a_ping_that_is_the_first_that_is_written(autojump_clock: MockClock) -> None:
+    """Its writer has not begun yet."""
+    states: list[bool] = []
+
+    async def handler(session: Session) -> None:
+        await session.receive()
+        await session.send(Frame.Ping(b"x"))
+        with trio.move_on_after(1) as scope:
+            await session.flush()
+        states.append(scope.cancelled_caught)
+
+    async with stuck(handler) as (peer, served):
+        await peer.send_all(client_bytes(Frame.Text("go")))
+        await trio.sleep(5)
+        served.cancel_scope.cancel()
+    assert states == [True]
+
+
+@pytest.mark.parametrize("number", [1, 3])
+async def test_flush_counts_pings_one_by_one(number: int, autojump_clock: MockClock) -> None:
+    """Those that were sent before it, and are not written."""
+    flushes = Flushes()
+    flushes.controls_taken = number
+    states: list[str] = []
+
+    async def flush() -> None:
+        await flushes.wait(0, number)
+        states.append("flushed")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(flush)
+        await trio.testing.wait_all_tasks_blocked()
+        assert states == []
+        flushes.note_written(0)
+    assert states == ["flushed"]

@@ -10,7 +10,7 @@ import trio.testing
 
 from tests.helpers import connected
 from trioktor import DeserializationError, Frame, JsonConverter, UnexpectedFrame, WebSocketSession
-from trioktor.engine.outcome import origin
+from trioktor.engine.outcome import first_leaf, origin
 
 Clock = trio.testing.MockClock
 
@@ -118,3 +118,11 @@ def test_of_a_group_the_line_is_that_of_what_was_not_expected() -> None:
     assert origin(unexpected) != ""
     for errors in ([other, unexpected], [unexpected, other]):
         assert origin(ExceptionGroup("several", errors)) == origin(unexpected)
+
+
+def test_the_first_leaf_is_the_first() -> None:
+    """Of a group in a group, too."""
+    errors = [ValueError("a"), ValueError("b"), ValueError("c")]
+    group = ExceptionGroup("outer", [ExceptionGroup("inner", errors[:2]), errors[2]])
+    assert first_leaf(group) is errors[0]
+    assert first_leaf(errors[1]) is errors[1]
