@@ -255,6 +255,7 @@ def test_fragments_that_carry_something_are_welcome() -> None:
 def test_memory_grows_with_what_arrived_and_not_with_what_was_claimed() -> None:
     """W-02: a header may claim anything: nothing is allocated for it."""
     reader = assembler(limit=None)
+    assert 0 == reader.parser.kept == reader.kept
     assert ([], None) == read(reader, b"\x82\xff" + (1 << 62).to_bytes(8, "big") + KEY + b"x" * 10)
     assert 10 == reader.parser.kept == reader.kept
     assert reader.parser.take_partial() is None

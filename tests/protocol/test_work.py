@@ -109,6 +109,19 @@ def test_too_many_blocks_that_end_the_data_are_refused() -> None:
     assert CloseCode.VIOLATED_POLICY == error.value.close_code
 
 
+@pytest.mark.parametrize("size", range(0, 300, 9))
+@pytest.mark.parametrize("blocks", range(64, 74))
+def test_the_limit_of_blocks_that_end_the_data_is_exact(size: int, blocks: int) -> None:
+    """64, and one for every 64 bytes of the message as it came."""
+    stored = b"\x00" + size.to_bytes(2, "little") + (size ^ 0xFFFF).to_bytes(2, "little") + bytes(size)
+    data = stored + LAST_EMPTY * blocks + b"\x00"
+    if blocks <= 64 + len(data) // 64:
+        assert codec().decode(Frame.Binary(data, rsv1=True), LIMIT).data == bytes(size)
+    else:
+        with pytest.raises(ProtocolError):
+            codec().decode(Frame.Binary(data, rsv1=True), LIMIT)
+
+
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=5), st.booleans())
 def test_a_message_may_consist_of_parts_that_end_the_data(parts: list[bytes], is_closed: bool) -> None:
     """RFC 7692 §7.2.3.4; with or without the empty block behind them, and not in the first message only."""
@@ -198,6 +211,10 @@ def test_the_defaults_of_compression_are_those_of_the_documentation() -> None:
     """Quick, and small in memory."""
     settings = PerMessageDeflate()
     assert (1, 5, 12) == (settings.level, settings.mem_level, settings.window_bits)
+    assert (0, None) == (settings.compress_if_bigger_than, settings.compress_if)
+    assert not settings.server_no_context_takeover
+    assert not settings.client_no_context_takeover
+    assert "name" not in repr(settings)
 
 
 def test_a_header_may_hold_all_of_latin_1() -> None:
