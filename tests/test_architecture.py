@@ -126,7 +126,8 @@ LONG = {
     "protocol/http": 365,
     "engine/transport": 365,
     "protocol/frames": 355,
-    "session": 330,
+    "session": 335,
+    "engine/inbox": 375,
     "protocol/assembler": 320,
     "protocol/extensions": 315,
 }

@@ -58,9 +58,6 @@ class BaseSession(trio.abc.Channel[Frame]):
     It may be used from any task of the same Trio run; from threads, go through `trio.from_thread`.
 
     Attributes:
-      incoming: what the peer sends, as a `trio.MemoryReceiveChannel`. It ends with `trio.EndOfChannel`
-        after whatever was buffered, however the conversation ended. Closing it says that no input is
-        wanted.
       call: the request that opened the conversation.
       application: the application that serves it.
     """
@@ -78,7 +75,6 @@ class BaseSession(trio.abc.Channel[Frame]):
         "_unparked",
         "application",
         "call",
-        "incoming",
     )
 
     def __init__(self, connection: Connection, call: Call, application: Routes | None) -> None:
@@ -87,7 +83,6 @@ class BaseSession(trio.abc.Channel[Frame]):
         self._outbox = connection.outbox
         self._thread = get_ident()
         self._turns = 0
-        self.incoming: trio.MemoryReceiveChannel[Frame] = connection.inbox.receive_channel
         self._has_pieces = False  # messages may come in pieces
         self._parked = 0  # tasks that wait in `receive` for a message
         self._unparked: trio.Event | None = None  # set when there are none
@@ -96,6 +91,19 @@ class BaseSession(trio.abc.Channel[Frame]):
         self.call: Call = call
         self.application: Routes | None = application
         connection.owner = self
+
+    @property
+    def incoming(self) -> trio.MemoryReceiveChannel[Frame]:
+        """What the peer sends. It ends with `trio.EndOfChannel` after whatever was buffered, however the
+        conversation ended. Closing it says that no input is wanted.
+
+        The channel comes into being when it is first asked for.
+
+        Raises:
+          RuntimeError: asked for in another thread.
+        """
+        self._check_thread("incoming")
+        return self._inbox.channel
 
     @property
     def outgoing(self) -> trio.MemorySendChannel[Message]:
@@ -141,20 +149,18 @@ class BaseSession(trio.abc.Channel[Frame]):
             await _checkpoint()
         try:
             try:
-                frame = self.incoming.receive_nowait()
+                frame = self._inbox.receive_nowait()
             except trio.WouldBlock:
                 frame = await self._wait_for_message()
         except trio.EndOfChannel:
             self._raise_end()
-        if (room := self._inbox.room) is not None:  # the reader waits for it
-            room.set()
         self._may_write_through = True
         return frame
 
     async def _wait_for_message(self) -> Frame:
         self._parked += 1
         try:
-            return await self.incoming.receive()
+            return await self._inbox.receive()
         finally:
             self._parked -= 1
             if self._unparked is not None and not self._parked:
@@ -169,12 +175,9 @@ class BaseSession(trio.abc.Channel[Frame]):
         """
         self._check_thread("receive_nowait")
         try:
-            frame = self.incoming.receive_nowait()
+            return self._inbox.receive_nowait()
         except trio.EndOfChannel:
             self._raise_end()
-        if (room := self._inbox.room) is not None:  # the reader waits for it
-            room.set()
-        return frame
 
     async def _receive_joined(self) -> Frame:
         """What `receive` does where messages come in pieces."""

@@ -113,12 +113,16 @@ class WebSocketSession(BaseSession):
 
     async def _receive_piece(self) -> Frame:
         """Take a piece; for whoever has the right to (`_taking`)."""
+        await trio.lowlevel.checkpoint_if_cancelled()
         try:
-            frame = await self.incoming.receive()
+            try:
+                frame = self._inbox.receive_nowait()
+            except trio.WouldBlock:
+                frame = await self._inbox.receive()
+            else:
+                await trio.lowlevel.cancel_shielded_checkpoint()
         except trio.EndOfChannel:
             self._raise_end()
-        if (room := self._inbox.room) is not None:  # the reader waits for it
-            room.set()
         self._may_write_through = True
         return frame
 

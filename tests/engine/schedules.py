@@ -567,7 +567,7 @@ def _judge_messages(
     others = (b"part one,part two", b"part one,")
     seen: list[Sent] = []
     for payload, _, is_whole in messages:
-        if payload.startswith((b"peer", b"frag")) or payload in others:
+        if payload.startswith((b"peer", b"frag", b"ment")) or payload in others:
             continue
         sent = record.sent.get(payload)
         if not is_whole or sent is None or sent.is_unfinished:

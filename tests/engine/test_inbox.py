@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import pytest
 import trio
 import trio.testing
 from trio.testing import MockClock
 
-from trioktor import CLOSE, ChannelConfig, ChannelOverflow, Frame
+from tests.helpers import close, connected
+from trioktor import CLOSE, ChannelConfig, ChannelOverflow, Frame, WebSocketSession as Session
 from trioktor.engine.inbox import Inbox
 from trioktor.engine.transport import HangUp
 
+Make = Callable[..., Inbox]
 
-def inbox(capacity: int = 4, max_bytes: int = 100) -> Inbox:
-    """An empty one."""
-    return Inbox(ChannelConfig(capacity), max_bytes)
+
+@pytest.fixture(params=["direct", "channel"])
+def inbox(request: pytest.FixtureRequest) -> Make:
+    """An empty one, to be received from through the session, or once the channel was asked for."""
+
+    def make(capacity: int = 4, max_bytes: int = 100) -> Inbox:
+        one = Inbox(ChannelConfig(capacity), max_bytes)
+        if request.param == "channel":
+            assert one.channel.statistics().open_send_channels == 1
+        return one
+
+    return make
 
 
 def present() -> HangUp:
@@ -32,7 +44,9 @@ async def wait(one: Inbox) -> None:
 # the grace
 
 
-async def test_a_handler_that_never_received_has_the_grace_of_its_first_message(autojump_clock: MockClock) -> None:
+async def test_a_handler_that_never_received_has_the_grace_of_its_first_message(
+    inbox: Make, autojump_clock: MockClock
+) -> None:
     """Counted from when it came, and never more than is granted."""
     await trio.sleep(100)
     one = inbox()
@@ -48,7 +62,7 @@ async def test_a_handler_that_never_received_has_the_grace_of_its_first_message(
     assert one.answer_grace(5) == 0.0
 
 
-async def test_a_handler_that_receives_has_all_of_it(autojump_clock: MockClock) -> None:
+async def test_a_handler_that_receives_has_all_of_it(inbox: Make, autojump_clock: MockClock) -> None:
     """It took something, or waits for it."""
     await trio.sleep(100)
     one = inbox()
@@ -56,42 +70,42 @@ async def test_a_handler_that_receives_has_all_of_it(autojump_clock: MockClock) 
     one.offer(Frame.Binary(b"y"))
     await trio.sleep(50)
     assert one.answer_grace(5) == 0
-    one.receive_channel.receive_nowait()
+    one.receive_nowait()
     assert one.answer_grace(5) == 5
     waiting = inbox()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(waiting.receive_channel.receive)
+        nursery.start_soon(waiting.receive)
         await trio.testing.wait_all_tasks_blocked()
         assert waiting.answer_grace(5) == 5
         nursery.cancel_scope.cancel()
 
 
-async def test_a_handler_that_closed_its_input_has_none(autojump_clock: MockClock) -> None:
+async def test_a_handler_that_closed_its_input_has_none(inbox: Make, autojump_clock: MockClock) -> None:
     """Whatever it took before."""
     one = inbox()
     one.offer(Frame.Binary(b"x"))
-    one.receive_channel.receive_nowait()
-    one.receive_channel.close()
+    one.receive_nowait()
+    one.channel.close()
     assert one.answer_grace(5) == 0
 
 
 # the limits
 
 
-async def test_what_is_taken_makes_room(autojump_clock: MockClock) -> None:
+async def test_what_is_taken_makes_room(inbox: Make, autojump_clock: MockClock) -> None:
     """In bytes: the newest are counted that are still there."""
     one = inbox(capacity=10)
     assert one.offer(Frame.Binary(bytes(60)))
     assert one.offer(Frame.Binary(bytes(40)))
     assert not one.offer(Frame.Binary(bytes(1)))
-    one.receive_channel.receive_nowait()
+    one.receive_nowait()
     assert one.offer(Frame.Binary(bytes(59)))
     assert not one.offer(Frame.Binary(bytes(1)))
     assert one.waiting == 4
 
 
 @pytest.mark.parametrize("size", [0, 1, 99, 100, 101, 1000])
-async def test_one_message_always_passes(size: int, autojump_clock: MockClock) -> None:
+async def test_one_message_always_passes(inbox: Make, size: int, autojump_clock: MockClock) -> None:
     """And the room for more beside what is arriving is exact."""
     one = inbox()
     assert one.has_room_beside(size)
@@ -99,37 +113,37 @@ async def test_one_message_always_passes(size: int, autojump_clock: MockClock) -
     assert one.has_room_beside(size) == (40 + size <= 100)
 
 
-async def test_beside_nothing_there_is_always_room(autojump_clock: MockClock) -> None:
+async def test_beside_nothing_there_is_always_room(inbox: Make, autojump_clock: MockClock) -> None:
     """Though what was taken is still counted, until somebody looks."""
     one = inbox()
     one.offer(Frame.Binary(bytes(90)))
-    one.receive_channel.receive_nowait()
+    one.receive_nowait()
     assert one.has_room_beside(1000)
     one.offer(Frame.Binary(bytes(90)))
     assert not one.has_room_beside(11)
     assert one.has_room_beside(10)
 
 
-async def test_the_sizes_of_messages_that_were_taken_are_forgotten(autojump_clock: MockClock) -> None:
+async def test_the_sizes_of_messages_that_were_taken_are_forgotten(inbox: Make, autojump_clock: MockClock) -> None:
     """However small they are."""
     one = inbox(capacity=3)
     for _ in range(1000):
         assert one.offer(Frame.Binary(b""))
-        one.receive_channel.receive_nowait()
+        one.receive_nowait()
         assert len(one._sizes) <= 7
 
 
-async def test_the_peak_is_the_most_that_was_seen(autojump_clock: MockClock) -> None:
+async def test_the_peak_is_the_most_that_was_seen(inbox: Make, autojump_clock: MockClock) -> None:
     """By whoever looked."""
     one = inbox()
     for _ in range(3):
         one.offer(Frame.Binary(b"x"))
     one.look()
-    one.receive_channel.receive_nowait()
+    one.receive_nowait()
     assert (one.waiting, one.peak) == (2, 3)
 
 
-async def test_a_reader_that_waits_is_stalled_until_there_is_room(autojump_clock: MockClock) -> None:
+async def test_a_reader_that_waits_is_stalled_until_there_is_room(inbox: Make, autojump_clock: MockClock) -> None:
     """For a place, or for bytes."""
     for one, message in ((inbox(capacity=1), b""), (inbox(max_bytes=10), bytes(6))):
         assert one.offer(Frame.Binary(message))
@@ -140,14 +154,14 @@ async def test_a_reader_that_waits_is_stalled_until_there_is_room(autojump_clock
             await trio.testing.wait_all_tasks_blocked()
             states.append(one.is_stalled)
             await trio.sleep(3)
-            one.receive_channel.receive_nowait()
+            one.receive_nowait()
             if one.room is not None:
                 one.room.set()
         assert [False, True, False] == [*states, one.is_stalled]
         assert one.waiting == 1
 
 
-async def test_the_reader_looks_by_itself(autojump_clock: MockClock) -> None:
+async def test_the_reader_looks_by_itself(inbox: Make, autojump_clock: MockClock) -> None:
     """A handler may take from the channel: soon at first, then ever more seldom, and a second at most."""
     one = inbox(max_bytes=10)
     one.offer(Frame.Binary(bytes(8)))
@@ -156,18 +170,18 @@ async def test_the_reader_looks_by_itself(autojump_clock: MockClock) -> None:
         nursery.start_soon(wait, one)
         await trio.sleep(0.0005)
         began = trio.current_time()
-        one.receive_channel.receive_nowait()
+        one.receive_nowait()
     assert trio.current_time() - began <= 0.001
     assert not one.offer(Frame.Binary(bytes(8)))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(wait, one)
         await trio.sleep(100)
-        one.receive_channel.receive_nowait()
+        one.receive_nowait()
     assert trio.current_time() - began - 100 <= 1.002
 
 
 @pytest.mark.parametrize("way", ["place", "bytes", "beside"])
-async def test_who_is_not_wanted_any_more_is_not_waited_for(way: str, autojump_clock: MockClock) -> None:
+async def test_who_is_not_wanted_any_more_is_not_waited_for(inbox: Make, way: str, autojump_clock: MockClock) -> None:
     """From then on what does not fit is dropped."""
     one = inbox(capacity=1 if way == "place" else 9, max_bytes=10)
     one.offer(Frame.Binary(bytes(8)))
@@ -198,10 +212,10 @@ async def test_a_queue_that_closes_does_not_wait(autojump_clock: MockClock) -> N
     assert not one.is_stalled
 
 
-async def test_input_that_nobody_wants_is_dropped(autojump_clock: MockClock) -> None:
+async def test_input_that_nobody_wants_is_dropped(inbox: Make, autojump_clock: MockClock) -> None:
     """The handler closed `incoming`: nothing is counted."""
     one = inbox()
-    one.receive_channel.close()
+    one.channel.close()
     for _ in range(10):
         assert one.offer(Frame.Binary(bytes(90)))
     assert one.waiting == 0
@@ -211,11 +225,11 @@ async def test_input_that_nobody_wants_is_dropped(autojump_clock: MockClock) -> 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(wait, held)
         await trio.testing.wait_all_tasks_blocked()
-        held.receive_channel.close()
+        held.channel.close()
 
 
 async def test_a_handler_that_lets_its_input_wait_is_named_once(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    inbox: Make, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """After ten seconds."""
     one = inbox(capacity=1)
@@ -234,7 +248,7 @@ async def test_a_handler_that_lets_its_input_wait_is_named_once(
 @pytest.mark.parametrize("found", [HangUp.HALF, HangUp.FULL])
 @pytest.mark.parametrize("grace", [0.5, 4.0, None])
 async def test_a_peer_that_is_gone_is_noticed_while_the_reader_waits(
-    found: HangUp, grace: float | None, autojump_clock: MockClock
+    inbox: Make, found: HangUp, grace: float | None, autojump_clock: MockClock
 ) -> None:
     """Within a second; one that only ended its half leaves the handler its grace, without an end if there is none."""
     one = inbox(capacity=1)
@@ -262,6 +276,7 @@ async def test_a_peer_that_is_gone_is_noticed_while_the_reader_waits(
 
 
 async def test_a_message_that_is_dropped_in_the_step_in_which_it_is_taken_harms_nobody(
+    inbox: Make,
     autojump_clock: MockClock,
 ) -> None:
     """The handler takes one, so that the held one has its place, and ends."""
@@ -271,7 +286,191 @@ async def test_a_message_that_is_dropped_in_the_step_in_which_it_is_taken_harms_
     async with trio.open_nursery() as nursery:
         nursery.start_soon(wait, one)
         await trio.testing.wait_all_tasks_blocked()
-        one.receive_channel.receive_nowait()
+        one.receive_nowait()
         one.let_overflow()
-    assert one.waiting == 1
+    assert one.waiting <= 1
     assert not one.is_stalled
+
+
+# who takes
+
+
+async def take(one: Inbox, taken: list[str], name: str = "") -> None:
+    """Receive as a session does."""
+    try:
+        try:
+            message = one.receive_nowait()
+        except trio.WouldBlock:
+            message = await one.receive()
+    except trio.EndOfChannel:
+        taken.append(name + "end")
+    else:
+        taken.append(name + message.data.decode())
+
+
+async def test_those_who_wait_are_served_in_order(inbox: Make, autojump_clock: MockClock) -> None:
+    """One message each; who is cancelled has taken none, and the end is for all."""
+    one = inbox()
+    taken: list[str] = []
+    async with trio.open_nursery() as nursery:
+        scopes = []
+        for _ in range(5):
+            scope = trio.CancelScope()
+            scopes.append(scope)
+
+            async def taker(scope: trio.CancelScope = scope, number: int = len(scopes)) -> None:
+                with scope:
+                    await take(one, taken, f"{number}: ")
+
+            nursery.start_soon(taker)
+            await trio.testing.wait_all_tasks_blocked()
+        scopes[1].cancel()
+        for data in (b"a", b"b"):
+            assert one.offer(Frame.Binary(data))
+        scopes[0].cancel()  # too late
+        await trio.testing.wait_all_tasks_blocked()
+        assert sorted(taken) == ["1: a", "3: b"]
+        assert one.offer(Frame.Binary(b"c"))
+        one.end()
+    assert sorted(taken) == ["1: a", "3: b", "4: c", "5: end"]
+    with pytest.raises(trio.EndOfChannel):
+        one.receive_nowait()
+
+
+async def test_what_waits_is_taken_before_the_end(inbox: Make, autojump_clock: MockClock) -> None:
+    """And whoever asks behind it hears of the end."""
+    one = inbox()
+    one.offer(Frame.Binary(b"a"))
+    one.end()
+    taken: list[str] = []
+    for _ in range(3):
+        await take(one, taken)
+    assert taken == ["a", "end", "end"]
+
+
+@pytest.mark.parametrize("state", ["empty", "full", "taken from", "stalled", "ended", "ended with some"])
+async def test_the_channel_may_be_asked_for_at_any_time(state: str, autojump_clock: MockClock) -> None:
+    """Nobody is forgotten, and nothing lost: what waits, who waits for it, and the reader."""
+    one = Inbox(ChannelConfig(3), 100)
+    taken: list[str] = []
+    async with trio.open_nursery() as nursery:
+        if state == "taken from":
+            for _ in range(2):
+                nursery.start_soon(take, one, taken)
+        elif state != "empty":
+            for data in (b"a", b"b", b"c")[: 3 if state != "ended" else 0]:
+                assert one.offer(Frame.Binary(data))
+        if state == "stalled":
+            assert not one.offer(Frame.Binary(b"d"))
+            nursery.start_soon(wait, one)
+        if state.startswith("ended"):
+            one.end()
+        await trio.testing.wait_all_tasks_blocked()
+        channel = one.channel
+        await trio.testing.wait_all_tasks_blocked()
+        if state == "taken from":
+            assert channel.statistics().tasks_waiting_receive == 2
+            assert one.offer(Frame.Binary(b"a"))
+            assert one.offer(Frame.Binary(b"b"))
+        if not state.startswith("ended") and state != "stalled":
+            one.end()
+        expected = {"empty": 0, "full": 3, "taken from": 0, "stalled": 4, "ended": 0, "ended with some": 3}[state]
+        if state == "stalled":
+            for _ in range(4):
+                taken.append((await channel.receive()).data.decode())
+            await trio.testing.wait_all_tasks_blocked()
+            one.end()
+        taken.extend([message.data.decode() async for message in channel])
+    assert sorted(taken) == list("abcd"[: expected or 2 * (state == "taken from")])
+
+
+async def test_a_reader_that_waits_for_a_handler_that_takes_nothing_looks_once_a_second(
+    autojump_clock: MockClock,
+) -> None:
+    """Without a channel whatever is taken is seen, so there is nothing else to look for."""
+    one = Inbox(ChannelConfig(3), 10)
+    one.offer(Frame.Binary(bytes(11)))
+    looks: list[float] = []
+
+    def look() -> HangUp:
+        looks.append(trio.current_time())
+        return HangUp.NO
+
+    with trio.move_on_after(10.5):
+        await one.wait(look, None, "somebody")
+    assert looks == pytest.approx(list(range(1, 11)))
+
+
+async def test_receiving_through_the_session_needs_no_channel(autojump_clock: MockClock) -> None:
+    """It comes into being when `incoming` is asked for, and then everything goes through it."""
+    states: list[bool] = []
+
+    async def handler(session: Session) -> None:
+        states.append(session._inbox._channel is None)
+        await session.receive()
+        await session.receive()
+        states.append(session._inbox._channel is None)
+        frame = await session.incoming.receive()
+        await session.send(frame)
+        states.append(session._inbox._channel is None)
+        async for frame in session:
+            await session.send(frame)
+
+    async with connected(handler) as (client, _):
+        for number in range(5):
+            await client.send(Frame.Text(str(number)))
+            await trio.testing.wait_all_tasks_blocked()
+        await client.send(close(1000))
+        assert await client.receive_rest() == [Frame.Text(str(number)) for number in (2, 3, 4)] + [close(1000)]
+    assert states == [True, True, False]
+
+
+@pytest.mark.parametrize("mode", ["direct", "channel"])
+async def test_a_cancelled_scope_receives_nothing(mode: str, autojump_clock: MockClock) -> None:
+    """Though messages wait; and a loop of receives lets others have their turn."""
+    outcomes: list[object] = []
+
+    async def handler(session: Session) -> None:
+        if mode == "channel":
+            session.incoming.statistics()
+        await trio.sleep(1)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await session.receive()
+        outcomes.append((scope.cancelled_caught, session.statistics().incoming))
+        turns = 0
+
+        async def other() -> None:
+            nonlocal turns
+            while True:
+                await trio.lowlevel.checkpoint()
+                turns += 1
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other)
+            for _ in range(200):
+                await session.receive()
+            outcomes.append(turns >= 1)
+            nursery.cancel_scope.cancel()
+
+    async with connected(handler, incoming=300) as (client, _):
+        await client.send(*[Frame.Text("x")] * 200, close(1000))
+        await client.receive_rest()
+    assert outcomes == [(True, 200), True]
+
+
+async def test_a_message_that_had_no_place_keeps_its_turn(inbox: Make, autojump_clock: MockClock) -> None:
+    """Whoever makes room for it, and waits for the next one in the same step, gets it before any later one."""
+    one = inbox(capacity=1)
+    taken: list[str] = []
+    one.offer(Frame.Binary(b"a"))
+    assert not one.offer(Frame.Binary(b"b"))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait, one)
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(3):
+            await take(one, taken)
+            if len(taken) == 2:
+                await trio.testing.wait_all_tasks_blocked()
+                one.offer(Frame.Binary(b"c"))
+    assert taken == ["a", "b", "c"]

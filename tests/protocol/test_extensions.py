@@ -424,3 +424,11 @@ def test_pieces_that_an_extension_reads_keep_the_limit() -> None:
     assert [] == list(assembler.feed(b"\x41\x06" + bytes(6)))
     with pytest.raises(FrameTooBig):
         list(assembler.feed(b"\x80\x06" + bytes(6)))
+
+
+def test_more_offers_than_anybody_means_are_refused() -> None:
+    """However they are divided among lines; and what is reasonable is not."""
+    assert len(parse_extensions(["x;a=b, y"] * 100)) == 200
+    for lines in (["a," * 501], ["a;" * 501 + "b"], ["a,b,c,d"] * 200):
+        with pytest.raises(ValueError):
+            parse_extensions(lines)

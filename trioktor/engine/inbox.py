@@ -1,9 +1,11 @@
 """What has arrived and waits for the handler: `session.incoming`, seen from the reader's side.
 
-The channel bounds the number of messages; this object bounds their bytes as well, and turns "full" into
-something the reader can wait for. The handler may take messages from the channel itself, unseen, so the
-bytes are not counted down as he takes them: the sizes of what was put in are kept, and when their sum
-passes the limit the channel is asked how many of the newest are still there.
+Most handlers receive through their session. For them a message goes straight to the task that waits, or into a
+list; no channel is needed, and what is taken is seen. The channel comes into being when somebody asks for
+`incoming`, and from then on everything goes through it. It bounds the number of messages; their bytes are bounded
+here as well, and "full" is something the reader can wait for. The handler may take messages from the channel
+unseen, so the bytes are not counted down then: the sizes of what was put in are kept, and when their sum passes the
+limit the channel is asked how many of the newest are still there.
 
 `offer` is the hot path: no await, no cancel scope. It says False when the reader has to pause; `wait` is
 that pause, and the back-pressure; or, where the channel is configured so, it is the end. `let_overflow` ends
@@ -19,6 +21,7 @@ from collections.abc import Callable
 from typing import Final
 
 import trio
+from outcome import Value
 
 from ..config import ChannelConfig, Overflow
 from ..errors import ChannelOverflow
@@ -48,26 +51,31 @@ class Inbox:
     __slots__ = (
         "_beside",
         "_bytes",
+        "_channel",
         "_config",
         "_first_offer",
         "_held",
+        "_is_ended",
         "_max_bytes",
         "_offered",
         "_overflows",
+        "_queue",
         "_send",
         "_sizes",
         "_stall",
+        "_takers",
         "has_lost_patience",
         "is_burst",
         "peak",
-        "receive_channel",
         "room",
     )
 
     def __init__(self, config: ChannelConfig, max_bytes: int) -> None:
-        send, receive = trio.open_memory_channel[Frame](config.capacity)
-        self._send = send
-        self.receive_channel: trio.MemoryReceiveChannel[Frame] = receive
+        self._queue: list[Frame] = []  # while there is no channel
+        self._takers: list[trio.lowlevel.Task] = []  # that wait for a message; the queue is empty then
+        self._send: trio.MemorySendChannel[Frame] | None = None
+        self._channel: trio.MemoryReceiveChannel[Frame] | None = None
+        self._is_ended = False
         self._config = config
         self._max_bytes = max_bytes
         self._sizes: list[int] = []
@@ -91,7 +99,7 @@ class Inbox:
     @property
     def waiting(self) -> int:
         """Messages that the handler has not taken yet."""
-        waiting = self._send.statistics().current_buffer_used
+        waiting = len(self._queue) if self._send is None else self._send.statistics().current_buffer_used
         if waiting > self.peak:
             self.peak = waiting
         return waiting
@@ -100,12 +108,103 @@ class Inbox:
         """Keep the peak of what waits."""
         self.waiting  # noqa: B018
 
+    # the handler's side
+
+    @property
+    def channel(self) -> trio.MemoryReceiveChannel[Frame]:
+        """The channel: `session.incoming`; opened when it is first asked for."""
+        if self._channel is None:
+            self._send, self._channel = trio.open_memory_channel[Frame](self._config.capacity)
+            for message in self._queue:
+                self._send.send_nowait(message)
+                self._sizes.append(len(message.data))
+            self._queue.clear()
+            if self._is_ended:
+                self._send.close()
+            self._wake_takers()  # to wait there
+            if self.room is not None:
+                self.room.set()
+        return self._channel
+
+    def receive_nowait(self) -> Frame:
+        """Take a message.
+
+        Raises:
+          trio.WouldBlock: there is none yet.
+          trio.EndOfChannel: there will be none.
+          trio.ClosedResourceError: the channel was closed here.
+        """
+        if self._channel is not None:
+            message = self._channel.receive_nowait()
+        elif self._queue:
+            message = self._queue.pop(0)
+            self._bytes -= len(message.data)
+            if self._held is not None:  # or whoever waits for a message could be given a later one first
+                self._put_held_nowait()
+        elif self._is_ended:
+            raise trio.EndOfChannel
+        else:
+            raise trio.WouldBlock
+        if self.room is not None:
+            self.room.set()
+        return message
+
+    async def receive(self) -> Frame:
+        """Take a message once there is one; to be called when `receive_nowait` found none. Cancelled, it took none.
+
+        Raises:
+          As `receive_nowait`, but `WouldBlock`.
+        """
+        if self._channel is None and not self._queue and not self._is_ended:
+            task = trio.lowlevel.current_task()
+            self._takers.append(task)
+
+            def leave(_raise_cancel: object) -> trio.lowlevel.Abort:
+                self._takers.remove(task)
+                return trio.lowlevel.Abort.SUCCEEDED
+
+            handed: Frame | None = await trio.lowlevel.wait_task_rescheduled(leave)
+            if handed is not None:
+                return handed
+        if self._channel is None:
+            return self.receive_nowait()
+        message = await self._channel.receive()
+        if self.room is not None:
+            self.room.set()
+        return message
+
+    def _wake_takers(self) -> None:
+        """Have those who wait look again."""
+        for task in self._takers:
+            trio.lowlevel.reschedule(task)
+        self._takers.clear()
+
+    # the reader's side
+
     def offer(self, message: Frame) -> bool:
         """Queue a message without waiting; False means: call `wait` before the next one."""
+        if self._send is not None:
+            return self._offer_to(self._send, message)
+        if self._takers:
+            self._offered += 1
+            trio.lowlevel.reschedule(self._takers.pop(0), Value(message))
+            return True
+        if self._overflows:
+            if len(self._queue) < self._config.capacity and self._has_room():
+                self._put(message)
+            return True
+        if len(self._queue) >= self._config.capacity:
+            self._held = message
+            return False
+        self._put(message)
+        return self._bytes <= self._max_bytes
+
+    def _offer_to(self, channel: trio.MemorySendChannel[Frame], message: Frame) -> bool:
+        """As `offer`, through the channel."""
         if self._overflows and self._bytes > self._max_bytes and not self._has_room():
             return True
         try:
-            self._send.send_nowait(message)
+            channel.send_nowait(message)
         except trio.WouldBlock:
             if not self._overflows:
                 self._held = message
@@ -113,9 +212,7 @@ class Inbox:
             return True
         except trio.BrokenResourceError:  # the handler closed `incoming`: it wants no input
             return True
-        if not self._offered:
-            self._first_offer = trio.current_time()
-        self._offered += 1
+        self._note_offered()
         size = len(message.data)
         self._bytes += size
         self._sizes.append(size)
@@ -123,16 +220,30 @@ class Inbox:
             return self._has_room() or self._overflows
         return True
 
+    def _put(self, message: Frame) -> None:
+        self._note_offered()
+        self._queue.append(message)
+        self._bytes += len(message.data)
+
+    def _note_offered(self) -> None:
+        if not self._offered:
+            self._first_offer = trio.current_time()
+        self._offered += 1
+
     def answer_grace(self, seconds: float) -> float:
         """How long the handler may still go on answering when nothing more comes, at most `seconds`.
 
         There is nothing to answer if the handler closed `incoming`, or never took a message nor waits for one,
         though the first has been there for so long. To be asked before `end`.
         """
-        statistics = self._send.statistics()
-        if not statistics.open_receive_channels:
-            return 0
-        if statistics.tasks_waiting_receive or statistics.current_buffer_used < self._offered:
+        if self._send is None:
+            is_receiving = bool(self._takers)
+        else:
+            statistics = self._send.statistics()
+            if not statistics.open_receive_channels:
+                return 0
+            is_receiving = statistics.tasks_waiting_receive > 0
+        if is_receiving or self.waiting < self._offered:
             return seconds
         if not self._offered:
             return 0
@@ -148,7 +259,7 @@ class Inbox:
     def _has_room(self) -> bool:
         """Count the bytes that still wait; whether they leave room for more."""
         still_there = self.waiting
-        if still_there < len(self._sizes):
+        if self._send is not None and still_there < len(self._sizes):
             del self._sizes[: len(self._sizes) - still_there]
             self._bytes = sum(self._sizes)
         return not still_there or self._bytes + self._beside <= self._max_bytes
@@ -166,6 +277,7 @@ class Inbox:
           ChannelOverflow: there is no room, and that is configured to be the end.
         """
         if self._config.on_overflow is Overflow.CLOSE:
+            self._held = None
             raise ChannelOverflow(f"incoming was full with {self.waiting} messages of {self._bytes} bytes")
         with trio.CancelScope() as self._stall:
             try:
@@ -181,8 +293,11 @@ class Inbox:
         leaving: Patience | None = None  # the peer has ended its half
         while self._held is not None or not self._has_room():
             asked = hang_up_at if leaving is None else min(hang_up_at, leaving.next_look())
-            if self._held is None:
-                await self._wait_for_bytes(min(asked, trio.current_time() + look))
+            if self._send is None:
+                await self._wait_for_taking(asked)
+                self._put_held_nowait()
+            elif self._held is None:
+                await self._wait_for_taking(min(asked, trio.current_time() + look))
                 look *= 2
             else:
                 with trio.move_on_at(asked):
@@ -203,8 +318,15 @@ class Inbox:
             if found is HangUp.FULL or self.has_lost_patience:
                 raise trio.BrokenResourceError("the peer hung up")
 
+    def _put_held_nowait(self) -> None:
+        """Queue the message that had no place, if it has one now, and still no channel."""
+        if self._held is not None and self._send is None and len(self._queue) < self._config.capacity:
+            held, self._held = self._held, None
+            self._put(held)
+
     async def _put_held(self) -> None:
         assert self._held is not None
+        assert self._send is not None
         size = len(self._held.data)  # now: it may be dropped in the step in which it is taken
         try:
             await self._send.send(self._held)
@@ -216,7 +338,7 @@ class Inbox:
         self._bytes += size
         self._sizes.append(size)
 
-    async def _wait_for_bytes(self, until: float) -> None:
+    async def _wait_for_taking(self, until: float) -> None:
         """Wait until the session takes a message, or until it is time to look whether somebody else did."""
         self.room = trio.Event()
         with trio.move_on_at(until):
@@ -232,4 +354,8 @@ class Inbox:
 
     def end(self) -> None:
         """No more messages: after those that wait comes `trio.EndOfChannel`."""
-        self._send.close()
+        self._is_ended = True
+        self._held = None
+        if self._send is not None:
+            self._send.close()
+        self._wake_takers()

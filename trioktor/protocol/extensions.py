@@ -19,6 +19,8 @@ import attrs
 
 from .frames import CONTROL, FIN, RESERVED, Frame, TextFrame
 
+_MAX_PARTS: Final = 1000
+"""Tokens, quoted strings and delimiters of all offers together; a browser's has one to five."""
 _PART: Final = re.compile(r'[ \t]*([,;=]|[!#$%&\'*+\-.^_`|~0-9A-Za-z]+|"(?:[^"\\]|\\.)*")[ \t]*')
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
@@ -147,17 +149,10 @@ def parse_extensions(lines: Iterable[str]) -> list[ExtensionHeader]:
     Values may be quoted (RFC 6455 §9.1).
 
     Raises:
-      ValueError: a line breaks the grammar.
+      ValueError: a line breaks the grammar, or there is more in them than anybody means.
     """
     headers: list[ExtensionHeader] = []
-    for line in lines:
-        headers.extend(_parse_line(line))
-    return headers
-
-
-def _parse_line(line: str) -> list[ExtensionHeader]:
-    headers = []
-    parts = _split(line)
+    parts = _split(",".join(lines))
     part = next(parts)
     while part:
         if part == ",":  # RFC 9110 §5.6.1: a list may have empty elements
@@ -181,10 +176,11 @@ def _parse_line(line: str) -> list[ExtensionHeader]:
 
 def _split(line: str) -> Iterator[str]:
     """Tokens, quoted strings and delimiters, and an empty part at the end."""
-    position = 0
+    position = count = 0
     while position < len(line):
         found = _PART.match(line, position)
-        if found is None:
+        count += 1
+        if found is None or count > _MAX_PARTS:
             raise ValueError(line[position:])
         yield found[1]
         position = found.end()
