@@ -17,6 +17,7 @@ from tests.engine.test_stuck import stuck
 from tests.helpers import REQUEST, application, client_bytes, close, connected
 from trioktor import ConnectionBroken, Frame, FrameType, WebSocketSession as Session
 from trioktor.engine.flushes import Flushes
+from trioktor.engine.transport import SocketTransport
 
 
 async def test_an_answer_to_a_reader_needs_neither_queue_nor_writer() -> None:
@@ -283,3 +284,21 @@ async def test_flush_counts_pings_one_by_one(number: int, autojump_clock: MockCl
         assert states == []
         flushes.note_written(0)
     assert states == ["flushed"]
+
+
+async def test_when_it_is_closed_the_stream_is_closed() -> None:
+    """`wait_closed` returns when nothing is left of it, though the handler goes on."""
+    states: list[int] = []
+
+    async def handler(session: Session) -> None:
+        session.close()
+        await session.wait_closed()
+        transport = session._connection.transport
+        assert isinstance(transport, SocketTransport)
+        states.append(transport._socket.fileno())
+
+    async with on_a_socket(handler) as client:
+        assert await client.receive() == close(1000)
+        await client.send(close(1000))
+        assert await client.receive() is None
+    assert states == [-1]

@@ -258,6 +258,8 @@ def origin_passes(origins: Origins, *origin: str, host: str = "example.com") -> 
         ("file://example.com", "example.com", False),
         ("http://example.com:99999", "example.com", False),
         ("", "example.com", False),
+        ("http://", "", False),
+        ("http://example.com", "", False),
     ],
 )
 def test_the_same_origin_is_host_and_port(origin: str, host: str, passes: bool) -> None:

@@ -220,5 +220,6 @@ def test_the_defaults_of_compression_are_those_of_the_documentation() -> None:
 def test_a_header_may_hold_all_of_latin_1() -> None:
     """RFC 9110 §5.5 calls it obsolete, and lets it be; beyond it nothing can be written."""
     assert Response(headers={"X": "\xff"}).to_bytes().count(b"X: \xff\r\n") == 1
+    assert b"X: a\tb\r\n" in Response(headers={"X": "a\tb"}).to_bytes()
     with pytest.raises(ValueError, match="latin-1"):
         Response(headers={"X": "\u0100"})
