@@ -460,6 +460,11 @@ class Connection:
             self._nursery.start_soon(self._keepalive.run_pinger, name="trioktor pinger")
 
     @property
+    def is_stalled(self) -> bool:
+        """Whether the reader waits for the handler."""
+        return self.inbox.is_stalled
+
+    @property
     def ping_period(self) -> float | None:
         """Seconds between Pings, or None while there are none."""
         return self._keepalive.period if self._keepalive is not None else None
@@ -566,7 +571,7 @@ class Connection:
         self.write_error = error
         if self.close_reason is not None:
             self.outbox.abandon()
-        if self.inbox.is_stalled:
+        if self.is_stalled:
             self.reader.end_reading()
         elif self.reader.is_reading:
             self.reader.limit(trio.current_time() + DRAIN_LIMIT)

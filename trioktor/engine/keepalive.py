@@ -14,15 +14,23 @@ So only a peer that is silent while we listen is given up. Source: Ktor's pinger
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import trio
 
 from .patience import Patience
 from .pings import Ping
 
-if TYPE_CHECKING:
-    from .connection import Connection
+
+class Owner(Protocol):
+    """What a connection does for its pinger."""
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether our own reader waits for the handler, so that a Pong may be there unread."""
+
+    def ping(self) -> Ping:
+        """Send a Ping."""
 
 
 class Keepalive:
@@ -34,10 +42,10 @@ class Keepalive:
       on_timeout: called once when neither did.
     """
 
-    __slots__ = ("_connection", "_on_timeout", "_patience", "_scope", "period", "timeout")
+    __slots__ = ("_on_timeout", "_owner", "_patience", "_scope", "period", "timeout")
 
-    def __init__(self, connection: Connection, period: float, timeout: float, on_timeout: Callable[[], None]) -> None:
-        self._connection = connection
+    def __init__(self, owner: Owner, period: float, timeout: float, on_timeout: Callable[[], None]) -> None:
+        self._owner = owner
         self._on_timeout = on_timeout
         self.period: float = period
         self.timeout: float = timeout
@@ -59,14 +67,14 @@ class Keepalive:
                 while True:
                     await trio.sleep(self.period)
                     self.sign_of_life()
-                    ping = self._connection.ping()
+                    ping = self._owner.ping()
                     nursery.start_soon(self._watch, ping, name="trioktor watchdog")
                     await ping.answered.wait()
 
     async def _watch(self, ping: Ping) -> None:
         """Wait for a Pong, as long as there are signs of life."""
         while not ping.answered.is_set():
-            if self._connection.inbox.is_stalled:
+            if self._owner.is_stalled:
                 self.sign_of_life()
             if self._patience.is_over:
                 self._on_timeout()

@@ -8,26 +8,68 @@ each in a scope whose deadline the connection may bring forward.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final, Protocol
 
 import trio
 
+from ..config import WebSockets
 from ..errors import ChannelOverflow, CloseTimeout
+from ..protocol.assembler import MessageAssembler, RawFrames
 from ..protocol.close import CloseCode, CloseReason
 from ..protocol.closing import Signal, State
 from ..protocol.errors import ProtocolError
 from ..protocol.frames import CONTROL, CloseFrame, Frame, PingFrame
+from .frame_log import Feed
+from .inbox import Inbox
+from .outbox import Outbox
 from .patience import Patience
-from .transport import CHUNK, LONG_READ
-
-if TYPE_CHECKING:
-    from .connection import Connection
+from .pings import Pings
+from .tasks import HandlerTasks
+from .transport import CHUNK, LONG_READ, Transport
 
 DRAIN_LIMIT: Final = 0.5
 """Seconds for which input is thrown away after our Close, so that a reset does not overtake it."""
 
 _TURN: Final = 0xFF
 """Frames after which the reader gives others a turn, less one: a chunk can hold 10,922 empty ones."""
+
+
+class Owner(Protocol):
+    """What the reader sees of its connection, and tells it."""
+
+    owner: Any
+    settings: WebSockets
+    client: bool
+    is_raw: bool
+    transport: Transport
+    assembler: MessageAssembler | RawFrames
+    feed: Feed
+    inbox: Inbox
+    outbox: Outbox
+    pings: Pings
+    tasks: HandlerTasks
+    state: State
+    answered: trio.Event
+    close_received: CloseReason | None
+    write_error: BaseException | None
+
+    def signal(self, signal: Signal, reason: CloseReason, cause: BaseException | None = None) -> bool:
+        """Something happened that may end the conversation."""
+
+    def lose(self, cause: BaseException | None = None, *, may_answer: bool = False) -> None:
+        """The stream is gone."""
+
+    def end_sending(self) -> None:
+        """Nothing more is accepted; our Close follows, where one is due."""
+
+    def sign_of_life(self) -> None:
+        """The peer sent something, or was not listened to."""
+
+    def owe_pong(self, ping: Frame) -> None:
+        """A Ping is to be answered."""
+
+    async def finish(self) -> None:
+        """Close the stream."""
 
 
 class Reader:
@@ -51,7 +93,7 @@ class Reader:
         "is_reading",
     )
 
-    def __init__(self, connection: Connection, trailing: bytes) -> None:
+    def __init__(self, connection: Owner, trailing: bytes) -> None:
         self._connection = connection
         self._trailing = trailing
         self._scope: trio.CancelScope | None = None
