@@ -111,7 +111,7 @@ def test_the_cost_grows_as_the_input_does(name: str) -> None:
     "where", [b"GET /%s HTTP/1.1\r\nHost: a", b"GET / HTTP/1.1\r\nX: a%sb", b"GET / HTTP/1.1\r\nX%s: b"]
 )
 def test_a_control_character_is_refused(control: bytes, where: bytes) -> None:
-    """Wherever it stands: it must reach neither h11 nor a handler's log."""
+    """Wherever it stands: it must not reach a handler, nor its log."""
     with pytest.raises(Refusal) as refusal:
         HeadReader(16384, 100).feed(where % control + b"\r\n\r\n")
     assert refusal.value.status == 400

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
+import h11
 import pytest
+from hypothesis import given, settings, strategies as st
 
 from trioktor import SAME_ORIGIN, Response
 from trioktor.protocol.handshake import (
@@ -347,3 +349,37 @@ def test_a_response_is_short_and_closes() -> None:
 def test_a_status_nobody_knows_has_no_phrase() -> None:
     """RFC 9112 §4: the phrase may be empty; its space may not be missing."""
     assert Response("", status=299).to_bytes().startswith(b"HTTP/1.1 299 \r\n")
+
+
+WORDS = (
+    b"GET, ,/,*,HTTP/1.1,HTTP/1.0,HTTP/2.0,\r\n,\r,\n,Host,:,a.example,Content-Length,0,Transfer-Encoding,chunked,\t,%,"
+    b'\x80,\x7f,",Upgrade,0'
+).split(b",")
+HEAD_PIECES = st.one_of(st.sampled_from([*WORDS, b","]), st.binary(max_size=4))
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    line=st.one_of(st.just(b"GET / HTTP/1.1"), st.lists(HEAD_PIECES, max_size=6).map(b"".join)),
+    headers=st.lists(st.lists(HEAD_PIECES, max_size=6).map(b"".join), max_size=5),
+    has_host=st.booleans(),
+)
+def test_what_is_accepted_is_read_as_another_parser_reads_it(line: bytes, headers: list[bytes], has_host: bool) -> None:
+    """h11 is the other: it accepts all that is accepted here, and sees the same method, version and headers."""
+    lines = [line, *([b"Host: localhost"] if has_host else []), *headers]
+    data = b"\r\n".join(lines) + b"\r\n\r\n"
+    try:
+        read = HeadReader(1 << 14, 100).feed(data)
+    except Refusal:
+        return
+    if read is None:  # nothing but empty lines
+        return
+    head, rest = read
+    other = h11.Connection(h11.SERVER)
+    other.receive_data(data[: len(data) - len(rest)])
+    request = other.next_event()
+    assert isinstance(request, h11.Request)
+    assert head.method == request.method.decode()
+    assert head.http_version == request.http_version.decode()
+    seen = [(bytes(name).decode("latin-1"), bytes(value).decode("latin-1")) for name, value in request.headers]
+    assert sorted(seen) == sorted((name, value) for name in head.headers for value in head.headers.get_all(name))
