@@ -97,7 +97,47 @@ def test_whatever_comes_is_read_the_same(pieces: list[bytes], cuts: list[int], k
     found = read(kind, chunks, limit)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parser_module, "scan", None)
+        patch.setattr(parser_module, "join", None)
         assert found == read(kind, chunks, limit)
+
+
+@needs_native
+@given(pieces=st.lists(st.binary(max_size=50)), key=st.binary(min_size=4, max_size=4))
+def test_joining_is_the_same(pieces: list[bytes], key: bytes) -> None:
+    """However the bytes are divided."""
+    assert native.join is not None
+    assert native.join(pieces, key) == pure_mask(b"".join(pieces), key)
+
+
+@needs_native
+@settings(max_examples=200, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 400), max_size=120),
+    first_byte=st.sampled_from([0x82, 0x02, 0x81]),
+    streams_at=st.integers(0, 150),
+)
+def test_a_long_frame_in_pieces_is_read_the_same(sizes: list[int], first_byte: int, streams_at: int) -> None:
+    """Also when pieces are wanted in the middle of it."""
+    data = masked(first_byte, bytes(range(128)) * 40)
+    ends = [0]
+    for size in sizes:
+        ends.append(min(ends[-1] + size, len(data)))
+    chunks = [data[start:end] for start, end in zip(ends, [*ends[1:], len(data)], strict=True)]
+
+    def seen() -> list[Any]:
+        reader = MessageAssembler(FrameParser(masked=True, max_frame_size=None), None)
+        found: list[Any] = []
+        for number, chunk in enumerate(chunks):
+            if number == streams_at:
+                reader.stream()
+            found.extend((frame.first_byte, frame.data) for frame in reader.feed(chunk) if frame is not None)
+            found.append(reader.kept)
+        return found
+
+    found = seen()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parser_module, "join", None)
+        assert found == seen()
 
 
 @needs_native
@@ -161,9 +201,16 @@ def test_what_is_no_argument_is_an_error() -> None:
     for arguments in wrong:
         with pytest.raises(TypeError):
             mask(*arguments)
+    join: Any = native.join
+    wrong = [(), ([b"x"],), ((b"x",), b"abcd"), ([b"x", "y"], b"abcd"), ([bytearray(b"x")], b"abcd"), ([], None)]
+    for arguments in wrong:
+        with pytest.raises(TypeError):
+            join(*arguments)
     for key in (b"", b"abc", b"abcde"):
         with pytest.raises(ValueError, match="four bytes"):
             mask(b"x", key)
+        with pytest.raises(ValueError, match="four bytes"):
+            join([b"x"], key)
     wrong = [(), (b"x", 0, 1, 1), ("x", 0, 1, 1, 1), (b"x", None, 1, 1, 1), (b"x", 0, 1.5, 1, 1)]
     for arguments in wrong:
         with pytest.raises(TypeError):

@@ -61,6 +61,49 @@ mask(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
     return masked;
 }
 
+PyDoc_STRVAR(join_doc, "join(pieces, key, /)\n--\n\nThe bytes of a list, joined and unmasked in one pass.");
+
+static PyObject *
+join(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 2 || !PyList_Check(args[0])) {
+        PyErr_SetString(PyExc_TypeError, "join takes a list of bytes and a key");
+        return NULL;
+    }
+    char *key, *piece;
+    Py_ssize_t size, total = 0;
+    if (PyBytes_AsStringAndSize(args[1], &key, &size) < 0) {
+        return NULL;
+    }
+    if (size != 4) {
+        PyErr_SetString(PyExc_ValueError, "a key has four bytes");
+        return NULL;
+    }
+    const Py_ssize_t pieces = PyList_Size(args[0]);
+    for (Py_ssize_t number = 0; number < pieces; number++) {
+        if (PyBytes_AsStringAndSize(PyList_GetItem(args[0], number), &piece, &size) < 0) {
+            return NULL;
+        }
+        total += size; /* they are all in memory: it can't overflow */
+    }
+    PyObject *joined = PyBytes_FromStringAndSize(NULL, total);
+    if (joined == NULL) {
+        return NULL;
+    }
+    char *to = PyBytes_AsString(joined);
+    Py_ssize_t at = 0;
+    for (Py_ssize_t number = 0; number < pieces; number++) {
+        PyBytes_AsStringAndSize(PyList_GetItem(args[0], number), &piece, &size);
+        char rotated[4];
+        for (int byte = 0; byte < 4; byte++) {
+            rotated[byte] = key[(at + byte) & 3];
+        }
+        xor_with_key(to + at, piece, size, rotated);
+        at += size;
+    }
+    return joined;
+}
+
 /* The length that a masked head of a whole Text or Binary frame states; -1 if it is another, or not all there. */
 static Py_ssize_t
 length_of(const unsigned char *head, Py_ssize_t left, Py_ssize_t *head_size)
@@ -171,6 +214,7 @@ scan(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t arguments)
 
 static PyMethodDef methods[] = {
     {"mask", (PyCFunction)(void (*)(void))mask, METH_FASTCALL, mask_doc},
+    {"join", (PyCFunction)(void (*)(void))join, METH_FASTCALL, join_doc},
     {"scan", (PyCFunction)(void (*)(void))scan, METH_FASTCALL, scan_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -38,11 +38,13 @@ from .frames import (
     message_from_wire,
 )
 from .mask import rotate
-from .native import mask, scan
+from .native import join, mask, scan
 
 _LENGTH_16 = 126
 _LENGTH_64 = 127
 
+_TOGETHER = 32
+"""Pieces of a long frame that are kept as they came, to be joined and unmasked in one pass."""
 _RUN = 16
 """Messages that are looked for at once; somebody may not want the rest yet."""
 _RUN_BYTES = 1 << 13
@@ -71,6 +73,7 @@ class FrameParser:
         "_partial_fresh",
         "_partial_key",
         "_partial_kind",
+        "_partial_raw",
         "masked",
         "max_frame_size",
         "reserved",
@@ -95,12 +98,15 @@ class FrameParser:
         self._partial_key: bytes | None = None
         self._partial: BytesIO | None = None  # what is kept of it
         self._partial_fresh = b""  # its last piece
+        self._partial_raw: list[bytes] | None = None  # pieces behind that which are to be unmasked together
         self._is_streaming = False
 
     @property
     def kept(self) -> int:
         """Bytes that are kept of a frame that is not complete."""
-        return 0 if self._partial is None else self._partial.tell()
+        if self._partial is None:
+            return 0
+        return self._partial.tell() + sum(map(len, self._partial_raw or ()))
 
     @property
     def missing(self) -> int:
@@ -182,6 +188,8 @@ class FrameParser:
         if self._partial is None:
             return None
         if self._is_streaming and not self._partial_first_byte & CONTROL:
+            self._unmask_raw()
+            self._partial_raw = None
             fresh, self._partial = self._partial.getvalue(), BytesIO()
         else:
             fresh = self._partial_fresh
@@ -254,6 +262,8 @@ class FrameParser:
         self._partial_first_byte = first_byte
         self._partial_key = key
         self._partial = BytesIO()
+        is_together = join is not None and kind is BinaryFrame and key is not None and not self._is_streaming
+        self._partial_raw = [] if is_together else None
         self._missing = length
         if arrived:
             self._add_payload(arrived)
@@ -264,18 +274,43 @@ class FrameParser:
         taken = min(len(data), self._missing)
         piece = data[:taken]
         key = self._partial_key
+        self._missing -= taken
+        if self._partial_raw is not None:
+            self._partial_raw.append(piece)
+            if len(self._partial_raw) >= _TOGETHER:
+                self._unmask_raw()
+            return taken
         if key is not None:
             piece = mask(piece, key)
             self._partial_key = rotate(key, taken)
         self._partial.write(piece)
         self._partial_fresh = piece
-        self._missing -= taken
         return taken
+
+    def _unmask_raw(self) -> None:
+        """Unmask the pieces that were kept as they came, behind those before."""
+        if self._partial_raw:
+            assert self._partial is not None
+            self._partial.write(self._joined_raw())
+
+    def _joined_raw(self) -> bytes:
+        pieces, key = self._partial_raw, self._partial_key
+        assert join is not None
+        assert pieces is not None
+        assert key is not None
+        joined = join(pieces, key)
+        self._partial_key = rotate(key, len(joined))
+        pieces.clear()
+        return joined
 
     def _complete_partial(self) -> Frame:
         assert self._partial is not None
-        payload = self._partial.getvalue()
-        self._partial = None
+        if self._partial_raw and not self._partial.tell():
+            payload = self._joined_raw()
+        else:
+            self._unmask_raw()
+            payload = self._partial.getvalue()
+        self._partial = self._partial_raw = None
         self._partial_fresh = b""
         self._note_fragment(self._partial_kind, self._partial_first_byte, len(payload))
         return frame_from_wire(self._partial_kind, self._partial_first_byte, payload)
