@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import re
 import socket
+import ssl
 import struct
+from typing import final
 
 import pytest
 import trio
@@ -17,7 +19,8 @@ from tests.engine.test_stuck import stuck
 from tests.helpers import REQUEST, application, client_bytes, close, connected
 from trioktor import ConnectionBroken, Frame, FrameType, WebSocketSession as Session
 from trioktor.engine.flushes import Flushes
-from trioktor.engine.transport import SocketTransport
+from trioktor.engine.patience import Patience
+from trioktor.engine.transport import HangUp, SocketTransport, open_transport
 
 
 async def test_an_answer_to_a_reader_needs_neither_queue_nor_writer() -> None:
@@ -302,3 +305,121 @@ async def test_when_it_is_closed_the_stream_is_closed() -> None:
         await client.send(close(1000))
         assert await client.receive() is None
     assert states == [-1]
+
+
+async def test_frames_that_go_straight_out_are_counted() -> None:
+    """As those of the writer are."""
+    counts: list[int] = []
+
+    async def handler(session: Session) -> None:
+        async for frame in session:
+            await session.send(frame)
+            counts.append(session.statistics().frames_sent)
+
+    async with on_a_socket(handler) as client:
+        for number in range(3):
+            await client.send(Frame.Text(str(number)))
+            await client.receive()
+        await client.send(close(1000))
+        assert await client.receive() == close(1000)
+    assert counts == [1, 2, 3]
+
+
+async def test_a_peer_that_reads_no_more_is_the_cause_of_the_end(autojump_clock: MockClock) -> None:
+    """It says nothing either, and is given half a second for what it may have said before."""
+    causes: list[BaseException | None] = []
+    theirs, ours = socket.socketpair()
+    ours.setblocking(False)
+
+    async def handler(session: Session) -> None:
+        await session.receive()
+        theirs.shutdown(socket.SHUT_RD)
+        await session.send("nobody reads this")
+        with pytest.raises(ConnectionBroken) as caught:
+            await session.receive()
+        causes.append(caught.value.__cause__)
+
+    with theirs:
+        theirs.sendall(REQUEST % b"/" + client_bytes(Frame.Text("go")))
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+        await application(handler).handle_stream(stream)
+    assert [BrokenPipeError] == [type(cause) for cause in causes]
+
+
+async def test_tasks_of_a_session_end_with_the_connection(autojump_clock: MockClock) -> None:
+    """Though the handler stays on for a while."""
+    ends: list[float] = []
+
+    async def beside() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            ends.append(trio.current_time())
+
+    async def handler(session: Session) -> None:
+        session.start_soon(beside)
+        with pytest.raises(trio.EndOfChannel):
+            await session.receive()
+        await session.wait_closed()
+        ends.append(trio.current_time())
+        await trio.sleep(2)
+        ends.append(trio.current_time())
+
+    async with connected(handler) as (client, _):
+        await client.send(close(1000))
+        await client.receive_rest()
+    assert len(ends) == 3
+    assert ends[2] - ends[0] == pytest.approx(2, abs=0.01)
+
+
+# checkpoints
+
+
+async def test_what_need_not_wait_is_a_checkpoint_all_the_same(autojump_clock: MockClock) -> None:
+    """A flush of nothing, a limit that is over, the end of a stream that has no half."""
+    flushes = Flushes()
+    with trio.testing.assert_checkpoints():
+        await flushes.wait(0, 0)
+    with trio.testing.assert_checkpoints():
+        assert await Patience(0).outlast(trio.sleep_forever)
+
+    @final
+    class Whole(trio.abc.Stream):
+        """A stream that ends as a whole only."""
+
+        async def send_all(self, data: object) -> None:
+            raise NotImplementedError
+
+        async def wait_send_all_might_not_block(self) -> None:
+            raise NotImplementedError
+
+        async def receive_some(self, max_bytes: int | None = None) -> bytes:
+            raise NotImplementedError
+
+        async def aclose(self) -> None:
+            await trio.lowlevel.checkpoint()
+
+    with trio.testing.assert_checkpoints():
+        await open_transport(Whole()).send_eof()
+
+
+async def test_a_flush_that_was_let_go_is_forgotten(autojump_clock: MockClock) -> None:
+    """With everybody else's."""
+    flushes = Flushes()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(flushes.wait_for_all)
+        await trio.testing.wait_all_tasks_blocked()
+        flushes.release()
+    assert not flushes._waiting
+
+
+async def test_a_stream_that_is_closed_below_has_not_hung_up() -> None:
+    """There is nothing to ask any more, and that is no error."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with theirs:
+        inner = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+        transport = open_transport(trio.SSLStream(inner, ssl.create_default_context(), server_hostname="x"))
+        assert transport.hang_up() is HangUp.NO
+        await inner.aclose()
+        assert transport.hang_up() is HangUp.NO

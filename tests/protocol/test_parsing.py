@@ -391,3 +391,20 @@ def test_a_fragmented_message_takes_nothing_from_the_limit_of_the_next(fragments
     whole = masked(0x82, b"x" * 100)
     frames, code = read(assembler(limit=100), first + whole + first + whole)
     assert (4, None) == (len(frames), code)
+
+
+@pytest.mark.parametrize("is_masked", [True, False])
+def test_a_mask_that_is_missing_or_too_much_is_named(is_masked: bool) -> None:
+    """By the side that has to have it, and the one that must not (RFC 6455 §5.1)."""
+    reader = FrameParser(masked=is_masked, max_frame_size=None)
+    with pytest.raises(ProtocolError) as error:
+        list(reader.feed(b"\x81\x01x" if is_masked else masked(0x81, b"x")))
+    assert str(error.value) == ("a frame is not masked" if is_masked else "a frame is masked")
+
+
+@pytest.mark.parametrize("code", [1005, 1006, 1015, 999, 5000])
+def test_a_close_that_may_not_be_sent_is_refused_among_pieces_too(code: int) -> None:
+    """As among messages."""
+    reader = assembler()
+    reader.stream()
+    assert ([], 1002) == read(reader, masked(0x88, code.to_bytes(2, "big")))
