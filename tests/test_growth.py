@@ -107,13 +107,18 @@ def test_the_cost_grows_as_the_input_does(name: str) -> None:
 
 
 @pytest.mark.parametrize("control", [bytes([code]) for code in (*range(9), *range(11, 13), *range(14, 32), 0x7F)])
-@pytest.mark.parametrize(
-    "where", [b"GET /%s HTTP/1.1\r\nHost: a", b"GET / HTTP/1.1\r\nX: a%sb", b"GET / HTTP/1.1\r\nX%s: b"]
-)
-def test_a_control_character_is_refused(control: bytes, where: bytes) -> None:
-    """Wherever it stands: it must not reach a handler, nor its log."""
+@pytest.mark.parametrize("where", ["GET /%s HTTP/1.1", "X: a%sb", "X%s: b"])
+def test_a_control_character_is_refused(control: bytes, where: str) -> None:
+    """Wherever it stands: it must not reach a handler, nor its log. The same without it is fine."""
+
+    def head(character: bytes) -> bytes:
+        line = where.encode() % character
+        lines = [line, b"Host: a"] if where.startswith("GET") else [b"GET / HTTP/1.1", b"Host: a", line]
+        return b"\r\n".join(lines) + b"\r\n\r\n"
+
+    assert HeadReader(16384, 100).feed(head(b"~")) is not None
     with pytest.raises(Refusal) as refusal:
-        HeadReader(16384, 100).feed(where % control + b"\r\n\r\n")
+        HeadReader(16384, 100).feed(head(control))
     assert refusal.value.status == 400
 
 

@@ -260,3 +260,17 @@ async def test_a_little_late_is_not_a_pause(autojump_clock: MockClock) -> None:
         nursery.start_soon(delay)
         assert await Patience(10).outlast(trio.sleep_forever)
     assert pytest.approx(10) == trio.current_time() - began
+
+
+@pytest.mark.parametrize(("late", "is_pause"), [(0.0, False), (0.95, False), (1.05, True), (5.0, True)])
+async def test_an_eighth_of_the_limit_is_much_later(late: float, is_pause: bool, autojump_clock: MockClock) -> None:
+    """What comes later than that was a pause of ours, and moves the limit by as much."""
+    patience = Patience(8)
+    await trio.sleep(4)
+    patience.woke(trio.current_time() - late)
+    await trio.sleep(3.99)
+    assert not patience.is_over
+    await trio.sleep(0.02)
+    assert patience.is_over == (not is_pause)
+    await trio.sleep(late)
+    assert patience.is_over
