@@ -44,7 +44,7 @@ def _add_server_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--host", default="127.0.0.1", help="address or name (default: %(default)s)")
     group.add_argument("--port", type=int, default=8080, help="0 takes a free one (default: %(default)s)")
     group.add_argument("--unix", metavar="PATH", help="a UNIX socket instead of a port")
-    group.add_argument("--unix-mode", type=_octal, metavar="OCTAL", help="who may connect to it, such as 660")
+    group.add_argument("--unix-mode", type=octal, metavar="OCTAL", help="who may connect to it, such as 660")
     group.add_argument("--listen-fds", action="store_true", help="sockets that a supervisor hands over (LISTEN_FDS)")
     group.add_argument("--certificate", metavar="FILE", help="PEM file with the certificate chain: speak TLS")
     group.add_argument("--key", metavar="FILE", help="PEM file with its private key, if that is another file")
@@ -52,7 +52,7 @@ def _add_server_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--quiet", action="store_true", help="no line for each connection")
 
 
-def _octal(text: str) -> int:
+def octal(text: str) -> int:
     return int(text, 8)
 
 
