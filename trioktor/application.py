@@ -24,7 +24,7 @@ class Application(Routes):
         super().__init__(Registry(), "")
 
     def install(self, settings: WebSockets) -> None:
-        """Install WebSockets; before the first route (Ktor's `install(WebSockets) { … }`, F01).
+        """Install WebSockets; before the first route (Ktor's `install(WebSockets) { … }`).
 
         Raises:
           RuntimeError: they are installed already, or the application is being served.

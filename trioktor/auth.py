@@ -1,6 +1,6 @@
 """Authentication before the upgrade: ready-made hooks for bearer tokens and basic credentials.
 
-They set `call.principal`, or answer 401 with a challenge (Ktor's `authenticate { webSocket(…) }`, F26).
+They set `call.principal`, or answer 401 with a challenge (Ktor's `authenticate { webSocket(…) }`).
 Secrets are compared in constant time. A browser's `WebSocket` cannot set headers: `query` takes the token
 from the address instead, where it may end up in logs; give out short-lived ones for that.
 """

@@ -303,7 +303,7 @@ class BaseSession(trio.abc.Channel[Frame]):
         """Wait until everything sent before is with the operating system.
 
         At any time, also after `close()`; returns, and does not raise, if the connection ends. Always a
-        checkpoint. Source: Ktor's `flush` (F36), but for all that is queued.
+        checkpoint. Source: Ktor's `flush`, but for all that is queued.
 
         While a message goes out in pieces (`session.message`), what is queued behind it is waited for, too; but not
         by the task that sends the pieces, nor by those that it started: they wait for the pieces.

@@ -1,7 +1,7 @@
 """`WebSockets`: what an application installs, and every setting's meaning and reason.
 
 Frozen, so that a running server cannot be half of one configuration and half of another. All times are
-seconds and None is off. Source: Ktor's `install(WebSockets) { … }` (F01 to F08).
+seconds and None is off. Source: Ktor's `install(WebSockets) { … }`.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def _check_overflow(_config: object, attribute: attrs.Attribute[Any], value: obj
 @final
 @attrs.frozen
 class ChannelConfig:
-    """A session's queue in one direction (Ktor's `channels { incoming = bounded(…) }`, F73 to F75).
+    """A session's queue in one direction (Ktor's `channels { incoming = bounded(…) }`).
 
     Raises:
       ValueError: a value makes no sense; the text names the argument.

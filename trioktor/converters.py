@@ -1,4 +1,4 @@
-"""Values instead of frames: `session.send_serialized` and `session.receive_deserialized` (F110 to F112).
+"""Values instead of frames: `session.send_serialized` and `session.receive_deserialized`.
 
 `JsonConverter` needs the standard library alone and knows plain JSON values; `CattrsConverter` (extra
 `cattrs`) and `MsgspecConverter` (extra `msgspec`) build objects of your classes, each by its own rules: msgspec

@@ -68,7 +68,7 @@ class Routes:
 
     @property
     def websockets(self) -> WebSockets | None:
-        """What was installed (F10); None before that."""
+        """What was installed; None before that."""
         return self.registry.settings
 
     def route(self, path: str) -> Routes:
@@ -93,8 +93,8 @@ class Routes:
         The handler is `async def handler(session, ...)`; parameters behind the session are filled from the
         path by name. It is returned unchanged. Keywords override the installed settings for this route;
         `protocol` has it serve only clients that offer that subprotocol, so that a path may have a handler
-        for each (F19); `before` is one function or several that are asked before the upgrade, after those of
-        `Application.before_upgrade`. Source: Ktor's `webSocket(path) { … }` (F15).
+        for each; `before` is one function or several that are asked before the upgrade, after those of
+        `Application.before_upgrade`. Source: Ktor's `webSocket(path) { … }`.
 
         Raises:
           RuntimeError: WebSockets are not installed, or the application is being served.
@@ -125,7 +125,7 @@ class Routes:
         """Serve WebSockets frame by frame: as `websocket`, but the handler gets a `RawWebSocketSession`.
 
         `negotiate_extensions` answers the client's offers; what extensions do to frames is then the
-        handler's business. Source: Ktor's `webSocketRaw` (F17, F18).
+        handler's business. Source: Ktor's `webSocketRaw`.
 
         Raises:
           As `websocket`.

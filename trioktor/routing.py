@@ -1,4 +1,4 @@
-"""Which handler serves which path: Ktor's pattern language (F22), matched segment by segment.
+"""Which handler serves which path: Ktor's pattern language, matched segment by segment.
 
 A pattern is a path whose segments may be
 

@@ -247,7 +247,7 @@ class WebSocketSession(BaseSession):
     # values
 
     async def send_serialized(self, value: object) -> None:
-        """Send a value as the configured converter says it (F111).
+        """Send a value as the configured converter says it.
 
         Raises:
           ConverterNotFound: none is configured.
@@ -260,7 +260,7 @@ class WebSocketSession(BaseSession):
     @overload
     async def receive_deserialized(self, kind: Any) -> Any: ...
     async def receive_deserialized(self, kind: Any) -> Any:
-        """Receive a message that has to be a value of a type, as the configured converter reads it (F111).
+        """Receive a message that has to be a value of a type, as the configured converter reads it.
 
         Raises:
           ConverterNotFound: none is configured.
@@ -285,7 +285,7 @@ class WebSocketSession(BaseSession):
         """Send a Ping ahead of what is queued, and wait for its Pong; returns the round trip in seconds.
 
         A Pong that answers a later Ping counts, too. Always a checkpoint; there is no timeout but the
-        caller's. W-14.
+        caller's.
 
         Raises:
           ConnectionClosed: the conversation is over, or ends meanwhile.

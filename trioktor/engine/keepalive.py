@@ -8,7 +8,7 @@ the Pong is due and looks again: nothing on the hot path touches a deadline. Wha
 - our own reader waiting for a slow handler: the Pong may well be there, unread. The clock stands then;
 - a pause of the whole process, for the same reason.
 
-So only a peer that is silent while we listen is given up. Source: Ktor's pinger (F81, F82), W-03, W-15.
+So only a peer that is silent while we listen is given up. Source: Ktor's pinger.
 """
 
 from __future__ import annotations

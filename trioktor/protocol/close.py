@@ -65,7 +65,7 @@ class CloseReason:
     """Why a conversation ended: a code and a short text.
 
     Any code of two bytes can be named here, because a peer may be told about in terms of 1005 or 1006;
-    which may be *sent* is checked by `WebSocketSession.close`. Source: Ktor's `CloseReason` (F58).
+    which may be *sent* is checked by `WebSocketSession.close`. Source: Ktor's `CloseReason`.
 
     Raises:
       ValueError: the message takes more than 123 bytes of UTF-8 or holds a lone surrogate, or the code

@@ -54,7 +54,7 @@ def _in_range(least: int, most: int) -> Callable[[Any, attrs.Attribute[int], Any
 @final
 @attrs.frozen(kw_only=True)
 class PerMessageDeflate(ExtensionFactory):
-    """Compress messages where the client can (Ktor's `WebSocketDeflateExtension`, F104).
+    """Compress messages where the client can (Ktor's `WebSocketDeflateExtension`).
 
     Raises:
       ValueError: a value makes no sense; the text names the argument.

@@ -1,4 +1,4 @@
-"""A host in memory with as many clients as a test wants: messages, frames, or bytes (F115, F116)."""
+"""A host in memory with as many clients as a test wants: messages, frames, or bytes."""
 
 from __future__ import annotations
 
