@@ -122,7 +122,6 @@ LONG = {
     "engine/connection": 580,
     "base_session": 480,
     "host": 440,
-    "protocol/http": 365,
     "engine/transport": 365,
     "protocol/frames": 355,
     "session": 335,

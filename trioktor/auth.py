@@ -18,7 +18,7 @@ from typing import Any, Final, TypeAlias
 
 from .call import Call
 from .endpoints import Before
-from .protocol.http import Response
+from .protocol.responses import Response
 
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 

@@ -9,7 +9,8 @@ import attrs
 
 from .call import Call
 from .config import WebSockets
-from .protocol.http import Headers, Response
+from .protocol.http import Headers
+from .protocol.responses import Response
 
 Before: TypeAlias = "Callable[[Call], Awaitable[Response | None]]"
 """Asked before a request is served: None lets that happen, a `Response` is sent instead."""

@@ -29,7 +29,8 @@ from .engine.transport import HangUp, Transport, open_transport
 from .errors import WriteTimeout
 from .places import Places
 from .protocol.handshake import judge_host
-from .protocol.http import HeadReader, Refusal, RequestHead, Response, refusal_response
+from .protocol.http import HeadReader, Refusal, RequestHead
+from .protocol.responses import Response, refusal_response
 from .raw_session import RawWebSocketSession
 from .routes import Routes
 from .seldom import Seldom

@@ -13,7 +13,7 @@ from hypothesis import given, settings, strategies as st
 
 from tests.helpers import KEY, masked
 from trioktor import CloseCode, Frame
-from trioktor.protocol import native, parser as parser_module
+from trioktor.protocol import native, parser as parser_module, partial as partial_module
 from trioktor.protocol.assembler import MessageAssembler, RawFrames
 from trioktor.protocol.errors import FrameTooBig, ProtocolError
 from trioktor.protocol.mask import mask as pure_mask
@@ -97,7 +97,7 @@ def test_whatever_comes_is_read_the_same(pieces: list[bytes], cuts: list[int], k
     found = read(kind, chunks, limit)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parser_module, "scan", None)
-        patch.setattr(parser_module, "join", None)
+        patch.setattr(partial_module, "join", None)
         assert found == read(kind, chunks, limit)
 
 
@@ -136,7 +136,7 @@ def test_a_long_frame_in_pieces_is_read_the_same(sizes: list[int], first_byte: i
 
     found = seen()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parser_module, "join", None)
+        patch.setattr(partial_module, "join", None)
         assert found == seen()
 
 

@@ -18,7 +18,7 @@ from ..protocol.close import CloseReason
 from ..protocol.deflate import PerMessageDeflate
 from ..protocol.frames import Frame
 from ..protocol.handshake import LOOPBACK
-from ..protocol.http import Response
+from ..protocol.responses import Response
 from ..session import WebSocketSession
 
 _LISTS = {"origins": "--origin", "hosts": "--served-host", "subprotocols": "--subprotocol"}

@@ -5,11 +5,9 @@ the frames on can stop between two of them and nothing is parsed ahead of him. F
 violation come out first; then `ProtocolError` is raised, and the parser is of no further use.
 
 A header is judged as soon as its bytes are there: an unknown opcode with the first two, a length beyond
-the limit before a byte of payload is kept. A payload that arrives in several pieces is unmasked piece by
-piece; what is kept is what arrived, whatever the header claims, in one buffer, however small the pieces. A
-`BytesIO` is one that gives away what it holds without another copy. `take_partial` gives the new piece away,
-so that text can be judged in the middle of a frame; while streaming it is given away for good, and a frame
-may be of any size.
+the limit before a byte of payload is kept. A payload that arrives in several pieces stands in a `PartialFrame`
+until it is complete. `take_partial` gives the new piece away, so that text can be judged in the middle of a
+frame; while streaming it is given away for good, and a frame may be of any size.
 
 The native part looks for a few short whole messages at once, which is what most reads consist of. It stops at
 anything else, and the loop here judges that.
@@ -18,7 +16,6 @@ anything else, and the loop here judges that.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from io import BytesIO
 
 from .errors import FrameTooBig, ProtocolError
 from .frames import (
@@ -37,14 +34,12 @@ from .frames import (
     frame_from_wire,
     message_from_wire,
 )
-from .mask import rotate
-from .native import join, mask, scan
+from .native import mask, scan
+from .partial import PartialFrame
 
 _LENGTH_16 = 126
 _LENGTH_64 = 127
 
-_TOGETHER = 32
-"""Pieces of a long frame that are kept as they came, to be joined and unmasked in one pass."""
 _RUN = 16
 """Messages that are looked for at once; somebody may not want the rest yet."""
 _RUN_BYTES = 1 << 13
@@ -67,13 +62,7 @@ class FrameParser:
         "_is_streaming",
         "_message_kind",
         "_message_size",
-        "_missing",
         "_partial",
-        "_partial_first_byte",
-        "_partial_fresh",
-        "_partial_key",
-        "_partial_kind",
-        "_partial_raw",
         "masked",
         "max_frame_size",
         "reserved",
@@ -91,27 +80,18 @@ class FrameParser:
         # the message whose fragments are arriving
         self._message_kind: type[Frame] | None = None
         self._message_size = 0
-        # the frame whose payload is arriving
-        self._missing = 0
-        self._partial_kind: type[Frame] = BinaryFrame
-        self._partial_first_byte = 0
-        self._partial_key: bytes | None = None
-        self._partial: BytesIO | None = None  # what is kept of it
-        self._partial_fresh = b""  # its last piece
-        self._partial_raw: list[bytes] | None = None  # pieces behind that which are to be unmasked together
+        self._partial: PartialFrame | None = None  # whose payload is arriving
         self._is_streaming = False
 
     @property
     def kept(self) -> int:
         """Bytes that are kept of a frame that is not complete."""
-        if self._partial is None:
-            return 0
-        return self._partial.tell() + sum(map(len, self._partial_raw or ()))
+        return 0 if self._partial is None else self._partial.kept
 
     @property
     def missing(self) -> int:
         """Bytes that are still to come of a frame that is kept until it is complete."""
-        return 0 if self._is_streaming else self._missing
+        return 0 if self._is_streaming or self._partial is None else self._partial.missing
 
     def stream(self) -> None:
         """From now on keep nothing of data frames: `take_partial` has it, from the frame under way on."""
@@ -124,11 +104,12 @@ class FrameParser:
           ProtocolError: the bytes break a rule; its `close_code` is the answer to give.
         """
         position = 0
-        if self._missing:
-            position = self._add_payload(data)
-            if self._missing:
+        partial = self._partial
+        if partial is not None:
+            position = partial.add(data)
+            if partial.missing:
                 return
-            yield self._complete_partial()
+            yield self._complete_partial(partial)
         elif self._head:
             data = self._head + data
             self._head = b""
@@ -169,7 +150,9 @@ class FrameParser:
             position = payload_start + length
             if position > end:
                 key = data[start:payload_start] if key_size else None
-                self._begin_partial(kind, first_byte, key, length, data[payload_start:])
+                partial = PartialFrame(kind, first_byte, key, length, is_given=self._is_streaming)
+                partial.add(data[payload_start:])
+                self._partial = partial
                 return
             payload = data[payload_start:position]
             if key_size and length:
@@ -185,16 +168,12 @@ class FrameParser:
         Each byte is given once; None when there is nothing new. The whole frame still comes from `feed`;
         while streaming this gives all that is kept, and `feed` only the part that was not taken before.
         """
-        if self._partial is None:
+        partial = self._partial
+        if partial is None:
             return None
-        if self._is_streaming and not self._partial_first_byte & CONTROL:
-            self._unmask_raw()
-            self._partial_raw = None
-            fresh, self._partial = self._partial.getvalue(), BytesIO()
-        else:
-            fresh = self._partial_fresh
-        self._partial_fresh = b""
-        return frame_from_wire(self._partial_kind, self._partial_first_byte, fresh) if fresh else None
+        if self._is_streaming and not partial.first_byte & CONTROL:
+            return partial.take_all()
+        return partial.take_fresh()
 
     def _judge_first_byte(self, first_byte: int) -> type[Frame]:
         """The class of a frame with this first byte, which is not a plain whole message's."""
@@ -255,62 +234,8 @@ class FrameParser:
             if self.whole_messages:
                 self._message_size += length
 
-    def _begin_partial(
-        self, kind: type[Frame], first_byte: int, key: bytes | None, length: int, arrived: bytes
-    ) -> None:
-        self._partial_kind = kind
-        self._partial_first_byte = first_byte
-        self._partial_key = key
-        self._partial = BytesIO()
-        is_together = join is not None and kind is BinaryFrame and key is not None and not self._is_streaming
-        self._partial_raw = [] if is_together else None
-        self._missing = length
-        if arrived:
-            self._add_payload(arrived)
-
-    def _add_payload(self, data: bytes) -> int:
-        """Keep what `data` holds of the payload under way; returns how much that was."""
-        assert self._partial is not None
-        taken = min(len(data), self._missing)
-        piece = data[:taken]
-        key = self._partial_key
-        self._missing -= taken
-        if self._partial_raw is not None:
-            self._partial_raw.append(piece)
-            if len(self._partial_raw) >= _TOGETHER:
-                self._unmask_raw()
-            return taken
-        if key is not None:
-            piece = mask(piece, key)
-            self._partial_key = rotate(key, taken)
-        self._partial.write(piece)
-        self._partial_fresh = piece
-        return taken
-
-    def _unmask_raw(self) -> None:
-        """Unmask the pieces that were kept as they came, behind those before."""
-        if self._partial_raw:
-            assert self._partial is not None
-            self._partial.write(self._joined_raw())
-
-    def _joined_raw(self) -> bytes:
-        pieces, key = self._partial_raw, self._partial_key
-        assert join is not None
-        assert pieces is not None
-        assert key is not None
-        joined = join(pieces, key)
-        self._partial_key = rotate(key, len(joined))
-        pieces.clear()
-        return joined
-
-    def _complete_partial(self) -> Frame:
-        assert self._partial is not None
-        if self._partial_raw and not self._partial.tell():
-            payload = self._joined_raw()
-        else:
-            self._unmask_raw()
-            payload = self._partial.getvalue()
-        self._partial = self._partial_raw = None
-        self._partial_fresh = b""
-        self._note_fragment(self._partial_kind, self._partial_first_byte, len(payload))
-        return frame_from_wire(self._partial_kind, self._partial_first_byte, payload)
+    def _complete_partial(self, partial: PartialFrame) -> Frame:
+        self._partial = None
+        payload = partial.payload()
+        self._note_fragment(partial.kind, partial.first_byte, len(payload))
+        return frame_from_wire(partial.kind, partial.first_byte, payload)

@@ -24,7 +24,7 @@ from ..engine.transport import StreamTransport
 from ..host import Host
 from ..protocol.close import CloseReason
 from ..protocol.frames import Frame
-from ..protocol.http import HeaderPairs, header_pairs
+from ..protocol.responses import HeaderPairs, header_pairs
 from ..raw_session import RawWebSocketSession
 from ..session import WebSocketSession
 from .cutting import CutStream

@@ -10,7 +10,7 @@ import trio
 
 from ..application import Application
 from ..base_session import BaseSession
-from ..protocol.http import HeaderPairs, header_pairs
+from ..protocol.responses import HeaderPairs, header_pairs
 from ..raw_session import RawWebSocketSession
 from ..session import WebSocketSession
 from .conversation import Conversation, Served, connect, converse, request_headers
