@@ -80,7 +80,7 @@ def test_a_place_that_is_taken_is_given_back() -> None:
     third = places.take((HERE, 3))
     places.leave(second)
     places.leave(third)
-    assert [places.take((f"10.0.0.{number}", 1)) for number in range(2)]
+    assert [places.take((f"10.0.0.{number}", 1)) for number in range(2)] == ["10.0.0.0", "10.0.0.1"]
 
 
 @pytest.mark.parametrize(

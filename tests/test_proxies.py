@@ -96,7 +96,7 @@ def test_what_is_no_network_is_a_value_error(network: Any) -> None:
     with pytest.raises(ValueError, match="not a proxy's address, network, or 'unix'") as caught:
         app.trust_proxies("10.0.0.1", network)
     assert repr(network) in str(caught.value)
-    assert not app.registry.is_proxy(("10.0.0.1", 1), is_local=False)
+    assert not app.registry.proxies.is_trusted(("10.0.0.1", 1), is_local=False)
 
 
 def test_proxies_may_be_named_one_after_another() -> None:
@@ -106,7 +106,7 @@ def test_proxies_may_be_named_one_after_another() -> None:
     app.trust_proxies()
     app.trust_proxies("10.0.0.2", "unix")
     peers = [("10.0.0.1", 1), ("10.0.0.2", 1), ("10.0.0.3", 1), None]
-    assert [app.registry.is_proxy(peer, is_local=peer is None) for peer in peers] == [True, True, False, True]
+    assert [app.registry.proxies.is_trusted(peer, is_local=peer is None) for peer in peers] == [True, True, False, True]
 
 
 async def test_proxies_are_frozen_with_the_application(autojump_clock: Clock) -> None:

@@ -29,6 +29,7 @@ USES: dict[str, Use] = {
     "receive_nowait": lambda session: session.receive_nowait(),
     "receive_message": lambda session: trio.run(session.receive_message),
     "message": lambda session: trio.run(in_message, session),
+    "incoming": lambda session: session.incoming,
     "outgoing": lambda session: session.outgoing,
     "close": lambda session: session.close(),
     "aclose": lambda session: trio.run(session.aclose),

@@ -81,10 +81,6 @@ class Registry:
         """What a trusted proxy says of the client; None if the peer is none."""
         return self.proxies.read(peer, headers, is_local=is_local)
 
-    def is_proxy(self, peer: tuple[str, int] | str | None, *, is_local: bool) -> bool:
-        """Whether the peer is a trusted proxy."""
-        return self.proxies.is_trusted(peer, is_local=is_local)
-
     def freeze(self) -> None:
         """Allow no more changes; called when the application is first served."""
         self._is_frozen = True

@@ -155,8 +155,6 @@ async def test_a_reader_that_waits_is_stalled_until_there_is_room(inbox: Make, a
             states.append(one.is_stalled)
             await trio.sleep(3)
             one.receive_nowait()
-            if one.room is not None:
-                one.room.set()
         assert [False, True, False] == [*states, one.is_stalled]
         assert one.waiting == 1
 
@@ -474,3 +472,18 @@ async def test_a_message_that_had_no_place_keeps_its_turn(inbox: Make, autojump_
                 await trio.testing.wait_all_tasks_blocked()
                 one.offer(Frame.Binary(b"c"))
     assert taken == ["a", "b", "c"]
+
+
+async def test_room_that_was_found_beside_a_message_is_not_taken_from_the_next(
+    inbox: Make, autojump_clock: MockClock
+) -> None:
+    """What was asked for once counts while the reader waits for it, and no longer."""
+    one = inbox()
+    one.offer(Frame.Binary(bytes(90)))
+    one.receive_nowait()
+    assert one.has_room_beside(50)
+    one.offer(Frame.Binary(bytes(60)))
+    one.receive_nowait()
+    assert one.offer(Frame.Binary(bytes(60)))
+    with trio.fail_after(1):
+        await wait(one)  # there is nothing to wait for

@@ -60,6 +60,7 @@ class Inbox:
         "_offered",
         "_overflows",
         "_queue",
+        "_room",
         "_send",
         "_sizes",
         "_stall",
@@ -67,7 +68,6 @@ class Inbox:
         "has_lost_patience",
         "is_burst",
         "peak",
-        "room",
     )
 
     def __init__(self, config: ChannelConfig, max_bytes: int) -> None:
@@ -81,11 +81,11 @@ class Inbox:
         self._sizes: list[int] = []
         self._bytes = 0
         self._beside = 0  # those of the message that is arriving, while the reader waits in the middle of it
-        self._held: Frame | None = None  # a message the channel had no place for
+        self._held: Frame | None = None  # a message that there was no place for
         self._overflows = False
         self._stall: trio.CancelScope | None = None  # round the reader's pause
         self.is_burst: bool = False  # whether the last read brought several frames
-        self.room: trio.Event | None = None  # to be set by the session when it takes a message
+        self._room: trio.Event | None = None  # set when a message is taken, while the reader waits for that
         self._offered = 0
         self._first_offer = 0.0  # when that was
         self.has_lost_patience: bool = False
@@ -122,8 +122,8 @@ class Inbox:
             if self._is_ended:
                 self._send.close()
             self._wake_takers()  # to wait there
-            if self.room is not None:
-                self.room.set()
+            if self._room is not None:
+                self._room.set()
         return self._channel
 
     def receive_nowait(self) -> Frame:
@@ -145,8 +145,8 @@ class Inbox:
             raise trio.EndOfChannel
         else:
             raise trio.WouldBlock
-        if self.room is not None:
-            self.room.set()
+        if self._room is not None:
+            self._room.set()
         return message
 
     async def receive(self) -> Frame:
@@ -169,8 +169,8 @@ class Inbox:
         if self._channel is None:
             return self.receive_nowait()
         message = await self._channel.receive()
-        if self.room is not None:
-            self.room.set()
+        if self._room is not None:
+            self._room.set()
         return message
 
     def _wake_takers(self) -> None:
@@ -254,7 +254,10 @@ class Inbox:
         if self._bytes + size <= self._max_bytes or self._overflows or self._config.on_overflow is Overflow.CLOSE:
             return True
         self._beside = size
-        return self._has_room()
+        if self._has_room():
+            self._beside = 0
+            return True
+        return False
 
     def _has_room(self) -> bool:
         """Count the bytes that still wait; whether they leave room for more."""
@@ -340,10 +343,10 @@ class Inbox:
 
     async def _wait_for_taking(self, until: float) -> None:
         """Wait until the session takes a message, or until it is time to look whether somebody else did."""
-        self.room = trio.Event()
+        self._room = trio.Event()
         with trio.move_on_at(until):
-            await self.room.wait()
-        self.room = None
+            await self._room.wait()
+        self._room = None
 
     def let_overflow(self) -> None:
         """From now on drop what does not fit instead of waiting."""
