@@ -11,13 +11,12 @@ import pytest
 import trio
 import trio.testing
 
+from tests.support.reading import FrameReader
 from trioktor import Application, CloseReason, Frame, RawWebSocketSession, WebSockets, WebSocketSession
 from trioktor.base_session import BaseSession
 from trioktor.engine.outcome import merge
 from trioktor.host import Host
-from trioktor.protocol.assembler import MessageAssembler, RawFrames
 from trioktor.protocol.mask import mask
-from trioktor.protocol.parser import FrameParser
 from trioktor.protocol.serializer import Serializer, head
 
 KEY = bytes.fromhex("37fa213d")
@@ -68,14 +67,13 @@ class RawClient:
 
     def __init__(self, stream: trio.abc.HalfCloseableStream, *, raw: bool = False) -> None:
         self.stream = stream
-        parser = FrameParser(masked=False, max_frame_size=None)
-        self._assembler = RawFrames(parser) if raw else MessageAssembler(parser, None)
+        self._reader = FrameReader(client=True, raw=raw)
         self._frames: list[Frame] = []
         self.raw = bytearray()  # all that came behind the head of the answer
 
     def _feed(self, data: bytes) -> None:
         self.raw += data
-        self._frames.extend(filter(None, self._assembler.feed(data)))
+        self._frames.extend(filter(None, self._reader.feed(data)))
 
     async def upgrade(self, path: bytes = b"/") -> bytes:
         """Perform the opening handshake; returns the head of the answer."""

@@ -42,7 +42,7 @@ class DeflateClient(RawClient):
 
     def __init__(self, stream: trio.abc.HalfCloseableStream) -> None:
         super().__init__(stream, raw=True)
-        self._assembler.parser.reserved = 0x40
+        self._reader.parser.reserved = 0x40
         self._deflate = zlib.compressobj(6, zlib.DEFLATED, -15)
         self._inflate = zlib.decompressobj(-15)
 

@@ -13,7 +13,7 @@ import trio.testing
 
 from trioktor import WebSockets
 from trioktor.cli import main
-from trioktor.protocol.closing import TRANSITIONS
+from trioktor.protocol.halves import CLIENT_WAITS, RAW_WAITS, WAITS, Ours, Step, Theirs
 from trioktor.testing import handle_websocket_conversation
 
 ROOT = Path(__file__).parent.parent
@@ -69,17 +69,28 @@ def test_the_install_command_of_the_readme_names_an_extra_that_exists() -> None:
     assert "test" in project["optional-dependencies"]
 
 
+def waits_as_markdown() -> str:
+    """The table of waits: one row for each of our halves, one column for each of theirs."""
+
+    def shown(step: Step) -> str:
+        return ", ".join(part.name.lower().replace("_", " ") for part in step if part is not None)
+
+    def cell(ours: Ours, theirs: Theirs) -> str:
+        parts = [shown(WAITS[ours, theirs])]
+        for name, table in (("client", CLIENT_WAITS), ("raw", RAW_WAITS)):
+            if table[ours, theirs] != WAITS[ours, theirs]:
+                parts.append(f"{name}: {shown(table[ours, theirs])}")
+        return "; ".join(parts)
+
+    rows = [["ours ↓ theirs →", *(theirs.name for theirs in Theirs)], ["---"] * 5]
+    rows += [[ours.name, *(cell(ours, theirs) for theirs in Theirs)] for ours in Ours]
+    return "".join("| " + " | ".join(row) + " |\n" for row in rows)
+
+
 @pytest.mark.parametrize("text", [README, ARCHITECTURE], ids=["README", "architecture"])
-def test_the_drawing_of_the_closing_handshake_is_the_table(text: str) -> None:
-    """Every transition that changes the state is drawn, and nothing else."""
-    expected = [
-        f"    {state.name} --> {target.name}: {signal.name}"
-        for state, targets in TRANSITIONS.items()
-        for signal, target in targets.items()
-        if target is not state
-    ]
-    drawing = blocks(text, "mermaid")[0].splitlines()
-    assert expected == drawing[2:]
+def test_the_drawing_of_the_end_is_the_table(text: str) -> None:
+    """What is waited for, in each pair of halves."""
+    assert waits_as_markdown() in text
 
 
 def test_the_settings_that_the_readme_states_are_the_defaults() -> None:

@@ -12,15 +12,14 @@ from trio.testing import MockClock
 
 from tests.helpers import application
 from tests.listening import MemoryListener, serving
+from tests.support.reading import FrameReader
 from trioktor import Application, Frame, JsonConverter, WebSocketSession
 from trioktor.auth import basic
 from trioktor.call import Call
 from trioktor.errors import DeserializationError
 from trioktor.host import Host
-from trioktor.protocol.assembler import MessageAssembler
 from trioktor.protocol.errors import ProtocolError
 from trioktor.protocol.http import Headers, RequestHead
-from trioktor.protocol.parser import FrameParser
 from trioktor.protocol.serializer import head
 
 
@@ -91,14 +90,14 @@ def test_json_in_binary_frames_has_no_surrogates(data: bytes) -> None:
 @pytest.mark.parametrize("is_fragmented", [False, True])
 def test_a_surrogate_is_bad_at_its_second_byte(second: int, is_fragmented: bool) -> None:
     """When that comes, and not when the third has come; what is none may go on."""
-    assembler = MessageAssembler(FrameParser(masked=False, max_frame_size=None), None)
+    reader = FrameReader(client=True)
     data = (head(0x01, 2) if is_fragmented else head(0x81, 3)) + bytes((0xED, second))
     if second >= 0xA0:
         with pytest.raises(ProtocolError) as error:
-            list(assembler.feed(data))
+            list(reader.feed(data))
         assert error.value.close_code == 1007
     else:
-        assert list(assembler.feed(data)) == []
+        assert list(reader.feed(data)) == []
 
 
 def page(body: bytes) -> Application:

@@ -13,13 +13,12 @@ from typing import Any, Final
 import pytest
 
 from tests.helpers import masked
+from tests.support.reading import FrameReader
 from trioktor import PerMessageDeflate, ProtocolError
 from trioktor.auth import bearer
 from trioktor.call import Call
-from trioktor.protocol.assembler import MessageAssembler
 from trioktor.protocol.extensions import negotiate
 from trioktor.protocol.http import Headers, HeadReader, Refusal, RequestHead
-from trioktor.protocol.parser import FrameParser
 from trioktor.proxies import Proxies
 
 SMALL: Final = 1500
@@ -59,9 +58,9 @@ def forwarded(name: str, value: str) -> None:
 
 def frames(data: bytes, *, step: int = 65536) -> None:
     """Parse and assemble frames that come in pieces of a length."""
-    assembler = MessageAssembler(FrameParser(masked=True, max_frame_size=None), None)
+    reader = FrameReader()
     for start in range(0, len(data), step):
-        list(assembler.feed(data[start : start + step]))
+        list(reader.feed(data[start : start + step]))
 
 
 def agree(line: str) -> None:

@@ -15,6 +15,7 @@ import trio.testing
 import trioktor
 from tests.helpers import close, connected, masked, records_above_info
 from trioktor import Frame, WebSocketSession
+from trioktor.protocol.serializer import Serializer
 
 Clock = trio.testing.MockClock
 
@@ -69,7 +70,7 @@ async def test_frames_are_not_logged_by_themselves(autojump_clock: Clock, caplog
     async with connected(echo) as (client, sessions):
         await client.send(Frame.Text("hello"), close(1000))
         await client.receive_rest()
-        assert sessions[0]._connection.feed == sessions[0]._connection.assembler.feed
+        assert type(sessions[0]._connection.conversation.serializer) is Serializer
     assert not [record for record in caplog.records if record.name == "trioktor.frames"]
 
 

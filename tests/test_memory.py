@@ -15,12 +15,11 @@ from trio.testing import MockClock
 from tests.benchmarks.bounds import MIB, measure
 from tests.engine.test_stuck import stuck
 from tests.helpers import KEY, close, connected, masked
+from tests.support.reading import FrameReader
 from trioktor import CLOSE, ChannelConfig, Frame, WebSocketSession as Session
-from trioktor.protocol.assembler import MessageAssembler, RawFrames
 from trioktor.protocol.frames import KEPT_TEXT
 from trioktor.protocol.http import RequestHead
 from trioktor.protocol.mask import mask
-from trioktor.protocol.parser import FrameParser
 from trioktor.protocol.serializer import head
 
 MOST = {
@@ -43,32 +42,25 @@ def test_what_a_connection_holds_is_bounded(handler: str, attack: str) -> None:
 # pieces
 
 
-def streaming(parser: FrameParser) -> MessageAssembler:
-    """An assembler that gives pieces, but joins those of a compressed message."""
-    assembler = MessageAssembler(parser, None)
-    assembler.stream()
-    return assembler
-
-
-ASSEMBLERS: dict[str, tuple[Callable[[FrameParser], MessageAssembler | RawFrames], int, int]] = {
-    "binary": (lambda parser: MessageAssembler(parser, None), 0x82, 0),
-    "text": (lambda parser: MessageAssembler(parser, None), 0x81, 0),
-    "second fragment": (lambda parser: MessageAssembler(parser, None), 0x80, 0),
-    "raw": (RawFrames, 0x82, 0),
-    "compressed, in pieces": (streaming, 0xC2, 0x40),
+READERS: dict[str, tuple[Callable[[], FrameReader], int]] = {
+    "binary": (FrameReader, 0x82),
+    "text": (FrameReader, 0x81),
+    "second fragment": (FrameReader, 0x80),
+    "raw": (lambda: FrameReader(raw=True), 0x82),
+    "compressed, in pieces": (lambda: FrameReader(pieces=True, reserved=0x40), 0xC2),
 }
 
 
-@pytest.mark.parametrize("name", ASSEMBLERS)
+@pytest.mark.parametrize("name", READERS)
 @pytest.mark.parametrize("step", [1, 2])
 def test_a_frame_in_tiny_segments_holds_what_was_sent(name: str, step: int) -> None:
     """Not dozens of bytes for each of them."""
-    make, first_byte, reserved = ASSEMBLERS[name]
+    make, first_byte = READERS[name]
     size = 10_000
     wire = memoryview(head(first_byte, size, 0x80) + KEY + mask(b"x" * size, KEY))
     held = 0
     for _ in range(2):  # the first time is for whoever keeps something at a first time
-        reader = make(FrameParser(masked=True, max_frame_size=None, reserved=reserved))
+        reader = make()
         if first_byte == 0x80:
             assert list(reader.feed(masked(0x02, b"begun"))) == []
         gc.collect()
@@ -176,7 +168,7 @@ async def test_the_reader_stops_in_the_middle_of_a_message(autojump_clock: MockC
             received.append(len(frame.data))
 
     async with connected(handler, max_queued_bytes=1000) as (client, sessions):
-        reader = sessions[0]._connection.assembler
+        reader = sessions[0]._connection.conversation
         wire = masked(0x82, bytes(600))
         await client.send_bytes(wire + wire[:8])
         for position in range(8, len(wire), 50):

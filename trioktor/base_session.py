@@ -185,9 +185,9 @@ class BaseSession(trio.abc.Channel[Frame]):
 
     def _raise_end(self) -> NoReturn:
         """Tell a broken end of `incoming` from a clean one."""
-        if self._connection.state.is_clean:
+        if self._connection.closing.is_clean:
             raise trio.EndOfChannel from None
-        raise self._error(ConnectionBroken) from self._connection.cause
+        raise self._error(ConnectionBroken) from self._connection.closing.cause
 
     async def __anext__(self) -> Frame:
         try:
@@ -364,35 +364,37 @@ class BaseSession(trio.abc.Channel[Frame]):
         """Wait until the stream is closed; returns what ended the conversation. Always a checkpoint."""
         self._check_thread("wait_closed")
         await self._connection.closed.wait()
-        reason = self._connection.close_reason
+        reason = self._connection.closing.reason
         assert reason is not None
         return reason
 
     @property
     def close_reason(self) -> CloseReason | None:
         """What ended the conversation, ours if we began; None until that is known. No Close at all is 1006."""
-        return self._connection.close_reason
+        return self._connection.closing.reason
 
     @property
     def close_sent(self) -> CloseReason | None:
         """What our Close frame said, once it is with the system (empty: 1005)."""
-        return self._connection.close_sent
+        return self._connection.closing.sent
 
     @property
     def close_received(self) -> CloseReason | None:
         """What the peer's Close frame said, once it has come (empty: 1005)."""
-        return self._connection.close_received
+        return self._connection.closing.received
 
     def _error(self, kind: type[ConnectionClosed]) -> ConnectionClosed:
-        return kind(self._connection.close_reason, self)
+        return kind(self._connection.closing.reason, self)
 
     def _raise_over(self) -> NoReturn:
         connection = self._connection
-        if connection.is_closed_here or connection.close_reason is None:  # None: this handle was closed, a clone lives
+        if (
+            connection.closing.closed_here or connection.closing.reason is None
+        ):  # None: this handle was closed, a clone lives
             raise self._error(ConnectionClosedHere) from None
-        if connection.state.is_clean:
+        if connection.closing.is_clean:
             raise self._error(ConnectionClosed) from None
-        raise self._error(ConnectionBroken) from connection.cause
+        raise self._error(ConnectionBroken) from connection.closing.cause
 
     # tasks
 
@@ -406,7 +408,7 @@ class BaseSession(trio.abc.Channel[Frame]):
           ConnectionClosed: the conversation is over.
         """
         self._check_thread("start_soon")
-        if self._connection.state.is_over or self._connection.tasks.are_done:
+        if self._connection.closing.is_over or self._connection.tasks.are_done:
             self._raise_over()
         self._connection.start_soon(fn, args)
 
@@ -431,22 +433,22 @@ class BaseSession(trio.abc.Channel[Frame]):
     @property
     def max_frame_size(self) -> int | None:
         """Bytes of a frame and of a message; counts from the next header on."""
-        return self._connection.assembler.parser.max_frame_size
+        return self._connection.conversation.max_frame_size
 
     @max_frame_size.setter
     def max_frame_size(self, size: int | None) -> None:
         WebSockets(max_frame_size=size)
-        self._connection.assembler.parser.max_frame_size = size
+        self._connection.conversation.max_frame_size = size
 
     @property
     def masking(self) -> bool:
         """Whether what is written from now on is masked, what waits in the queue included."""
-        return self._outbox.serializer.masking
+        return self._connection.conversation.serializer.masking
 
     @masking.setter
     def masking(self, on: bool) -> None:
         WebSockets(masking=on)
-        self._outbox.serializer.masking = on
+        self._connection.conversation.serializer.masking = on
 
     def statistics(self) -> SessionStatistics:
         """What went over the wire until now, what waits, and since when."""
@@ -455,7 +457,7 @@ class BaseSession(trio.abc.Channel[Frame]):
     def __repr__(self) -> str:
         connection = self._connection
         return (
-            f"<{type(self).__name__} {self.call.path[:100]} {connection.state.name}"
+            f"<{type(self).__name__} {self.call.path[:100]} {connection.closing.word}"
             f" in {connection.inbox.waiting} out {connection.outbox.waiting}>"
         )
 

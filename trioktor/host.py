@@ -24,7 +24,6 @@ from .endpoints import Before, GetRoute, WebSocketRoute
 from .engine.connection import Connection, Stop
 from .engine.outcome import split
 from .engine.patience import Patience
-from .engine.reader import DRAIN_LIMIT
 from .engine.transport import HangUp, Transport, open_transport
 from .errors import WriteTimeout
 from .places import Places
@@ -224,10 +223,7 @@ class Host:
             else:
                 failure = await self._try_to_send(transport, data)
             if failure is None:
-                await transport.send_eof()
-                with trio.move_on_after(DRAIN_LIMIT):
-                    while await transport.receive():
-                        pass
+                await transport.linger()
         except (trio.BrokenResourceError, OSError):
             pass
 
@@ -389,9 +385,9 @@ class Host:
                 call.path,
                 _shown(call.client),
                 trio.current_time() - connection.opened_at,
-                connection.close_reason,
-                connection.reader.frames_read,
-                connection.reader.bytes_read,
+                connection.closing.reason,
+                connection.conversation.frames_received,
+                connection.intake.bytes_read,
                 connection.outbox.frames_taken,
                 connection.wire.bytes_written,
             )

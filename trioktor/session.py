@@ -12,7 +12,6 @@ from .config import WebSockets
 from .converters import ContentConverter
 from .engine.streamed import StreamedMessage
 from .errors import ConnectionBroken, ConverterNotFound, DeserializationError
-from .protocol.assembler import MessageAssembler
 from .protocol.close import CloseCode, CloseReason
 from .protocol.errors import FrameTooBig, UnexpectedFrame
 from .protocol.frames import (
@@ -97,9 +96,7 @@ class WebSocketSession(BaseSession):
             if self._unparked is None:
                 self._unparked = trio.Event()
             await self._unparked.wait()
-        assembler = self._connection.assembler
-        assert isinstance(assembler, MessageAssembler)
-        assembler.stream()
+        self._connection.conversation.stream()
         async with self._taking:
             if self._joining is not None:  # `receive` was cancelled in the middle of this message
                 first = self._joined(fin=0)
@@ -293,7 +290,7 @@ class WebSocketSession(BaseSession):
         """
         self._check_thread("ping")
         connection = self._connection
-        if self._outbox.is_sealed or connection.state.is_over:
+        if self._outbox.is_sealed or connection.closing.is_over:
             await trio.lowlevel.checkpoint()
             self._raise_over()
         ping = connection.ping(data)

@@ -40,10 +40,10 @@ class SessionStatistics:
     @classmethod
     def of(cls, connection: Connection) -> Self:
         """Look at a connection."""
-        inbox, outbox, reader = connection.inbox, connection.outbox, connection.reader
+        inbox, outbox = connection.inbox, connection.outbox
         return cls(
-            frames_received=reader.frames_read,
-            bytes_received=reader.bytes_read,
+            frames_received=connection.conversation.frames_received,
+            bytes_received=connection.intake.bytes_read,
             frames_sent=outbox.frames_taken,
             bytes_sent=connection.wire.bytes_written,
             incoming=inbox.waiting,

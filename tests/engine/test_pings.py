@@ -1,22 +1,32 @@
-"""Which Pings a Pong answers, and what is kept of them: nothing."""
+"""Which Pings a Pong answers, how long it took, and what is kept of them: nothing."""
 
 from __future__ import annotations
 
 import pytest
 from trio.testing import MockClock
 
+from tests.helpers import client_bytes
 from trioktor.engine.pings import Pings
+from trioktor.protocol.control import ControlLane
+from trioktor.protocol.conversation import Conversation
+from trioktor.protocol.frames import Frame
 
 
 async def test_a_pong_answers_its_ping_and_all_before_it(autojump_clock: MockClock) -> None:
     """RFC 6455 §5.5.3: a peer may answer only the latest of several. What was answered may be sent again."""
-    pings = Pings()
+    conversation = Conversation()
+    pings = Pings(conversation)
+
+    def receive_pong(payload: bytes) -> None:
+        assert [] == list(conversation.receive(client_bytes(Frame.Pong(payload))))
+        pings.note_answers()
+
     first, second, third = (pings.begin(payload) for payload in (b"1", b"2", b"3"))
     with pytest.raises(ValueError, match="has not been answered"):
         pings.begin(b"2")
-    pings.pong_received(b"nobody's")
+    receive_pong(b"nobody's")
     autojump_clock.jump(3)
-    pings.pong_received(b"2")
+    receive_pong(b"2")
     assert [True, True, False] == [ping.answered.is_set() for ping in (first, second, third)]
     assert (3, 3, None, 3) == (first.round_trip, second.round_trip, third.round_trip, pings.latency)
     for payload in (b"1", b"2"):
@@ -27,11 +37,26 @@ async def test_a_pong_answers_its_ping_and_all_before_it(autojump_clock: MockClo
 
 async def test_at_the_end_nobody_waits_for_a_pong(autojump_clock: MockClock) -> None:
     """And there was no round trip."""
-    pings = Pings()
+    conversation = Conversation()
+    pings = Pings(conversation)
     ping = pings.begin(None)
     assert 8 == len(ping.frame.data)
     pings.end()
     assert ping.answered.is_set()
     assert (None, None) == (ping.round_trip, pings.latency)
-    pings.pong_received(ping.frame.data)
+    assert [] == list(conversation.receive(client_bytes(Frame.Pong(ping.frame.data))))
+    assert not conversation.has_answers
     assert ping.round_trip is None
+
+
+def test_the_lane_gives_the_tokens_in_order() -> None:
+    """Those of the Pings before it, then the one that is repeated; for a stranger's Pong none."""
+    lane = ControlLane()
+    for token, payload in enumerate((b"a", b"b", b"c")):
+        assert Frame.Ping(payload) == lane.begin_ping(payload, token)
+    for payload, tokens in ((b"x", []), (b"b", [0, 1]), (b"a", [])):
+        lane.receive_pong(payload)
+        assert tokens == lane.take_answered()
+    lane.forget_ping(b"x")
+    assert [2] == lane.end_pings()
+    assert [] == lane.end_pings()

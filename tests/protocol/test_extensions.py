@@ -11,12 +11,11 @@ import attrs
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from tests.support.reading import FrameReader
 from trioktor import WebSockets
-from trioktor.protocol.assembler import MessageAssembler, judge_text_in_steps
 from trioktor.protocol.deflate import SLICE, Deflate, PerMessageDeflate
 from trioktor.protocol.errors import FrameTooBig, ProtocolError
 from trioktor.protocol.extensions import (
-    ExtendedFrames,
     Extension,
     ExtensionFactory,
     ExtensionHeader,
@@ -30,7 +29,6 @@ from trioktor.protocol.extensions import (
     run,
 )
 from trioktor.protocol.frames import RSV1, RSV2, RSV3, Frame, frame_from_wire
-from trioktor.protocol.parser import FrameParser
 
 
 def header(name: str, *parameters: str) -> ExtensionHeader:
@@ -171,8 +169,7 @@ def test_the_vectors_of_the_rfc(name: str) -> None:
 def test_fragments_of_the_rfc_are_one_message() -> None:
     """T629, RFC 7692 §7.2.3.1: the bit is on the first only; a Ping between them stays where it was."""
     deflate = codec()
-    parser = FrameParser(masked=False, max_frame_size=100, reserved=RSV1)
-    frames = ExtendedFrames(MessageAssembler(parser, None).feed, [deflate], lambda: 100, judge_text_in_steps)
+    frames = FrameReader(client=True, max_frame_size=100, extensions=(deflate,))
     wire = bytes.fromhex("4103f248cd 890169 8004c9c90700")
     whole = [frame for frame in frames.feed(wire) if frame is not None]
     assert [Frame.Ping(b"i"), Frame.Text("Hello")] == whole
@@ -347,8 +344,7 @@ def test_encoding_is_in_the_order_of_installation_and_decoding_in_reverse() -> N
     assert RSV1 | RSV2 | RSV3 == reserved_bits(extensions)
     encoded = encode(extensions, Frame.Text("m"))
     assert b"m1a2" == encoded.data
-    parser = FrameParser(masked=False, max_frame_size=100, reserved=reserved_bits(extensions))
-    frames = ExtendedFrames(MessageAssembler(parser, None).feed, extensions, lambda: 100, judge_text_in_steps)
+    frames = FrameReader(client=True, max_frame_size=100, extensions=extensions)
     assert [Frame.Text("m")] == list(frames.feed(b"\xf1\x04m1a2"))
     _, alone = negotiate(factories, [])
     assert [None] == [extension.factory.name for extension in alone]
@@ -418,12 +414,10 @@ def test_what_is_not_wanted_is_not_compressed_for_many_either() -> None:
 
 def test_pieces_that_an_extension_reads_keep_the_limit() -> None:
     """While streaming they are joined, but never beyond it."""
-    parser = FrameParser(masked=False, max_frame_size=10, reserved=RSV1)
-    assembler = MessageAssembler(parser, None)
-    assembler.stream()
-    assert [] == list(assembler.feed(b"\x41\x06" + bytes(6)))
+    reader = FrameReader(client=True, pieces=True, max_frame_size=10, reserved=RSV1)
+    assert [] == list(reader.feed(b"\x41\x06" + bytes(6)))
     with pytest.raises(FrameTooBig):
-        list(assembler.feed(b"\x80\x06" + bytes(6)))
+        list(reader.feed(b"\x80\x06" + bytes(6)))
 
 
 def test_more_offers_than_anybody_means_are_refused() -> None:

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from tests.helpers import KEY, masked
+from tests.support.reading import FrameReader
 from trioktor import CloseCode, Frame
 from trioktor.protocol import native, parser as parser_module, partial as partial_module
-from trioktor.protocol.assembler import MessageAssembler, RawFrames
 from trioktor.protocol.errors import FrameTooBig, ProtocolError
 from trioktor.protocol.mask import mask as pure_mask
 from trioktor.protocol.parser import FrameParser
@@ -65,11 +65,9 @@ PIECES = st.one_of(
 
 def read(kind: str, chunks: list[bytes], limit: int | None) -> tuple[list[tuple[Any, ...]], int | None]:
     """What these chunks are, and the code of the violation that they end with."""
-    frames = FrameParser(masked=True, max_frame_size=limit, whole_messages=kind != "raw", reserved=0x40)
-    reader = RawFrames(frames) if kind == "raw" else MessageAssembler(frames, 10)
-    if kind == "pieces":
-        assert isinstance(reader, MessageAssembler)
-        reader.stream()
+    reader = FrameReader(
+        raw=kind == "raw", pieces=kind == "pieces", max_frame_size=limit, max_fragments=10, reserved=0x40
+    )
     seen: list[tuple[Any, ...]] = []
     try:
         for chunk in chunks:
@@ -125,7 +123,7 @@ def test_a_long_frame_in_pieces_is_read_the_same(sizes: list[int], first_byte: i
     chunks = [data[start:end] for start, end in zip(ends, [*ends[1:], len(data)], strict=True)]
 
     def seen() -> list[Any]:
-        reader = MessageAssembler(FrameParser(masked=True, max_frame_size=None), None)
+        reader = FrameReader()
         found: list[Any] = []
         for number, chunk in enumerate(chunks):
             if number == streams_at:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from tests.helpers import KEY, client_bytes, masked
+from tests.support.reading import FrameReader
 from trioktor import CloseReason, Frame, FrameTooBig, ProtocolError
-from trioktor.protocol.assembler import MessageAssembler
 from trioktor.protocol.close import may_be_sent
 from trioktor.protocol.mask import mask, rotate
 from trioktor.protocol.parser import FrameParser
@@ -19,12 +19,12 @@ from trioktor.protocol.serializer import Serializer, head
 MIB = 1 << 20
 
 
-def assembler(*, limit: int | None = MIB, fragments: int | None = 4096, reserved: int = 0) -> MessageAssembler:
+def assembler(*, limit: int | None = MIB, fragments: int | None = 4096, reserved: int = 0) -> FrameReader:
     """What a server reads a client with."""
-    return MessageAssembler(FrameParser(masked=True, max_frame_size=limit, reserved=reserved), fragments)
+    return FrameReader(max_frame_size=limit, max_fragments=fragments, reserved=reserved)
 
 
-def read(reader: MessageAssembler, *chunks: bytes) -> tuple[list[Frame], int | None]:
+def read(reader: FrameReader, *chunks: bytes) -> tuple[list[Frame], int | None]:
     """The frames of these chunks, and the close code of the violation they end with."""
     frames: list[Frame] = []
     try:
@@ -134,13 +134,13 @@ def test_bad_bytes_are_refused_with_their_code(case: str) -> None:
 
 def test_a_masked_frame_of_a_server_is_refused() -> None:
     """RFC 6455 §5.1 forbids what a server may not do as well."""
-    reader = MessageAssembler(FrameParser(masked=False, max_frame_size=None), None)
+    reader = FrameReader(client=True)
     assert ([Frame.Text("Hello")], 1002) == read(reader, b"\x81\x05Hello" + HELLO)
 
 
 def test_frames_of_a_server_are_read_in_pieces_too() -> None:
     """The client's side parses without masks."""
-    reader = MessageAssembler(FrameParser(masked=False, max_frame_size=None), None)
+    reader = FrameReader(client=True)
     data = b"\x81\x05Hello" + head(0x82, 300) + bytes(300)
     assert ([Frame.Text("Hello"), Frame.Binary(bytes(300))], None) == read(reader, *cuts(data)["byte by byte"])
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, strategies as st
 
 from trioktor import CloseCode, CloseReason, Frame, FrameType, ProtocolError, UnexpectedFrame
-from trioktor.protocol.closing import TRANSITIONS, Signal, State
 
 
 def test_frames_show_their_parts() -> None:
@@ -131,46 +129,6 @@ def test_a_bad_close_payload_has_no_reason(data: bytes, code: int) -> None:
     with pytest.raises(ProtocolError) as error:
         _ = frame.reason
     assert code == error.value.close_code
-
-
-EXPECTED = {
-    (State.OPEN, Signal.BEGIN_CLOSE): State.CLOSING,
-    (State.OPEN, Signal.PEER_CLOSE): State.ANSWERING,
-    (State.OPEN, Signal.VIOLATE): State.FAILING,
-    (State.OPEN, Signal.FAIL): State.FAILING,
-    (State.OPEN, Signal.LOSE): State.BROKEN,
-    (State.CLOSING, Signal.PEER_CLOSE): State.CLOSED,
-    (State.CLOSING, Signal.VIOLATE): State.BROKEN,
-    (State.CLOSING, Signal.LOSE): State.BROKEN,
-    (State.ANSWERING, Signal.LOSE): State.CLOSED,
-    (State.FAILING, Signal.LOSE): State.BROKEN,
-}
-"""What changes something; everything else stays where it is."""
-
-
-@pytest.mark.parametrize("state", State)
-@pytest.mark.parametrize("signal", Signal)
-def test_every_signal_in_every_state_leads_where_it_should(state: State, signal: Signal) -> None:
-    """The whole table, written a second time; an end stays an end."""
-    assert EXPECTED.get((state, signal), state) == TRANSITIONS[state][signal]
-
-
-@given(st.lists(st.sampled_from(Signal)))
-def test_any_order_of_signals_leads_from_open_to_an_end_that_stays(signals: list[Signal]) -> None:
-    """No signal is refused; what is over stays over, and what is clean stays clean, or broken."""
-    state = State.OPEN
-    for signal in signals:
-        after = TRANSITIONS[state][signal]
-        assert not state.is_over or (after.is_over and after.is_clean == state.is_clean)
-        assert after is not State.OPEN or state is State.OPEN
-        state = after
-    assert (state is State.OPEN) == (not signals)
-
-
-def test_states_say_whether_it_is_over_and_clean() -> None:
-    """Over: nothing more is read. Clean: the peer said goodbye."""
-    assert {State.OPEN, State.CLOSING} == {state for state in State if not state.is_over}
-    assert {State.ANSWERING, State.CLOSED} == {state for state in State if state.is_clean}
 
 
 def test_the_registered_codes_have_their_numbers() -> None:

@@ -1,19 +1,19 @@
-"""One connection after the upgrade: one nursery, who starts in it, who ends it, in what order.
+"""One connection after the upgrade: one nursery, and who starts in it.
 
-Theory of operation. The nursery holds the handler in its body, the reader, the writer once something has
-to wait, and, while configured, the pinger with its watchdog. None of the connection's own tasks raises for
-what a peer does: they report a signal, which moves the closing handshake along its table
-(`protocol.closing`) and settles the reason for good the first time.
+Theory of operation. The connection decides nothing: how the conversation ends, and what is waited for, is the
+`ClosingHandshake`'s (`protocol.closing`). Whoever has told it something calls `look_up`, which starts what the new
+state asks for: the writer, if there is something to write, and the `Ending`, if there is more to wait for than input.
 
-Reader and writer run shielded, so that a cancellation from outside cannot tear a frame or lose a Close; in
-exchange every way out gives both shields a deadline:
+The nursery holds the handler in its body, the reader, the writer once something has to wait, and, while
+configured, the pinger with its watchdog. None of the connection's own tasks raises for what a peer does. What reads
+and writes runs shielded (`engine.shields`), so that a cancellation from outside cannot tear a frame or lose a Close;
+in exchange every way out gives all shields a deadline:
 
-- our Close is with the system: `close_timeout` for the peer's;
-- the peer's Close, a violation: `answer_grace` for the handler, then the writer's progress limit;
-- cancelled from outside, or the server stopped: one absolute deadline, shared by all connections;
+- cancelled from outside, or the server stopped: one absolute time, shared by all connections;
+- no Pong: half a second for our Close;
 - `terminate`, `aclose` cancelled: now.
 
-`terminate` is a cancellation; `close` is a handshake and then one.
+`close` finishes the closing handshake first; `terminate` cancels at once.
 """
 
 from __future__ import annotations
@@ -28,23 +28,27 @@ import trio
 
 from ..config import WebSockets, channel_config
 from ..errors import ChannelOverflow, PingTimeout, WriteTimeout
-from ..protocol.assembler import MessageAssembler, RawFrames, judge_text_in_steps
 from ..protocol.close import CloseCode, CloseReason
-from ..protocol.closing import TRANSITIONS, Signal, State
+from ..protocol.closing import ClosingHandshake
+from ..protocol.conversation import Conversation
 from ..protocol.errors import ProtocolError
-from ..protocol.extensions import ExtendedFrames, Extension, reserved_bits
+from ..protocol.extensions import Extension
 from ..protocol.frames import CloseFrame, Frame
-from ..protocol.parser import FrameParser
-from ..protocol.serializer import Serializer, judge_close_reason
-from .frame_log import Feed, LoggingSerializer, is_logging, logged
+from ..protocol.halves import Ours
+from ..protocol.raw_conversation import RawConversation
+from ..protocol.serializer import judge_close_reason
+from .ending import Ending
+from .frame_log import is_logging, log_frame
 from .inbox import Inbox
+from .intake import Intake
 from .keepalive import Keepalive
 from .outbox import Outbox
 from .outcome import Outcome, judge, origin
 from .patience import Patience
 from .pings import Ping, Pings
-from .reader import DRAIN_LIMIT, Reader
+from .reader import Reader
 from .shared import SharedMessage
+from .shields import Shields
 from .streamed import StreamedMessage
 from .tasks import HandlerTasks
 from .transport import Transport
@@ -71,8 +75,7 @@ logger: logging.Logger = logging.getLogger("trioktor.session")
 class Stop:
     """The end that a server's connections share: one absolute deadline for all of them.
 
-    `on_begin` is called when the first of them is cancelled or interrupted: the others must not hear of it
-    only when that one has said its goodbye, and the time is up.
+    `on_begin` is called as soon as the first of them is cancelled or interrupted, so that all close at the same time.
     """
 
     deadline: float = math.inf
@@ -106,38 +109,31 @@ class Connection:
     """
 
     __slots__ = (
-        "_goodbye",
+        "_ending",
+        "_is_input_over",
         "_keepalive",
         "_nursery",
         "_on_failure",
+        "_reader",
+        "_shields",
         "_stop",
         "_watching",
-        "_writer_deadline",
-        "answered",
-        "assembler",
-        "cause",
+        "answer_grace",
         "client",
-        "close_reason",
-        "close_received",
-        "close_sent",
         "closed",
+        "conversation",
         "extensions",
-        "feed",
         "inbox",
-        "is_closed_here",
-        "is_raw",
+        "intake",
         "opened_at",
         "outbox",
         "owner",
         "pings",
-        "reader",
         "settings",
-        "state",
         "tasks",
         "timeout",
         "transport",
         "wire",
-        "write_error",
         "writer",
     )
 
@@ -157,70 +153,57 @@ class Connection:
         self.transport: Transport = transport
         self.settings: WebSockets = settings
         self.client: bool = client
-        self.is_raw: bool = raw
         self.opened_at: float = trio.current_time()
         self.owner: Any = self  # the session: named in errors and logs
         self.timeout: float = settings.timeout
         transport.write_timeout = settings.write_timeout
-        # how the conversation stands
-        self.state: State = State.OPEN
-        self.close_reason: CloseReason | None = None
-        self.close_sent: CloseReason | None = None
-        self.close_received: CloseReason | None = None
-        self.is_closed_here: bool = False
-        self.cause: BaseException | None = None
-        self.write_error: BaseException | None = None
-        self._goodbye: CloseReason | None = None  # what our Close says
         # what it consists of
         self.extensions: tuple[Extension, ...] = extensions
-        reserved = reserved_bits(extensions) if extensions else 0
-        parser = FrameParser(
-            masked=not client, max_frame_size=settings.max_frame_size, whole_messages=not raw, reserved=reserved
+        self.conversation: Conversation = (RawConversation if raw else Conversation)(
+            client=client,
+            max_frame_size=settings.max_frame_size,
+            max_fragments=settings.max_fragments,
+            extensions=extensions,
+            masking=settings.masking,
+            on_frame=self._log_frame if is_logging() else None,
         )
-        self.assembler: MessageAssembler | RawFrames = (
-            RawFrames(parser) if raw else MessageAssembler(parser, settings.max_fragments)
-        )
-        self.pings: Pings = Pings()
+        self.pings: Pings = Pings(self.conversation)
         self.inbox: Inbox = Inbox(channel_config(settings.incoming), settings.max_queued_bytes)
-        serializer = Serializer(masking=client or settings.masking, reserved=reserved)
-        self.feed: Feed = self.assembler.feed
-        if extensions and not raw:
-            self.feed = ExtendedFrames(self.feed, extensions, lambda: parser.max_frame_size, judge_text_in_steps).feed
         self.wire: Wire = Wire(transport, greeting)
         self.outbox: Outbox = Outbox(
             self,
             self.wire,
             channel_config(settings.outgoing),
             settings.max_queued_bytes,
-            serializer,
-            in_order=raw,
+            self.conversation,
             extensions=() if raw else extensions,
         )
         # who runs
         self._nursery: trio.Nursery | None = None
-        self.tasks: HandlerTasks = HandlerTasks(self._handler_ended, self._interrupted)
-        self.reader: Reader = Reader(self, trailing)
+        self._shields = Shields()
+        self.tasks: HandlerTasks = HandlerTasks(self._handler_ended, self.interrupted)
+        self.intake: Intake = Intake(self)
+        self._reader = Reader(transport, self.intake, self.closing, self._shields, trailing)
         self.writer: Writer | None = None
         self._watching: trio.CancelScope | None = None  # of the write timeout
         self._keepalive: Keepalive | None = None
         self._on_failure = on_failure or self._log_failure
         # how it ends
-        self.answered: trio.Event = trio.Event()  # the handler has nothing more to say
+        self._ending = Ending(self, self._shields)
+        self._is_input_over = False  # and the handler will see its end
+        self.answer_grace: float = settings.answer_grace
         self.closed: trio.Event = trio.Event()
         self._stop = stop or Stop()
-        self._writer_deadline = math.inf
 
     def __repr__(self) -> str:
         return repr(self.owner) if self.owner is not self else object.__repr__(self)
 
-    # the nursery
+    @property
+    def closing(self) -> ClosingHandshake:
+        """Where the conversation stands, and how it ends."""
+        return self.conversation.closing
 
-    def _log_frames(self) -> None:
-        self.feed = logged(self.feed, self.owner)
-        serializer = self.outbox.serializer
-        self.outbox.serializer = LoggingSerializer(
-            masking=serializer.masking, reserved=serializer.reserved, who=self.owner
-        )
+    # the nursery
 
     async def run(self, handler: Callable[[], Awaitable[object]]) -> None:
         """Run the handler and the conversation; returns when both are over and the stream is closed.
@@ -228,22 +211,33 @@ class Connection:
         Raises:
           BaseException: only what is no `Exception`: `Cancelled`, `KeyboardInterrupt`, `SystemExit`.
         """
-        if is_logging():
-            self._log_frames()
         try:
             async with trio.open_nursery() as self._nursery:
-                self._nursery.start_soon(self.reader.run, name="trioktor reader")
+                self._nursery.start_soon(self._reader.run, name="trioktor reader")
                 self._greet()
-                if not self.is_raw:  # there the handler sees the Pongs
+                if not self.closing.is_raw:  # there the handler sees the Pongs
                     self.set_keepalive(self.settings.ping_period, self.timeout)
                 try:
                     await self.tasks.run_handler(handler)
-                    await self.closed.wait()
                 except BaseException:
-                    self._interrupted()
+                    self.interrupted()
+                    await self._see_out(shield=True)
                     raise
+                await self._see_out(shield=False)
         finally:
             await self.transport.aclose()
+
+    async def _see_out(self, *, shield: bool) -> None:
+        """The handler has returned: see the conversation out, or wait for the task that does."""
+        if not self._ending.has_begun:
+            await self._ending.run(shield=shield)
+            return
+        try:
+            with trio.CancelScope(shield=shield):  # its end has a deadline
+                await self.closed.wait()
+        except BaseException:
+            self.interrupted()
+            raise
 
     def start_soon(self, fn: Callable[..., Awaitable[object]], args: tuple[object, ...]) -> None:
         """Run a task beside the handler; its failure counts as the handler's."""
@@ -254,139 +248,131 @@ class Connection:
         try:
             self.outbox.greet()
         except trio.BrokenResourceError as error:
-            self._write_failed(error.__cause__ or error)
+            self._write_failed(error)
+        if not self.closing.is_open:  # it was closed before it ran
+            self.look_up()
+
+    def look_up(self) -> None:
+        """The conversation was told something: start what its state asks for. Called after any input."""
+        conversation, closing = self.conversation, self.closing
+        conversation.has_news = False
+        if conversation.has_answers:
+            self.pings.note_answers()
+        if closing.is_over and not self._is_input_over:
+            self._end_input()
+        if closing.ours is Ours.CLOSING or conversation.has_control:
+            self._write_rest()
+        if closing.reason is not None:
+            if closing.ours is Ours.GONE:
+                self.outbox.abandon()
+            if self._keepalive is not None:
+                self._keepalive.stop()
+        if self._ending.has_begun:
+            self._ending.look_up()
+        elif closing.is_ending and self._nursery is not None and not self.tasks.has_returned:
+            self._ending.has_begun = True
+            self._nursery.start_soon(self._end, name="trioktor ending")
+
+    def _end_input(self) -> None:
+        """Nothing more is read: the handler comes to the end of `incoming` behind what waits there."""
+        self._is_input_over = True
+        self._reader.stop()
+        self.answer_grace = self.inbox.answer_grace(self.settings.answer_grace)
+        self.inbox.end()
+        self.pings.end()
+
+    async def _end(self) -> None:
+        """See the conversation out while the handler runs, and then the handler."""
+        await self._ending.run(shield=True)
+        self.tasks.cancel_children("the connection has ended")
+        grace = self.settings.handler_grace
+        while not self.tasks.are_done and grace is not None:
+            left = self.inbox.waiting
+            if self.inbox.has_lost_patience or (
+                await Patience(grace).outlast(self.tasks.wait_done) and self.inbox.waiting >= left
+            ):
+                self.tasks.cancel("the conversation is over")
+                return
+
+    async def wait_unread(self) -> None:
+        """Wait until nobody reads the stream any more."""
+        await self._reader.wait_ended()
 
     async def finish(self) -> None:
         """Close the stream and let go of everybody who waits for it."""
-        self.outbox.abandon()
-        if self.writer is not None:
-            self.writer.stop_by(-math.inf)
+        self.closing.lose()
+        self.look_up()
+        self._shields.stop_by(-math.inf)
         if self._watching is not None:
             self._watching.cancel("nothing is written any more")
         with trio.CancelScope(shield=True):  # closes at once, or bounds itself
             await self.transport.aclose()
         self.closed.set()
 
-    def _interrupted(self) -> None:
+    def interrupted(self) -> None:
         """Cancelled from outside: a short goodbye."""
         self.stop_by(self._stop.begin())
 
     def _handler_ended(self, error: Exception | None) -> None:
         outcome = Outcome.RETURNED
         if error is not None:
-            outcome = judge(error, self.owner, is_over=self.close_reason is not None)
+            outcome = judge(error, self.owner, is_over=self.closing.reason is not None)
             if outcome is Outcome.FAILED:
                 self._on_failure(error)
             else:
                 logger.info("%s: the handler ended with %.200s at %s", self.owner, ascii(error), origin(error))
         self.inbox.let_overflow()
-        if self.is_raw and outcome is Outcome.RETURNED:
-            self._leave()
+        if self.closing.is_raw and outcome is Outcome.RETURNED:
+            self.closing.leave(self.outbox.seal())
+            self.look_up()
         else:
             self.close(CloseReason(_OUTCOME_CODES[outcome]))
 
-    def _leave(self) -> None:
-        """A raw handler returned: what is queued goes out, and no Close but the one that it sent itself."""
-        if self.state is State.OPEN:
-            own = self.outbox.seal()
-            if own is not None:
-                self.is_closed_here = True
-                self.signal(Signal.BEGIN_CLOSE, own.reason or CloseReason(CloseCode.NO_STATUS))
-                self._say_goodbye(own.reason)
-            else:
-                self.lose(may_answer=True)
-                self.reader.end_reading()
-        self.answered.set()
+    def _log_frame(self, direction: str, frame: Frame) -> None:
+        log_frame(direction, self.owner, frame)
 
     def _log_failure(self, error: Exception) -> None:
         logger.error("%s: the handler failed", self.owner, exc_info=error)
 
-    # signals: what may end the conversation
-
-    def signal(self, signal: Signal, reason: CloseReason, cause: BaseException | None = None) -> bool:
-        """Move along the table; True if that settled the reason."""
-        self.state = TRANSITIONS[self.state][signal]
-        if self.close_reason is None:
-            self.close_reason = reason
-            self.cause = cause
-            if self._keepalive is not None:
-                self._keepalive.stop()
-            return True
-        if self.cause is None:  # of the end that may come to be a broken one
-            self.cause = cause
-        return False
+    # what may end the conversation
 
     def close(self, reason: CloseReason | None, *, drop_queued: bool = False) -> None:
         """Begin the closing handshake behind what is queued; None is a Close without a code.
 
         Once the peer has begun, it says that there is nothing more to answer; but in a raw session it is the
-        answer. Whatever the state, nothing more is accepted from now on.
+        answer. Whatever the state, nothing more is accepted from now on. A Close that was put into `outgoing` before
+        is the one that counts.
         """
-        if self.state is State.OPEN:
-            earlier = self.outbox.seal(drop_queued=drop_queued)
-            if earlier is not None:  # it was put into `outgoing` before, and the first reason stands
-                reason = earlier.reason
-            self.is_closed_here = True
-            self.signal(Signal.BEGIN_CLOSE, reason or CloseReason(CloseCode.NO_STATUS))
-            self._say_goodbye(reason)
-        else:
-            self.signal(Signal.BEGIN_CLOSE, reason or CloseReason(CloseCode.NO_STATUS))
-            self.end_sending(CloseFrame(reason) if self.is_raw else None, drop_queued=drop_queued)
-        self.answered.set()
-
-    def end_sending(self, own: CloseFrame | None = None, *, drop_queued: bool = False) -> None:
-        """Accept nothing more, once the conversation is not open any more; our Close follows, where one is due.
-
-        That is the peer's code, echoed (RFC 6455 §5.5.1), or the violation's; but in a raw session whose peer
-        closed only `own`, or a Close that was put into `outgoing`.
-        """
-        if self.outbox.is_sealed:
-            return
         earlier = self.outbox.seal(drop_queued=drop_queued)
-        assert self.close_reason is not None
-        if self.is_raw and self.state is not State.FAILING:
-            own = earlier or own
-            if own is not None:
-                self._say_goodbye(own.reason)
-        else:
-            code = self.close_reason.code
-            self._say_goodbye(None if code == CloseCode.NO_STATUS else CloseReason(code))
+        self.closing.close(reason if earlier is None else earlier.reason)
+        self.look_up()
+
+    def end_sending(self) -> None:
+        """Accept nothing more, once the conversation is not open any more; our Close follows, where one is due."""
+        self.closing.answered(self.outbox.seal())
+        self.look_up()
 
     def fail(
         self, reason: CloseReason, cause: BaseException, *, by_peer: bool = False, drop_queued: bool = True
     ) -> None:
-        """End the conversation from our side as broken, with a Close that says so.
-
-        Once the end has begun, this is only noted: as the cause, should it become a broken one. But if it was the
-        peer that broke a rule, nothing more is read.
-        """
-        if self.signal(Signal.VIOLATE if by_peer else Signal.FAIL, reason, cause):
+        """End the conversation from our side as broken, with a Close that says so; see `ClosingHandshake.fail`."""
+        if self.closing.fail(reason, cause, by_peer=by_peer):
             self.outbox.seal(drop_queued=drop_queued)
-            self._say_goodbye(reason)
-        if self.state.is_over:
-            self.reader.end_reading()
+        self.look_up()
 
     def give_up_message(self) -> None:
         """A message in pieces was left unfinished: nothing can be said behind it but a Close."""
-        if self.state is State.OPEN:
+        if self.closing.is_open:
             error = ProtocolError("a streamed message was left unfinished")
             self.fail(CloseReason(CloseCode.INTERNAL_ERROR), error, drop_queued=False)
         else:
             self.end_sending()
 
-    def lose(self, cause: BaseException | None = None, *, may_answer: bool = False) -> None:
-        """The stream is gone, or is to be: end the conversation without a Close.
-
-        `may_answer` leaves what is queued to be written: the peer may have closed its half alone.
-        """
-        self.signal(Signal.LOSE, CloseReason(CloseCode.CLOSED_ABNORMALLY), cause)
-        if not may_answer:
-            self.outbox.abandon()
-
     def drop(self) -> None:
         """Drop the connection now."""
-        self.lose()
-        self.stop_by(-math.inf)
+        self.closing.lose()
+        self.look_up()
+        self._shields.stop_by(-math.inf)
 
     def terminate(self) -> None:
         """Drop the connection now, and cancel the handler."""
@@ -396,16 +382,7 @@ class Connection:
     def stop_by(self, deadline: float) -> None:
         """Say goodbye (1001) if nothing was said yet, and be gone by `deadline`, an absolute time."""
         self.close(CloseReason(CloseCode.GOING_AWAY))
-        self._writer_deadline = min(self._writer_deadline, deadline)
-        if self.writer is not None:
-            self.writer.stop_by(deadline)
-        self.reader.stop_by(deadline)
-
-    def _say_goodbye(self, reason: CloseReason | None) -> None:
-        self._goodbye = reason or CloseReason(CloseCode.NO_STATUS)
-        self.outbox.say_goodbye(CloseFrame(reason))
-        if self.writer is None:
-            self._write_goodbye()
+        self._shields.stop_by(deadline)
 
     async def flush(self, streams: Iterable[StreamedMessage]) -> None:
         """Wait until all that was sent before is with the system, or the connection is over. A checkpoint.
@@ -428,10 +405,7 @@ class Connection:
 
     def close_frame_overtaken(self, frame: CloseFrame) -> None:
         """It was put into `outgoing` before `close` was called, one pass ago: the first reason stands."""
-        if self.state is State.CLOSING:
-            self.close_reason = frame.reason or CloseReason(CloseCode.NO_STATUS)
-        if self.state is State.CLOSING or (self.is_raw and self.state is State.ANSWERING):
-            self._say_goodbye(frame.reason)
+        self.closing.precede(frame)
 
     def misused(self, error: ProtocolError) -> None:
         """What may not be sent was put into `outgoing`."""
@@ -454,7 +428,7 @@ class Connection:
         if self._keepalive is not None:
             self._keepalive.stop()
             self._keepalive = None
-        if period is not None and self.state is State.OPEN and self._nursery is not None:
+        if period is not None and self.closing.is_open and self._nursery is not None:
             self._keepalive = Keepalive(self, period, timeout, self._ping_timed_out)
             self.transport.on_progress = self._keepalive.sign_of_life
             self._nursery.start_soon(self._keepalive.run_pinger, name="trioktor pinger")
@@ -471,18 +445,13 @@ class Connection:
 
     def send_control(self, frame: Frame) -> None:
         """Send a Ping or Pong ahead of what is queued."""
-        self.outbox.put_control(frame)
-        self.need_writer()
+        self.conversation.send_control(frame)
+        self.look_up()
 
     def sign_of_life(self) -> None:
         """The peer sent something, or was not listened to."""
         if self._keepalive is not None:
             self._keepalive.sign_of_life()
-
-    def owe_pong(self, ping: Frame) -> None:
-        """Answer a Ping as soon as the writer can."""
-        self.outbox.owe_pong(ping)
-        self.need_writer()
 
     def ping(self, payload: bytes | None = None) -> Ping:
         """Send a Ping; its event is set when the Pong has come, or the conversation is over.
@@ -491,15 +460,14 @@ class Connection:
           ValueError: too many bytes, or one with the same is out.
         """
         ping = self.pings.begin(payload)
-        self.send_control(ping.frame)
+        self.look_up()
         return ping
 
     def _ping_timed_out(self) -> None:
         self.fail(
             CloseReason(CloseCode.INTERNAL_ERROR, "Ping timeout"), PingTimeout(f"no Pong within {self.timeout:g} s")
         )
-        if self.writer is not None:
-            self.writer.stop_by(trio.current_time() + _LAST_WORDS)
+        self._shields.stop_by(trio.current_time() + _LAST_WORDS)
 
     # the writer
 
@@ -509,8 +477,7 @@ class Connection:
             self.writer.nudge()
         elif self._nursery is not None and not self.closed.is_set():  # else `run` looks
             self.outbox.open()
-            self.writer = Writer(self.outbox, self.inbox, self.wire, self._last_handle_closed)
-            self.writer.stop_by(self._writer_deadline)
+            self.writer = Writer(self.outbox, self.inbox, self.wire, self._shields, self._last_handle_closed)
             self._nursery.start_soon(self._write, self.writer, name="trioktor writer")
             if not self.transport.takes_nowait:
                 self._watching = trio.CancelScope(shield=True)  # here: it may be cancelled before its first turn
@@ -523,30 +490,18 @@ class Connection:
         try:
             return self.outbox.write_through(item)
         except trio.BrokenResourceError as error:
-            self._write_failed(error.__cause__ or error)
+            self._write_failed(error)
             return True  # accepted, and lost with the connection
 
-    def _write_goodbye(self) -> None:
+    def _write_rest(self) -> None:
+        """Write what goes out by itself: control frames, and what is left in an outbox that is sealed."""
         try:
-            if self.outbox.write_goodbye():
-                self._goodbye_written()
+            if self.outbox.write_rest():
+                self.closing.written()
             else:
                 self.need_writer()
         except trio.BrokenResourceError as error:
-            self._write_failed(error.__cause__ or error)
-
-    def _goodbye_written(self) -> None:
-        if self._goodbye is not None and self.close_sent is None:
-            self.close_sent = self._goodbye
-            if self.state is State.CLOSING:
-                assert self._nursery is not None
-                self._nursery.start_soon(self._await_answer, name="trioktor close timeout")
-
-    async def _await_answer(self) -> None:
-        """Read at most `close_timeout` longer."""
-        done = self.reader.done = trio.Event()
-        if self.reader.is_reading and await Patience(self.settings.close_timeout).outlast(done.wait):
-            self.reader.end_reading()
+            self._write_failed(error)
 
     async def _watch_writer(self, scope: trio.CancelScope) -> None:
         with scope:
@@ -554,24 +509,21 @@ class Connection:
 
     async def _write(self, writer: Writer) -> None:
         try:
-            is_all_written = await writer.run()
+            if await writer.run():
+                self.closing.written()
+            else:
+                self.closing.write_failed(WriteTimeout("the time for what was left to say was up"))
+            self.look_up()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            self._write_failed(error.__cause__ or error)
+            self._write_failed(error)
         except WriteTimeout as error:
-            self.lose(error)
-            self.reader.end_reading()
-        else:
-            if not is_all_written:
-                self.outbox.abandon()
-            elif self.outbox.has_said_goodbye:
-                self._goodbye_written()
+            self.closing.lose(error)
+            self.look_up()
 
-    def _write_failed(self, error: BaseException) -> None:
+    def _write_failed(self, error: Exception) -> None:
         """The peer takes nothing more; what it said before may still be there to be read."""
-        self.write_error = error
-        if self.close_reason is not None:
-            self.outbox.abandon()
+        cause = error.__cause__ or error
+        self.closing.write_failed(cause)
         if self.is_stalled:
-            self.reader.end_reading()
-        elif self.reader.is_reading:
-            self.reader.limit(trio.current_time() + DRAIN_LIMIT)
+            self.closing.lose(cause)
+        self.look_up()

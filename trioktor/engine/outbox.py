@@ -35,6 +35,7 @@ from typing import Final, Protocol, TypeAlias
 import trio
 
 from ..config import ChannelConfig, Overflow
+from ..protocol.conversation import Conversation
 from ..protocol.errors import ProtocolError
 from ..protocol.extensions import Extension, Steps, encode, encode_in_steps
 from ..protocol.frames import (
@@ -45,11 +46,10 @@ from ..protocol.frames import (
     CloseFrame,
     Frame,
     FrameType,
-    PongFrame,
     TextFrame,
     judge_utf8,
 )
-from ..protocol.serializer import Serializer, is_sendable
+from ..protocol.serializer import is_sendable
 from .flushes import Flushes
 from .shared import Key, SharedMessage, shared_key
 from .streamed import StreamedMessage
@@ -64,8 +64,6 @@ Item: TypeAlias = "Message | StreamedMessage | SharedMessage"
 
 LONG: Final = 1 << 15
 """Bytes beyond which a message passes its extensions in steps."""
-MAX_PONGS: Final = 16
-"""Pongs that wait; beyond that the oldest is dropped (RFC 6455 §5.5.3 allows answering the latest only)."""
 
 
 def as_frame(message: object) -> Frame:
@@ -111,43 +109,38 @@ class Outbox:
       config: frames that may wait in the channel, and what happens beyond them.
       max_bytes: bytes that `session.send` lets wait.
       extensions: what messages pass on their way out.
-      in_order: whether control frames, too, wait for what was put into the channel before them.
+      conversation: says what goes out by itself.
 
     Attributes:
       queued_bytes: bytes of the messages in the channel that `accept` put there.
       opened: the kind of the message whose fragments were accepted from sessions, until its last one.
-      has_said_goodbye: whether our Close has left the queue.
     """
 
     __slots__ = (
         "_backlog",
         "_config",
-        "_control",
+        "_conversation",
         "_counted",
         "_encoding",
-        "_goodbye",
-        "_in_order",
         "_is_done",
         "_is_dropping",
         "_is_receiving",
         "_owner",
-        "_pongs",
         "_queue",
         "_senders",
+        "_serializer",
         "_stream",
         "_unwritten",
         "_wire",
         "extensions",
         "flushes",
         "frames_taken",
-        "has_said_goodbye",
         "is_sealed",
         "max_bytes",
         "opened",
         "peak",
         "queued_bytes",
         "send_channel",
-        "serializer",
         "shared_key",
     )
 
@@ -157,21 +150,18 @@ class Outbox:
         wire: Wire,
         config: ChannelConfig,
         max_bytes: int,
-        serializer: Serializer,
+        conversation: Conversation,
         *,
-        in_order: bool = False,
         extensions: tuple[Extension, ...] = (),
     ) -> None:
         self._owner = owner
         self._wire = wire
         self._config = config
-        self._in_order = in_order
+        self._conversation = conversation
+        self._serializer = conversation.serializer
         self.extensions: tuple[Extension, ...] = extensions
         self.shared_key: Key | None = shared_key(extensions)
-        self.serializer: Serializer = serializer
         # what waits
-        self._control: list[Frame] = []
-        self._pongs: list[Frame] = []
         self.send_channel: trio.MemorySendChannel[Item] | None = None  # once `channel` was asked for
         self._queue: trio.MemoryReceiveChannel[Item] | None = None
         self._stream: StreamedMessage | None = None  # the one that is going out
@@ -187,8 +177,6 @@ class Outbox:
         self.is_sealed: bool = False
         self._is_dropping = False  # what waited when it was sealed
         self._backlog: list[Item] = []  # the next item last
-        self._goodbye: CloseFrame | None = None
-        self.has_said_goodbye: bool = False
         self._is_done = False
         # what was
         self.flushes: Flushes = Flushes(taken=0 if wire.is_clear else 1)  # the answer to the handshake
@@ -198,13 +186,13 @@ class Outbox:
     @property
     def free_bits(self) -> int:
         """The reserved bits that whoever sends may set himself; those of extensions at work are theirs."""
-        return 0 if self.extensions else self.serializer.reserved
+        return 0 if self.extensions else self._serializer.reserved
 
     @property
     def waiting(self) -> int:
         """Frames that nobody has taken to be written yet."""
         queued = self._queue.statistics().current_buffer_used if self._queue is not None else 0
-        backlog = len(self._backlog) + (self._goodbye is not None)
+        backlog = len(self._backlog) + self._conversation.is_goodbye_due
         return queued + backlog + (self._stream.waiting if self._stream is not None else 0)
 
     def has_room_for(self, item: Frame | StreamedMessage | SharedMessage) -> bool:
@@ -242,7 +230,8 @@ class Outbox:
         """Whether nothing is left to be written."""
         if self._is_done:
             return True
-        is_nothing_ahead = not (self._control or self._pongs or self._backlog or self._goodbye)
+        conversation = self._conversation
+        is_nothing_ahead = not (conversation.has_control or self._backlog or conversation.is_goodbye_due)
         return is_nothing_ahead and self.is_wire_free
 
     # the sending side
@@ -353,7 +342,7 @@ class Outbox:
         Raises:
           trio.BrokenResourceError: the connection is lost.
         """
-        if self.is_sealed or not self.is_wire_free or self._control or self._pongs:
+        if self.is_sealed or not self.is_wire_free or self._conversation.has_control:
             return False
         pieces: list[bytes] = []
         if type(item) is SharedMessage and self._is_shareable:
@@ -364,7 +353,7 @@ class Outbox:
                 if len(frame.data) > LONG:
                     return False
                 frame = encode(self.extensions, frame)
-            self.serializer.add(frame, pieces)
+            self._serializer.add(frame, pieces)
         self.flushes.taken += 1
         self.frames_taken += 1
         self._write(pieces)
@@ -389,18 +378,6 @@ class Outbox:
         if not self.is_idle:
             self._owner.need_writer()
 
-    def put_control(self, frame: Frame) -> None:
-        """Send a Ping or Pong ahead of what is queued; dropped once the outbox is sealed."""
-        if not self.is_sealed:
-            self._control.append(frame)
-
-    def owe_pong(self, ping: Frame) -> None:
-        """Answer a Ping ahead of what is queued."""
-        if not self.is_sealed:
-            self._pongs.append(PongFrame(ping.data))
-            if len(self._pongs) > MAX_PONGS:
-                del self._pongs[0]
-
     async def flush(self) -> None:
         """Wait until all that was sent before is with the system, or the connection is over. A checkpoint."""
         if self.is_idle:
@@ -410,7 +387,7 @@ class Outbox:
         else:
             in_hand = self._is_receiving and not self._is_parked  # handed over, and not counted yet
             queued = self._queue.statistics().current_buffer_used if self._queue is not None else 0
-            controls = self.flushes.controls_taken + len(self._control)
+            controls = self.flushes.controls_taken + self._conversation.control.waiting
             await self.flushes.wait(self.flushes.taken + in_hand + queued, controls)
 
     # the end
@@ -460,22 +437,19 @@ class Outbox:
         if close is not None:
             self._owner.close_frame_overtaken(close)
 
-    def say_goodbye(self, close: CloseFrame) -> None:
-        """Put our Close behind what was accepted; the last one counts."""
-        self._goodbye = close
-
     @trio.lowlevel.enable_ki_protection
-    def write_goodbye(self) -> bool:
-        """Write the Close of a sealed outbox that never had a writer; False if that needs one.
+    def write_rest(self) -> bool:
+        """Write what goes out by itself, and all that is left of a sealed outbox; False if that needs a writer.
 
         Raises:
           trio.BrokenResourceError: the connection is lost.
         """
-        if self._queue is not None or not self.is_wire_free or self._control or self._pongs:
+        if self._queue is not None or not self.is_wire_free:
             return False
         pieces: list[bytes] = []
         self.gather(pieces)
-        self._write(pieces)
+        if pieces:
+            self._write(pieces)
         return self._wire.is_clear
 
     def abandon(self) -> None:
@@ -483,9 +457,7 @@ class Outbox:
         self.seal(drop_queued=True)
         self._is_dropping = True
         self._backlog.clear()
-        self._goodbye = None
-        self._control.clear()
-        self._pongs.clear()
+        self._conversation.abandon()
         self._encoding = None
         self.note_done()
 
@@ -533,7 +505,7 @@ class Outbox:
 
     def gather(self, pieces: list[bytes]) -> int:
         """Serialize what waits, up to about one chunk; returns the bytes of all pieces, about."""
-        if self._control or self._pongs:
+        if self._conversation.has_control:
             self._gather_control(pieces)
         size = sum(map(len, pieces))
         if self._encoding is not None:
@@ -555,9 +527,8 @@ class Outbox:
             elif self.is_sealed:
                 if self._backlog:
                     item = self._backlog.pop()
-                elif self._goodbye is not None:
-                    item, self._goodbye = self._goodbye, None
-                    self.has_said_goodbye = True
+                elif (goodbye := self._conversation.take_goodbye()) is not None:
+                    item = goodbye
                 else:
                     break
                 taken += 1
@@ -584,12 +555,9 @@ class Outbox:
         return size
 
     def _gather_control(self, pieces: list[bytes]) -> None:
-        for frame in self._control + self._pongs:
-            self.serializer.add(frame, pieces)
-            self.frames_taken += 1
-        self.flushes.controls_taken += len(self._control)
-        self._control.clear()
-        self._pongs.clear()
+        control = self._conversation.control
+        self.flushes.controls_taken += control.waiting
+        self.frames_taken += control.take(self._serializer, pieces)
 
     @property
     def is_encoding(self) -> bool:
@@ -603,7 +571,7 @@ class Outbox:
             next(self._encoding)
         except StopIteration as stop:
             self._encoding = None
-            self.serializer.add(stop.value, pieces)
+            self._serializer.add(stop.value, pieces)
             self.frames_taken += 1
         except (ProtocolError, TypeError, ValueError) as error:
             self._encoding = None
@@ -612,7 +580,7 @@ class Outbox:
     @property
     def _is_shareable(self) -> bool:
         """Whether the bytes that others get, too, can stand here."""
-        return self.shared_key is not None and not self.serializer.masking and not self.serializer.is_in_message
+        return self.shared_key is not None and not self._serializer.masking and not self._serializer.is_in_message
 
     def _look_at(self, statistics: trio.MemoryChannelStatistics) -> None:
         if statistics.current_buffer_used > self.peak:
@@ -623,7 +591,7 @@ class Outbox:
     def _serialize(self, item: Item, pieces: list[bytes]) -> None:
         try:
             if (type(item) is TextFrame or type(item) is BinaryFrame) and not self.extensions:  # most of them
-                self.serializer.add(item, pieces)
+                self._serializer.add(item, pieces)
                 self.frames_taken += 1
                 return
             if isinstance(item, Frame):
@@ -648,12 +616,12 @@ class Outbox:
                     self._encoding = encode_in_steps(self.extensions, frame)
                     return
                 frame = encode(self.extensions, frame)
-            if frame.first_byte & CONTROL and not self.is_sealed and not self._in_order:
+            if frame.first_byte & CONTROL and not self.is_sealed and not self._conversation.closing.is_raw:
                 ahead: list[bytes] = []
-                self.serializer.add(frame, ahead)
+                self._serializer.add(frame, ahead)
                 pieces[:0] = ahead
             else:
-                self.serializer.add(frame, pieces)
+                self._serializer.add(frame, pieces)
         except (ProtocolError, TypeError, ValueError) as error:
             self._misused(error, item)
             return
@@ -664,7 +632,7 @@ class Outbox:
 
     def _is_whole(self, frame: Frame) -> bool:
         """Whether this is a message; fragments go out as they are."""
-        return not frame.first_byte & CONTROL and frame.first_byte >= FIN and not self.serializer.is_in_message
+        return not frame.first_byte & CONTROL and frame.first_byte >= FIN and not self._serializer.is_in_message
 
     def _judge_plain(self, frame: Frame) -> None:
         """Refuse what extensions cannot be given."""

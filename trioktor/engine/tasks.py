@@ -23,7 +23,7 @@ class HandlerTasks:
       on_cancelled: called when one of them is cancelled from outside, or interrupted.
     """
 
-    __slots__ = ("_children", "_errors", "_gone", "_on_cancelled", "_on_end", "_running", "_scope")
+    __slots__ = ("_children", "_errors", "_gone", "_on_cancelled", "_on_end", "_running", "_scope", "has_returned")
 
     def __init__(self, on_end: Callable[[Exception | None], None], on_cancelled: Callable[[], None]) -> None:
         self._on_end = on_end
@@ -33,6 +33,7 @@ class HandlerTasks:
         self._errors: list[Exception] = []
         self._running = 1  # the handler
         self._gone: trio.Event | None = None
+        self.has_returned: bool = False  # the handler itself
 
     @property
     def are_done(self) -> bool:
@@ -94,6 +95,7 @@ class HandlerTasks:
                 raise rest from None
         finally:
             self._running -= 1
+            self.has_returned = self.has_returned or scope is self._scope
             if self._running == 0:
                 self._on_end(merge(self._errors))
                 if self._gone is not None:

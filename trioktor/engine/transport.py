@@ -35,6 +35,8 @@ _ERROR: Final = getattr(select, "POLLERR", 0)
 _HANG_UP: Final = getattr(select, "POLLHUP", 0)
 _ENDED: Final = getattr(select, "POLLRDHUP", 0)  # Linux has it
 
+LINGER: Final = 0.5
+"""Seconds for which input is thrown away behind the last bytes, so that a reset does not overtake them."""
 _GOODBYE_LIMIT: Final = 0.5
 """Seconds in which a peer must take the end of a TLS stream."""
 
@@ -107,6 +109,19 @@ class Transport(ABC):
     @abstractmethod
     async def send_eof(self) -> None:
         """Half-close, where the stream can; never raises `OSError` or a resource error."""
+
+    async def linger(self) -> None:
+        """End our half, and throw input away until the peer ends its own, at most `LINGER` seconds.
+
+        Closing with unread input would reset the connection, and the reset overtake what the peer has not read.
+        """
+        with trio.move_on_after(LINGER):
+            await self.send_eof()
+            try:
+                while await self.receive():
+                    pass
+            except trio.BrokenResourceError:
+                pass
 
     @abstractmethod
     def hang_up(self) -> HangUp:

@@ -15,7 +15,6 @@ cancellation that arrives in the middle of a write would tear a frame.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Final
 
@@ -23,6 +22,7 @@ import trio
 
 from .inbox import Inbox
 from .outbox import Outbox
+from .shields import Shields
 from .transport import CHUNK
 from .wire import Wire
 
@@ -37,42 +37,42 @@ class Writer:
     """
 
     __slots__ = (
-        "_deadline",
         "_inbox",
         "_is_nudged",
         "_on_last_handle_closed",
         "_outbox",
         "_scope",
+        "_shields",
         "_wire",
         "is_done",
     )
 
-    def __init__(self, outbox: Outbox, inbox: Inbox, wire: Wire, on_last_handle_closed: Callable[[], None]) -> None:
+    def __init__(
+        self, outbox: Outbox, inbox: Inbox, wire: Wire, shields: Shields, on_last_handle_closed: Callable[[], None]
+    ) -> None:
         self._outbox = outbox
         self._inbox = inbox
         self._wire = wire
         self._on_last_handle_closed = on_last_handle_closed
         self._scope: trio.CancelScope | None = None
         self._is_nudged = False
-        self._deadline = math.inf
+        self._shields = shields
         self.is_done: bool = False
 
     async def run(self) -> bool:
-        """Write until everything is written; False if a deadline came first.
-
-        Shielded: only `stop_by` ends it early.
+        """Write until everything is written; False if the deadline of the shields came first.
 
         Raises:
           trio.BrokenResourceError, WriteTimeout: as `Transport.send`.
         """
         try:
             while True:
-                self._is_nudged = False
-                with trio.CancelScope(shield=True, deadline=self._deadline) as self._scope:
+                with self._shields.open() as self._scope:
                     await self._write()
                     return True
                 if not self._is_nudged:
                     return False
+                self._is_nudged = False
         finally:
             self.is_done = True
 
@@ -81,12 +81,6 @@ class Writer:
         if self._scope is not None and self._outbox.is_writer_parked:
             self._is_nudged = True
             self._scope.cancel("control frames wait")
-
-    def stop_by(self, deadline: float) -> None:
-        """Give up at `deadline`, an absolute time; a frame that is half out then is torn."""
-        self._deadline = min(self._deadline, deadline)
-        if self._scope is not None:
-            self._scope.deadline = self._deadline
 
     async def _write(self) -> None:
         outbox = self._outbox

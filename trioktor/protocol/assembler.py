@@ -1,17 +1,16 @@
-"""Frames to messages (RFC 6455 §5.4): fragments are joined, text is decoded, Close frames are read.
+"""Frames to messages (RFC 6455 §5.4): fragments are joined, and text is judged.
 
-What comes out is what a session's handler may see (whole Text and Binary frames) and what the connection
-answers (Ping, Pong, Close), in the order of the wire. The common case, a message of one frame, passes
-through with one comparison.
+The loop over the frames is the conversation's (`protocol.conversation`). A message of one frame does not come here
+at all; what does is a fragment, or a text of which a part was judged before it was complete.
 
 Text is judged as it arrives, even in the middle of a frame, so that the first bad byte ends the
 conversation (RFC 6455 §8.1) and not the last good one. To judge UTF-8 is to decode it, but what comes of that
-is kept of short messages only. A Close frame is refused here if its payload is not one that may be sent.
+is kept of short messages only.
 
 A message may have `max_fragments` fragments beyond one for every 64 bytes of payload: enough for anyone who
 sends small pieces, and an end to those who send empty ones.
 
-On request (`stream`) messages are not joined but given piece by piece, as they arrive: frames whose `fin`
+On request messages are not joined but given piece by piece, as they arrive: frames whose `fin`
 says whether the message ends with them. Nothing is kept then, so a message may be of any size. But those that
 an extension has to read first are joined all the same, within the limit.
 """
@@ -19,18 +18,15 @@ an extension has to read first are joined all the same, within the limit.
 from __future__ import annotations
 
 import codecs
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from io import BytesIO
 
 from .close import CloseCode, may_be_sent
 from .errors import FrameTooBig, ProtocolError
 from .frames import (
-    CONTROL,
     FIN,
     KEPT_TEXT,
     RESERVED,
-    WHOLE_BINARY,
-    WHOLE_TEXT,
     CloseFrame,
     Frame,
     TextFrame,
@@ -38,7 +34,6 @@ from .frames import (
     frame_from_wire,
     judge_utf8,
 )
-from .parser import FrameParser
 
 _BYTES_PER_FRAGMENT = 64
 _TURN = 0x3FF
@@ -51,111 +46,109 @@ _new_decoder = codecs.getincrementaldecoder("utf-8")
 
 
 class MessageAssembler:
-    """Turn the bytes of one direction into whole messages and control frames."""
+    """Turn the fragments of one direction into whole messages, or into pieces of them.
 
-    __slots__ = (
-        "_decoder",
-        "_first",
-        "_fragments",
-        "_payload",
-        "_seen",
-        "_size",
-        "_wants_pieces",
-        "is_streaming",
-        "max_fragments",
-        "parser",
-    )
+    Args:
+      max_size: asked for the bytes that a message may have which an extension reads; None is no limit.
+      max_fragments: fragments beyond one for every 64 bytes; None is no limit.
+    """
 
-    def __init__(self, parser: FrameParser, max_fragments: int | None) -> None:
-        self.parser: FrameParser = parser
+    __slots__ = ("_decoder", "_first", "_fragments", "_max_size", "_payload", "_seen", "_size", "max_fragments")
+
+    def __init__(self, max_size: Callable[[], int | None], max_fragments: int | None) -> None:
+        self._max_size = max_size
         self.max_fragments: int | None = max_fragments
         # the fragmented message under way
         self._first: Frame | None = None
         self._payload: BytesIO | None = None
         self._fragments = 0
+        self._size = 0  # of what was given of it in pieces
         # what judges its text, and how much of the frame under way it has seen
         self._decoder: codecs.IncrementalDecoder | None = None
         self._seen = 0
-        # giving pieces instead of messages
-        self._wants_pieces = False
-        self.is_streaming: bool = False
-        self._size = 0
 
     @property
     def kept(self) -> int:
         """Bytes that are kept of a message that is not complete."""
-        return self.parser.kept + (0 if self._payload is None else self._payload.tell())
+        return 0 if self._payload is None else self._payload.tell()
 
-    def stream(self) -> None:
-        """From the next `feed` on give messages piece by piece, the one under way included; `max_frame_size` is off.
+    @property
+    def is_judging(self) -> bool:
+        """Whether a part of a text was judged, and its end was not."""
+        return self._decoder is not None
 
-        Not at once: what is being fed may have stopped between two messages, and is judged by one rule to its end.
+    @property
+    def is_turn(self) -> bool:
+        """Whether it is time to give others a turn: so many fragments came."""
+        return not self._fragments & _TURN
+
+    # whole messages
+
+    def add(self, frame: Frame) -> Frame | None:
+        """Add a fragment (or a whole text of which a part was judged early); gives the message that it completes.
+
+        Raises:
+          ProtocolError: too many fragments, or text that is not UTF-8.
         """
-        self._wants_pieces = True
+        is_last = frame.first_byte >= FIN
+        if self._first is None:
+            self._first = frame
+        self._fragments += 1
+        if not is_last or self._payload is not None:
+            if self._payload is None:
+                self._payload = BytesIO()
+            self._payload.write(frame.data)
+            self._judge_fragments(self._payload.tell())
+        is_text = self._is_plain_text(frame)
+        if is_text:
+            self._judge_more(frame.data[self._seen :], final=is_last)
+            self._seen = 0
+        if not is_last:
+            return None
+        payload = frame.data if self._payload is None else self._payload.getvalue()
+        message = frame_from_wire(type(frame), FIN | self._first.first_byte, payload)
+        self._first = self._payload = self._decoder = None
+        self._fragments = 0
+        if is_text:
+            message.decoded = Unkept.TEXT
+        return message
 
-    def _begin_streaming(self) -> None:
-        self.is_streaming = True
-        self.parser.stream()
+    def add_partial(self, frame: Frame) -> None:
+        """Judge what came of a frame that is not complete.
+
+        Raises:
+          ProtocolError: 1007, it can't become UTF-8.
+        """
+        if self._is_plain_text(frame):
+            self._judge_more(frame.data, final=False)
+            self._seen += len(frame.data)
+
+    # pieces of messages
+
+    def begin_pieces(self) -> None:
+        """From now on frames are given as pieces, those of the message under way included."""
         self._decoder = None  # what was judged early is given, and judged, again
         self._seen = 0
 
-    def feed(self, data: bytes) -> Iterator[Frame | None]:
-        """Give the messages and control frames that `data` completes; to be exhausted before the next call.
-
-        Gives None in between, behind many fragments, where others may have their turn.
-
-        Raises:
-          ProtocolError: what came before it has been given; its `close_code` is the answer to give.
-        """
-        if self._wants_pieces:
-            if not self.is_streaming:
-                self._begin_streaming()
-            yield from self._feed_pieces(data)
-            return
-        for frame in self.parser.feed(data):
-            first_byte = frame.first_byte
-            if first_byte == WHOLE_TEXT and self._decoder is None:
-                if frame.decoded is None:
-                    if len(frame.data) <= KEPT_TEXT:
-                        try:
-                            frame.decoded = frame.data.decode()
-                        except UnicodeDecodeError as error:
-                            raise _not_utf8(error) from None
-                    else:
-                        judge_text(frame)
-                yield frame
-            elif first_byte == WHOLE_BINARY:
-                yield frame
-            elif first_byte & CONTROL:
-                if type(frame) is CloseFrame:
-                    judge_close(frame)
-                yield frame
-            else:
-                message = self._add_fragment(frame)
-                if message is not None or not self._fragments & _TURN:
-                    yield message
-        partial = self.parser.take_partial()
-        if partial is not None and self._is_plain_text(partial):
-            self._judge_more(partial.data, final=False)
-            self._seen += len(partial.data)
-
-    def _feed_pieces(self, data: bytes) -> Iterator[Frame]:
-        # joined before there was a wish for pieces
+    def take_joined(self) -> Iterator[Frame]:
+        """What was joined before there was a wish for pieces, as one."""
         if self._first is not None and self._payload is not None and not self._first.first_byte & RESERVED:
             piece = frame_from_wire(type(self._first), self._first.first_byte, self._payload.getvalue())
             self._first = self._payload = None
             yield from self._piece(piece)
-        for frame in self.parser.feed(data):
-            if frame.first_byte & CONTROL:
-                if type(frame) is CloseFrame:
-                    judge_close(frame)
-                yield frame
-            else:
-                self._fragments += 1
-                yield from self._piece(frame)
-        partial = self.parser.take_partial()
-        if partial is not None and not partial.first_byte & CONTROL:
-            yield from self._piece(frame_from_wire(type(partial), partial.first_byte & ~FIN, partial.data))
+
+    def add_piece(self, frame: Frame) -> Iterator[Frame]:
+        """Give a frame as a piece of its message.
+
+        Raises:
+          ProtocolError: too many fragments, or text that is not UTF-8.
+        """
+        self._fragments += 1
+        yield from self._piece(frame)
+
+    def add_partial_piece(self, frame: Frame) -> Iterator[Frame]:
+        """Give what came of a frame that is not complete as a piece of its message."""
+        yield from self._piece(frame_from_wire(type(frame), frame.first_byte & ~FIN, frame.data))
 
     def _piece(self, frame: Frame) -> Iterator[Frame]:
         """Give a piece of a message, a text's cut between characters; an empty one only as the last."""
@@ -180,7 +173,7 @@ class MessageAssembler:
 
     def _coded_piece(self, frame: Frame, *, is_last: bool) -> Iterator[Frame]:
         """Join the pieces of a message that an extension reads, and give it whole."""
-        limit = self.parser.max_frame_size
+        limit = self._max_size()
         if limit is not None and self._size > limit:
             raise FrameTooBig(self._size, limit)
         if self._first is None:
@@ -195,31 +188,6 @@ class MessageAssembler:
         self._first = self._payload = None
         self._size = self._fragments = 0
         yield message
-
-    def _add_fragment(self, frame: Frame) -> Frame | None:
-        """Add a fragment (or a whole text of which a part was decoded early) to its message."""
-        is_last = frame.first_byte >= FIN
-        if self._first is None:
-            self._first = frame
-        self._fragments += 1
-        if not is_last or self._payload is not None:
-            if self._payload is None:
-                self._payload = BytesIO()
-            self._payload.write(frame.data)
-            self._judge_fragments(self._payload.tell())
-        is_text = self._is_plain_text(frame)
-        if is_text:
-            self._judge_more(frame.data[self._seen :], final=is_last)
-            self._seen = 0
-        if not is_last:
-            return None
-        payload = frame.data if self._payload is None else self._payload.getvalue()
-        message = frame_from_wire(type(frame), FIN | self._first.first_byte, payload)
-        self._first = self._payload = self._decoder = None
-        self._fragments = 0
-        if is_text:
-            message.decoded = Unkept.TEXT
-        return message
 
     def _is_plain_text(self, frame: Frame) -> bool:
         """Whether a frame's bytes are UTF-8 as they stand: with a reserved bit an extension reads them first."""
@@ -251,7 +219,10 @@ def judge_text(message: Frame) -> None:
       ProtocolError: 1007, it is not UTF-8.
     """
     try:
-        judge_utf8(message)
+        if len(message.data) <= KEPT_TEXT:
+            message.decoded = message.data.decode()
+        else:
+            judge_utf8(message)
     except UnicodeDecodeError as error:
         raise _not_utf8(error) from None
 
@@ -286,31 +257,3 @@ def judge_close(frame: CloseFrame) -> None:
     reason = frame.reason
     if reason is not None and not may_be_sent(reason.code):
         raise ProtocolError(f"a Close frame with the code {reason.code}")
-
-
-class RawFrames:
-    """Every frame as it came, for raw sessions; of the rules about messages only those of Close hold.
-
-    Stands where a `MessageAssembler` stands.
-    """
-
-    __slots__ = ("parser",)
-
-    def __init__(self, parser: FrameParser) -> None:
-        self.parser: FrameParser = parser
-
-    @property
-    def kept(self) -> int:
-        """Bytes that are kept of a frame that is not complete."""
-        return self.parser.kept
-
-    def feed(self, data: bytes) -> Iterator[Frame]:
-        """Give the frames that `data` completes; to be exhausted before the next call.
-
-        Raises:
-          ProtocolError: what came before it has been given; its `close_code` is the answer to give.
-        """
-        for frame in self.parser.feed(data):
-            if type(frame) is CloseFrame:
-                judge_close(frame)
-            yield frame

@@ -1,94 +1,232 @@
-"""The closing handshake (RFC 6455 §7) as a table: what happened, and what may happen next.
+"""How a conversation ends (RFC 6455 §7): what was said and heard, which code, and who was first.
 
-The table is the whole of it. Nothing else in the package decides whether a conversation is still open,
-who began to end it, or whether it ended cleanly. The drawing in `docs/architecture.md` is made from it.
+Theory of operation. Each half of a conversation (`protocol.halves`) leaves OPEN once and never returns. Whatever
+happens (a call of `close`, a Close of the peer, a broken rule, a reset) is told to the `ClosingHandshake` by one of its
+methods, none of which raises; it moves the halves, settles the reason of the end the first time, and says which Close
+frame we owe. What to wait for next is read from the table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from enum import Enum, auto
 from typing import Final, final
+
+from .close import CloseCode, CloseReason
+from .frames import CloseFrame
+from .halves import CLIENT_WAITS, RAW_WAITS, WAITS, WORDS, Ours, Step, Theirs, Timer, Wait
+
+_NO_STATUS: Final = CloseReason(CloseCode.NO_STATUS)
+_ABNORMAL: Final = CloseReason(CloseCode.CLOSED_ABNORMALLY)
 
 
 @final
-class State(Enum):
-    """Where a conversation stands."""
+class ClosingHandshake:
+    """Where a conversation stands, and how it ends.
 
-    OPEN = auto()
-    """Both sides may send."""
-    CLOSING = auto()
-    """We began: our Close is queued or sent, and the peer's has not come."""
-    ANSWERING = auto()
-    """The peer began: nothing more is read, and our Close follows the handler's last answers."""
-    FAILING = auto()
-    """The peer broke a rule or fell silent, or we failed: nothing more is read, and a Close that says so follows."""
-    CLOSED = auto()
-    """Both Closes are known: the stream may go."""
-    BROKEN = auto()
-    """It ended without a closing handshake."""
+    Args:
+      client: whether ours is the client's side.
+      raw: whether the application answers Closes by itself.
+
+    Attributes:
+      ours, theirs: the two halves.
+      reason: what ended the conversation; None while it goes on.
+      cause: the error behind a broken end, if there is one.
+      sent, received: what the Close frames said, once they are with the system, or have come (empty: 1005).
+      closed_here: whether we were first to say Close.
+      goodbye: the Close that is to stand behind everything else we said; None if there is none (yet).
+    """
+
+    __slots__ = (
+        "_table",
+        "_write_error",
+        "cause",
+        "closed_here",
+        "goodbye",
+        "is_raw",
+        "ours",
+        "reason",
+        "received",
+        "sent",
+        "theirs",
+    )
+
+    def __init__(self, *, client: bool = False, raw: bool = False) -> None:
+        self._table = RAW_WAITS if raw else CLIENT_WAITS if client else WAITS
+        self.is_raw: bool = raw
+        self.ours: Ours = Ours.OPEN
+        self.theirs: Theirs = Theirs.OPEN
+        self.reason: CloseReason | None = None
+        self.cause: BaseException | None = None
+        self._write_error: BaseException | None = None
+        self.sent: CloseReason | None = None
+        self.received: CloseReason | None = None
+        self.closed_here: bool = False
+        self.goodbye: CloseFrame | None = None
+
+    def __repr__(self) -> str:
+        return f"<ClosingHandshake {self.word} ours={self.ours.name} theirs={self.theirs.name} {self.reason!r}>"
+
+    @property
+    def word(self) -> str:
+        """One word for the pair of halves: OPEN, CLOSING, ANSWERING, FAILING, CLOSED or BROKEN."""
+        return WORDS.get((self.ours, self.theirs)) or ("CLOSED" if self.is_clean else "BROKEN")
+
+    @property
+    def step(self) -> Step:
+        """What to wait for now, and the timer that runs."""
+        return self._table[self.ours, self.theirs]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody has begun to end it."""
+        return self.reason is None
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether one half has left OPEN."""
+        return self.ours is not Ours.OPEN or self.theirs is not Theirs.OPEN
 
     @property
     def is_over(self) -> bool:
         """Whether nothing more is read."""
-        return self is not State.OPEN and self is not State.CLOSING
+        return self.theirs is not Theirs.OPEN
 
     @property
     def is_clean(self) -> bool:
         """Whether the peer said goodbye."""
-        return self is State.ANSWERING or self is State.CLOSED
+        return self.theirs is Theirs.CLOSED
 
+    @property
+    def may_accept(self) -> bool:
+        """Whether the application may send: once nothing more can be said it is not told before it is known why."""
+        return self.ours is Ours.OPEN or self.reason is None
 
-@final
-class Signal(Enum):
-    """What moves a conversation from one state to the next."""
+    # from the application
 
-    BEGIN_CLOSE = auto()
-    """`close()`, the end of the handler, the end of the server."""
-    PEER_CLOSE = auto()
-    """A Close frame arrived."""
-    VIOLATE = auto()
-    """The peer broke a rule: bad frames, bad data, too big, too much."""
-    FAIL = auto()
-    """Our side can't go on: no Pong in time, what may not be sent, a full queue that is to be the end."""
-    LOSE = auto()
-    """End of stream, reset, a write or closing handshake that took too long, `terminate()`."""
+    def close(self, reason: CloseReason | None) -> None:
+        """We end it; None is a Close without a code.
 
+        If the end has begun, nothing more is to be said than the answer to it; in a raw session this is the answer.
+        """
+        if self.reason is None:
+            self._settle(reason or _NO_STATUS)
+            self.closed_here = True
+            if self.ours is Ours.OPEN:
+                self.ours = Ours.CLOSING
+                self.goodbye = CloseFrame(reason)
+        else:
+            self.answered(CloseFrame(reason))
 
-TRANSITIONS: Final[Mapping[State, Mapping[Signal, State]]] = {
-    State.OPEN: {
-        Signal.BEGIN_CLOSE: State.CLOSING,
-        Signal.PEER_CLOSE: State.ANSWERING,
-        Signal.VIOLATE: State.FAILING,
-        Signal.FAIL: State.FAILING,
-        Signal.LOSE: State.BROKEN,
-    },
-    State.CLOSING: {
-        Signal.BEGIN_CLOSE: State.CLOSING,  # the first reason stands
-        Signal.PEER_CLOSE: State.CLOSED,  # the answer, or a Close that crossed ours
-        Signal.VIOLATE: State.BROKEN,  # our Close is on its way already: a second one would break a rule
-        Signal.FAIL: State.CLOSING,  # what is ours to say is said: the peer may still answer
-        Signal.LOSE: State.BROKEN,
-    },
-    State.ANSWERING: {
-        Signal.BEGIN_CLOSE: State.ANSWERING,  # nothing more to say: the answer need not wait longer
-        Signal.PEER_CLOSE: State.ANSWERING,
-        Signal.VIOLATE: State.ANSWERING,
-        Signal.FAIL: State.ANSWERING,
-        Signal.LOSE: State.CLOSED,
-    },
-    State.FAILING: {
-        Signal.BEGIN_CLOSE: State.FAILING,
-        Signal.PEER_CLOSE: State.FAILING,
-        Signal.VIOLATE: State.FAILING,
-        Signal.FAIL: State.FAILING,
-        Signal.LOSE: State.BROKEN,
-    },
-    State.CLOSED: dict.fromkeys(Signal, State.CLOSED),
-    State.BROKEN: dict.fromkeys(Signal, State.BROKEN),
-}
-"""State by state, where each signal leads.
+    def answered(self, own: CloseFrame | None = None) -> None:
+        """There is nothing more to say to what came: our Close follows, where one is due.
 
-The table is complete: once a conversation is over nothing is read any more, but somebody may end it while the
-reader waits with a frame in its hands.
-"""
+        That is the peer's code, echoed (RFC 6455 §5.5.1), or the violation's; but in a raw session whose peer broke
+        no rule only `own`.
+        """
+        if self.ours is not Ours.OPEN or self.reason is None:
+            return
+        self.ours = Ours.CLOSING
+        if self.is_raw and self.theirs is not Theirs.FAILED:
+            self.goodbye = own
+        else:
+            code = self.reason.code
+            self.goodbye = CloseFrame(None if code == CloseCode.NO_STATUS else CloseReason(code))
+
+    def leave(self, own: CloseFrame | None = None) -> None:
+        """A raw handler returned: what was accepted goes out, and no Close but the one it sent itself."""
+        if self.reason is not None:
+            self.answered(own)
+        elif own is not None:
+            self.close(own.reason)
+        else:
+            self._settle(_ABNORMAL)
+            self.theirs = Theirs.GONE
+            if self.ours is Ours.OPEN:
+                self.ours = Ours.CLOSING
+
+    def precede(self, close: CloseFrame) -> None:
+        """A Close that was accepted before ours came to light only now: it was first, and is the one that is said."""
+        if self.ours is not Ours.CLOSING:
+            return
+        if self.closed_here and self.theirs is Theirs.OPEN:
+            self.reason = close.reason or _NO_STATUS
+            self.goodbye = close
+        elif self.is_raw and self.theirs is Theirs.CLOSED and not self.closed_here:
+            self.goodbye = close
+
+    def fail(self, reason: CloseReason, cause: BaseException, *, by_peer: bool = False) -> bool:
+        """It can't go on: no Pong, what may not be sent, a full queue. Our Close says `reason`, and nothing is read.
+
+        If the end has begun, this is only noted, as the cause should it become a broken one; but if it was the peer
+        that broke a rule, nothing more is read. Returns whether it was first.
+        """
+        is_first = self._settle(reason, cause)
+        if is_first and self.ours is Ours.OPEN:
+            self.ours = Ours.CLOSING
+            self.goodbye = CloseFrame(reason)
+        if (is_first or by_peer) and self.theirs is Theirs.OPEN:
+            self.theirs = Theirs.FAILED
+        return is_first
+
+    # from the peer
+
+    def receive_close(self, reason: CloseReason | None) -> None:
+        """The peer's Close has come; behind it nothing is read (RFC 6455 §5.5.1)."""
+        if self.theirs is Theirs.OPEN:
+            self.received = reason or _NO_STATUS
+            self._settle(self.received)
+            self.theirs = Theirs.CLOSED
+
+    def violate(self, reason: CloseReason, cause: BaseException) -> None:
+        """The peer broke a rule: the handler may answer what came before, and our Close says why."""
+        if self.theirs is Theirs.OPEN:
+            self._settle(reason, cause)
+            self.theirs = Theirs.FAILED
+
+    def receive_eof(self) -> None:
+        """The peer's half of the stream has ended without a Close; a raw session may still answer."""
+        if self.theirs is Theirs.OPEN:
+            self._settle(_ABNORMAL, self._write_error)
+            self.theirs = Theirs.GONE
+            if not self.is_raw:
+                self.ours = Ours.GONE
+
+    # from whoever carries the bytes
+
+    def written(self) -> None:
+        """What was accepted, and our Close behind it, is with the system."""
+        if self.ours is Ours.CLOSING:
+            self.ours = Ours.CLOSED
+            if self.goodbye is not None:
+                self.sent = self.goodbye.reason or _NO_STATUS
+
+    def write_failed(self, error: BaseException) -> None:
+        """The peer takes nothing more; what it said before may still be there to be read."""
+        self.ours = Ours.GONE
+        self._write_error = self._write_error or error
+
+    def lose(self, cause: BaseException | None = None) -> None:
+        """The stream is gone, or is to be: nothing more is said or read."""
+        self._settle(_ABNORMAL, self._write_error or cause)
+        self.ours = Ours.GONE
+        if self.theirs is Theirs.OPEN:
+            self.theirs = Theirs.GONE
+
+    def expire(self, timer: Timer, cause: BaseException) -> None:
+        """The time of a timer is up; nothing happens if another one runs by now."""
+        if self.step[1] is not timer:
+            return
+        if self.step[0] is Wait.ANSWERS:
+            self.answered()
+        elif self.step[0] is Wait.EOF:
+            self.ours = Ours.GONE
+        else:
+            self.lose(cause)
+
+    def _settle(self, reason: CloseReason, cause: BaseException | None = None) -> bool:
+        """Settle the reason, if nobody has; the cause also later, of an end that may come to be a broken one."""
+        is_first = self.reason is None
+        if is_first:
+            self.reason = reason
+        if self.cause is None:
+            self.cause = cause
+        return is_first

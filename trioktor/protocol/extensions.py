@@ -17,7 +17,7 @@ from typing import Final, TypeAlias, final
 
 import attrs
 
-from .frames import CONTROL, FIN, RESERVED, Frame, TextFrame
+from .frames import RESERVED, Frame
 
 _MAX_PARTS: Final = 1000
 """Tokens, quoted strings and delimiters of all offers together; a browser's has one to five."""
@@ -254,56 +254,14 @@ def encode(extensions: Sequence[Extension], message: Frame) -> Frame:
     return message
 
 
-class ExtendedFrames:
-    """Frames as an assembler gives them, with the messages among them decoded.
+def decode_in_steps(extensions: Iterable[Extension], message: Frame, max_size: Callable[[], int | None]) -> Steps:
+    """Pass a message through extensions, in reverse, on its way in, with pauses.
 
-    Gives None in between, where others may have their turn.
-
-    Args:
-      feed: the assembler's.
-      extensions: in the order of installation.
-      max_size: asked for the limit of a message, at each.
-      judge_text: judges the text of a message with pauses, or raises.
+    Raises:
+      ProtocolError: as an extension.
     """
-
-    __slots__ = ("_extensions", "_feed", "_judge_text", "_max_size")
-
-    def __init__(
-        self,
-        feed: Callable[[bytes], Iterator[Frame | None]],
-        extensions: Sequence[Extension],
-        max_size: Callable[[], int | None],
-        judge_text: Callable[[Frame], Iterator[None]],
-    ) -> None:
-        self._feed = feed
-        self._extensions = tuple(reversed(extensions))
-        self._max_size = max_size
-        self._judge_text = judge_text
-
-    def feed(self, data: bytes) -> Iterator[Frame | None]:
-        """Give the frames that `data` completes; to be exhausted before the next call.
-
-        Raises:
-          ProtocolError: as the assembler, or as an extension.
-        """
-        for frame in self._feed(data):
-            if frame is None or frame.first_byte & CONTROL or frame.first_byte < FIN:
-                yield frame
-            else:
-                yield from self._decode(frame)
-
-    def _decode(self, message: Frame) -> Iterator[Frame | None]:
-        for extension in self._extensions:
-            own = extension.factory.reserved
-            if not own or message.first_byte & own:
-                steps = extension.decode_in_steps(message, self._max_size())
-                while True:
-                    try:
-                        next(steps)
-                    except StopIteration as stop:
-                        message = stop.value
-                        break
-                    yield None
-        if type(message) is TextFrame and message.decoded is None:
-            yield from self._judge_text(message)
-        yield message
+    for extension in extensions:
+        own = extension.factory.reserved
+        if not own or message.first_byte & own:
+            message = yield from extension.decode_in_steps(message, max_size())
+    return message

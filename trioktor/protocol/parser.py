@@ -59,10 +59,10 @@ class FrameParser:
 
     __slots__ = (
         "_head",
-        "_is_streaming",
         "_message_kind",
         "_message_size",
         "_partial",
+        "is_streaming",
         "masked",
         "max_frame_size",
         "reserved",
@@ -81,7 +81,7 @@ class FrameParser:
         self._message_kind: type[Frame] | None = None
         self._message_size = 0
         self._partial: PartialFrame | None = None  # whose payload is arriving
-        self._is_streaming = False
+        self.is_streaming: bool = False  # data frames are given away in pieces
 
     @property
     def kept(self) -> int:
@@ -91,11 +91,11 @@ class FrameParser:
     @property
     def missing(self) -> int:
         """Bytes that are still to come of a frame that is kept until it is complete."""
-        return 0 if self._is_streaming or self._partial is None else self._partial.missing
+        return 0 if self.is_streaming or self._partial is None else self._partial.missing
 
     def stream(self) -> None:
         """From now on keep nothing of data frames: `take_partial` has it, from the frame under way on."""
-        self._is_streaming = True
+        self.is_streaming = True
 
     def feed(self, data: bytes) -> Iterator[Frame]:
         """Give the frames that `data` completes; to be exhausted before the next call.
@@ -150,7 +150,7 @@ class FrameParser:
             position = payload_start + length
             if position > end:
                 key = data[start:payload_start] if key_size else None
-                partial = PartialFrame(kind, first_byte, key, length, is_given=self._is_streaming)
+                partial = PartialFrame(kind, first_byte, key, length, is_given=self.is_streaming)
                 partial.add(data[payload_start:])
                 self._partial = partial
                 return
@@ -171,7 +171,7 @@ class FrameParser:
         partial = self._partial
         if partial is None:
             return None
-        if self._is_streaming and not partial.first_byte & CONTROL:
+        if self.is_streaming and not partial.first_byte & CONTROL:
             return partial.take_all()
         return partial.take_fresh()
 
@@ -214,7 +214,7 @@ class FrameParser:
         return stop
 
     def _judge_size(self, first_byte: int, length: int, limit: int) -> None:
-        if not first_byte & CONTROL and not self._is_streaming:
+        if not first_byte & CONTROL and not self.is_streaming:
             raise FrameTooBig(length + self._message_size, limit)
 
     def _judge_whole(self, payload: bytes) -> None:

@@ -1,0 +1,128 @@
+"""Sees a conversation out, wait by wait.
+
+There is one loop for all ends: ask the table of `protocol.closing` what to wait for and which timer runs, wait, and
+tell what came of it. An idle connection has none. It begins when the end does: in the handler's own task, if the
+handler returns first, else in a task started for it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Protocol
+
+import trio
+
+from ..config import WebSockets
+from ..errors import CloseTimeout
+from ..protocol.closing import ClosingHandshake
+from ..protocol.halves import Ours, Step, Timer, Wait
+from .patience import Patience
+from .shields import Shields
+from .transport import Transport
+
+LAST_INPUT: Final = 0.5
+"""Seconds for what the peer said before it stopped reading."""
+
+_LATE: Final = "the peer did not answer our Close in time"
+
+
+class Owner(Protocol):
+    """What the ending sees of its connection, and asks of it."""
+
+    owner: Any
+    settings: WebSockets
+    client: bool
+    transport: Transport
+    answer_grace: float
+
+    @property
+    def closing(self) -> ClosingHandshake:
+        """Where the conversation stands."""
+
+    def look_up(self) -> None:
+        """Something happened in the conversation."""
+
+    def end_sending(self) -> None:
+        """Nothing more is accepted; our Close follows, where one is due."""
+
+    async def wait_unread(self) -> None:
+        """Wait until nobody reads the stream any more."""
+
+    def interrupted(self) -> None:
+        """Cancelled from outside: a short goodbye."""
+
+    async def finish(self) -> None:
+        """Close the stream."""
+
+
+class Ending:
+    """The end of one connection."""
+
+    __slots__ = ("_changed", "_connection", "_shields", "_step", "has_begun")
+
+    def __init__(self, connection: Owner, shields: Shields) -> None:
+        self._connection = connection
+        self._shields = shields
+        self._changed: trio.Event | None = None
+        self._step: Step | None = None  # that is being waited for
+        self.has_begun: bool = False
+
+    def look_up(self) -> None:
+        """The conversation may stand elsewhere by now."""
+        if self._changed is not None and self._connection.closing.step != self._step:
+            self._changed.set()
+
+    async def run(self, *, shield: bool) -> None:
+        """See it out, and close the stream; unshielded, a cancellation makes it short."""
+        self.has_begun = True
+        try:
+            try:
+                await self._see_out(shield=shield)
+            except BaseException:
+                self._connection.interrupted()
+                await self._see_out(shield=True)
+                raise
+        finally:
+            await self._connection.finish()
+
+    async def _see_out(self, *, shield: bool) -> None:
+        closing = self._connection.closing
+        with self._shields.open(shield=shield):
+            while (step := closing.step)[0] is not Wait.NOTHING:
+                await self._wait(step)
+            if closing.is_clean and closing.ours is Ours.CLOSED and not self._connection.client:
+                await self._linger_if_unread()
+        if closing.step[0] is not Wait.NOTHING:  # its time is up
+            closing.lose(CloseTimeout(_LATE))
+            self._connection.look_up()
+
+    async def _wait(self, step: Step) -> None:
+        wait, timer = self._step = step
+        connection = self._connection
+        if wait is Wait.EOF:
+            await connection.wait_unread()
+            self._changed = trio.Event()
+            await connection.transport.linger()
+            connection.closing.expire(Timer.LINGER, CloseTimeout(_LATE))
+            return
+        self._changed = trio.Event()
+        if not await Patience(self._seconds(timer)).outlast(self._changed.wait):
+            return
+        if wait is Wait.ANSWERS:
+            connection.end_sending()
+        else:
+            assert timer is not None
+            connection.closing.expire(timer, CloseTimeout(_LATE))
+            connection.look_up()
+
+    def _seconds(self, timer: Timer | None) -> float | None:
+        if timer is Timer.CLOSE_TIMEOUT:
+            return self._connection.settings.close_timeout
+        if timer is Timer.ANSWER_GRACE:
+            return self._connection.answer_grace
+        return None if timer is None else LAST_INPUT
+
+    async def _linger_if_unread(self) -> None:
+        """Input may be unread though the end is clean; closing with it would reset the connection."""
+        await self._connection.wait_unread()
+        if self._connection.transport.receive_nowait():
+            await self._connection.transport.linger()

@@ -1,0 +1,135 @@
+"""What arrives, on its way into the inbox, as far as there is room.
+
+Whoever reads (a task, or the poller) gives what was read to `take`, which never waits. When it says no, there is more
+in the suspended iterator of the conversation than may go on now: `finish` waits until that has changed. Nothing
+more is read before it returns; that is the back-pressure. Before it waits the connection looks up, so a Ping in
+front of a full queue is answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import trio
+
+from ..config import WebSockets
+from ..errors import ChannelOverflow
+from ..protocol.close import CloseCode, CloseReason
+from ..protocol.conversation import TURN, Conversation
+from ..protocol.frames import Frame
+from .inbox import Inbox
+from .transport import CHUNK, LONG_READ, Transport
+
+
+class Owner(Protocol):
+    """What an intake sees of its connection."""
+
+    owner: Any
+    settings: WebSockets
+    transport: Transport
+    inbox: Inbox
+    conversation: Conversation
+
+    def look_up(self) -> None:
+        """Something happened in the conversation."""
+
+    def sign_of_life(self) -> None:
+        """The peer sent something, or was not listened to."""
+
+
+class Intake:
+    """What one connection has read and not handed on yet.
+
+    Attributes:
+      bytes_read: in all.
+    """
+
+    __slots__ = ("_connection", "_frames", "_is_full", "_seen", "bytes_read")
+
+    def __init__(self, connection: Owner) -> None:
+        self._connection = connection
+        self._frames: Iterator[Frame | None] = iter(())
+        self._seen = 0  # frames of the conversation before the bytes in hand
+        self._is_full = False  # it stopped because there was no room
+        self.bytes_read: int = 0
+
+    def take(self, data: bytes) -> bool:
+        """Hand on what was read; False if `finish` has to see to the rest of it before more may be read."""
+        connection = self._connection
+        if data:
+            self.bytes_read += len(data)
+            connection.sign_of_life()
+            self._seen = connection.conversation.frames_received
+            self._frames = connection.conversation.receive(data)
+            is_done = self._go_on()
+        else:
+            connection.conversation.closing.receive_eof()
+            connection.conversation.has_news = is_done = True
+        if connection.conversation.has_news:
+            connection.look_up()
+        return is_done
+
+    async def finish(self) -> None:
+        """Wait, and hand on, until all that was read is handed on or the conversation is over. A checkpoint."""
+        connection = self._connection
+        closing = connection.conversation.closing
+        while True:
+            if self._is_full:
+                await self._wait_for_room()
+            else:
+                await trio.lowlevel.checkpoint()
+            is_done = closing.is_over or self._go_on()
+            if connection.conversation.has_news:
+                connection.look_up()
+            if is_done:
+                return
+
+    def lose(self, error: trio.BrokenResourceError) -> None:
+        """Reading failed."""
+        self._connection.conversation.closing.lose(error.__cause__ or error)
+        self._connection.look_up()
+
+    def _go_on(self) -> bool:
+        """Hand on what is at hand; False if that has to wait."""
+        connection = self._connection
+        conversation, inbox = connection.conversation, connection.inbox
+        self._is_full = False
+        for frame in self._frames:
+            if frame is None:
+                return False
+            if not inbox.offer(frame):
+                self._is_full = True
+                return False
+            if not conversation.frames_received & TURN:
+                return False
+        return self._may_read_on(conversation.frames_received - self._seen)
+
+    def _may_read_on(self, completed: int) -> bool:
+        """What the bytes that were read completed decides how many are read next, and whether there is room."""
+        connection = self._connection
+        inbox = connection.inbox
+        inbox.is_burst = completed > 1
+        if completed:
+            connection.transport.read_size = CHUNK
+            if inbox.is_burst:
+                inbox.look()
+            return True
+        # in the middle of a long message, or at the beginning
+        conversation = connection.conversation
+        self._is_full = not inbox.has_room_beside(conversation.kept)
+        connection.transport.read_size = LONG_READ if conversation.missing >= LONG_READ else CHUNK
+        return not self._is_full
+
+    async def _wait_for_room(self) -> None:
+        connection = self._connection
+        closing = connection.conversation.closing
+        settings = connection.settings
+        try:
+            await connection.inbox.wait(connection.transport.hang_up, settings.handler_grace, connection.owner)
+            connection.sign_of_life()
+        except ChannelOverflow as error:
+            closing.violate(CloseReason(CloseCode.VIOLATED_POLICY), error)
+            connection.conversation.has_news = True
+        except trio.BrokenResourceError as error:
+            self.lose(error)

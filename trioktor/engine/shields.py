@@ -1,0 +1,59 @@
+"""Every scope of a connection that a cancellation from outside must not end, and the deadline they share.
+
+A cancellation must not tear a frame, nor lose a Close. So what reads and writes runs shielded; in exchange each such
+scope stands here, and `stop_by` brings all their deadlines forward.
+"""
+
+from __future__ import annotations
+
+import math
+from types import TracebackType
+from typing import final
+
+import trio
+
+
+@final
+class Shield:
+    """One scope, listed while it is open."""
+
+    __slots__ = ("_open", "_scope")
+
+    def __init__(self, open_scopes: list[trio.CancelScope], scope: trio.CancelScope) -> None:
+        self._open = open_scopes
+        self._scope = scope
+
+    def __enter__(self) -> trio.CancelScope:
+        self._open.append(self._scope)
+        return self._scope.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        self._open.remove(self._scope)
+        return self._scope.__exit__(kind, error, traceback)
+
+
+@final
+class Shields:
+    """The scopes of one connection that have a common deadline.
+
+    Attributes:
+      deadline: an absolute time; infinite until somebody sets one.
+    """
+
+    __slots__ = ("_open", "deadline")
+
+    def __init__(self) -> None:
+        self._open: list[trio.CancelScope] = []
+        self.deadline: float = math.inf
+
+    def open(self, *, shield: bool = True) -> Shield:
+        """A scope that ends by the common deadline; shielded, unless its task has to hear of a cancellation."""
+        return Shield(self._open, trio.CancelScope(shield=shield, deadline=self.deadline))
+
+    def stop_by(self, deadline: float) -> None:
+        """End all of them by `deadline`, an absolute time; also those that are opened later."""
+        self.deadline = min(self.deadline, deadline)
+        for scope in self._open:
+            scope.deadline = min(scope.deadline, deadline)

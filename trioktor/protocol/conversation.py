@@ -1,0 +1,284 @@
+"""One conversation, from one side, pure: bytes in, messages out, and what has to be said by itself.
+
+Theory of operation. `receive` is the loop over the frames of what was read. It gives the messages (in a raw session
+every frame), and does the rest by itself: Pings are noted to be answered, Pongs let go of the Pings they answer, a
+Close or a broken rule goes to the `ClosingHandshake`. It never raises for what the peer sent. It parses no
+further than it is asked, so a suspended iterator is the back-pressure: whoever finds no room for a message keeps the
+iterator and goes on later, and gives the next bytes only when it is exhausted. It gives None where others should
+have a turn.
+
+What goes out by itself waits in the control lane (Pings, and the Pongs we owe) until the carrier takes it, and
+the Close waits until everything else was taken. `has_news` says that there is something for the carrier to look at.
+
+There is no clock here, no task and no callback. Whole messages of a frame pass the loop with one comparison or two;
+what few connections need comes into being when it is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import ClassVar, Final
+
+from .assembler import MessageAssembler, judge_close, judge_text, judge_text_in_steps
+from .close import CloseReason
+from .closing import ClosingHandshake
+from .control import ControlLane
+from .errors import ProtocolError
+from .extensions import Extension, decode_in_steps, reserved_bits
+from .frames import CONTROL, FIN, WHOLE_BINARY, WHOLE_TEXT, CloseFrame, Frame, PingFrame, TextFrame
+from .parser import FrameParser
+from .serializer import Serializer
+from .watched import OnFrame, WatchedParser, WatchedSerializer
+
+TURN: Final = 0xFF
+"""Frames after which others get a turn, less one: a chunk can hold 10,922 empty ones."""
+
+
+class Conversation:
+    """Both directions of one connection, as far as they can be told without waiting.
+
+    Args:
+      client: whether ours is the client's side, which masks.
+      max_frame_size: bytes of a frame and of a message; None is no limit.
+      max_fragments: fragments of a message beyond one for every 64 bytes; None is no limit.
+      extensions: those at work, in the order in which messages pass them on their way out.
+      masking: whether to mask, though ours is the server's side.
+      on_frame: shown each frame that comes and goes.
+
+    Attributes:
+      closing: where the conversation stands, and how it ends.
+      parser, serializer: make frames of what comes in, and bytes of what goes out.
+      frames_received: messages and control frames that have come.
+      has_news: whether there is something to write, to wake or to end since somebody looked.
+    """
+
+    __slots__ = (
+        "_assembler",
+        "_control",
+        "_decoders",
+        "_is_goodbye_taken",
+        "_is_streaming",
+        "_max_fragments",
+        "_wants_pieces",
+        "closing",
+        "frames_received",
+        "has_news",
+        "parser",
+        "serializer",
+    )
+    is_raw: ClassVar[bool] = False
+    """Whether the application sees every frame."""
+
+    def __init__(
+        self,
+        *,
+        client: bool = False,
+        max_frame_size: int | None = None,
+        max_fragments: int | None = None,
+        extensions: tuple[Extension, ...] = (),
+        masking: bool = False,
+        on_frame: OnFrame | None = None,
+    ) -> None:
+        reserved = reserved_bits(extensions) if extensions else 0
+        self.closing: ClosingHandshake = ClosingHandshake(client=client, raw=self.is_raw)
+        new_parser = FrameParser if on_frame is None else partial(WatchedParser, on_frame)
+        self.parser: FrameParser = new_parser(
+            masked=not client, max_frame_size=max_frame_size, whole_messages=not self.is_raw, reserved=reserved
+        )
+        new_serializer = Serializer if on_frame is None else partial(WatchedSerializer, on_frame)
+        self.serializer: Serializer = new_serializer(masking=client or masking, reserved=reserved)
+        self._max_fragments = max_fragments
+        self._assembler: MessageAssembler | None = None  # once there is a fragment
+        self._decoders: tuple[Extension, ...] = () if self.is_raw else extensions[::-1]
+        self._wants_pieces = False
+        self._is_streaming = False
+        self.frames_received: int = 0
+        # what goes out by itself
+        self._control: ControlLane | None = None
+        self._is_goodbye_taken = False
+        self.has_news: bool = False
+
+    @property
+    def max_frame_size(self) -> int | None:
+        """Bytes of a frame and of a message; counts from the next header on."""
+        return self.parser.max_frame_size
+
+    @max_frame_size.setter
+    def max_frame_size(self, size: int | None) -> None:
+        self.parser.max_frame_size = size
+
+    @property
+    def kept(self) -> int:
+        """Bytes that are kept of a message that is not complete."""
+        return self.parser.kept + (0 if self._assembler is None else self._assembler.kept)
+
+    @property
+    def missing(self) -> int:
+        """Bytes that are still to come of a frame that is kept until it is complete."""
+        return self.parser.missing
+
+    # what comes in
+
+    def receive(self, data: bytes) -> Iterator[Frame | None]:
+        """Give the messages that `data` completes; to be exhausted before the next call.
+
+        Gives None where others should have a turn. It ends early when the conversation does.
+        """
+        assembler = self._assembler
+        try:
+            if self._wants_pieces:
+                yield from self._receive_pieces(data)
+                return
+            for frame in self.parser.feed(data):
+                first_byte = frame.first_byte
+                if first_byte == WHOLE_BINARY:
+                    pass
+                elif first_byte == WHOLE_TEXT and (assembler is None or not assembler.is_judging):
+                    if frame.decoded is None:
+                        judge_text(frame)
+                elif first_byte & CONTROL:
+                    if self.answer(frame):
+                        return
+                    if not self.frames_received & TURN:
+                        yield None
+                    continue
+                else:
+                    if assembler is None:
+                        assembler = self._get_assembler()
+                    message = assembler.add(frame)
+                    if message is None:
+                        if assembler.is_turn:
+                            yield None
+                        continue
+                    frame = message  # it stands for its fragments from here on
+                if self._decoders:
+                    yield from self._decode(frame)
+                else:
+                    self.frames_received += 1
+                    yield frame
+            begun = self.parser.take_partial()
+            if type(begun) is TextFrame:
+                self._get_assembler().add_partial(begun)
+        except ProtocolError as error:
+            self.violate(error)
+
+    def _get_assembler(self) -> MessageAssembler:
+        if self._assembler is None:
+            self._assembler = MessageAssembler(lambda: self.max_frame_size, self._max_fragments)
+        return self._assembler
+
+    def _decode(self, message: Frame) -> Iterator[Frame | None]:
+        """Give a message as the extensions read it, with pauses."""
+        steps = decode_in_steps(self._decoders, message, lambda: self.max_frame_size)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as stop:
+                decoded: Frame = stop.value
+                break
+            yield None
+        if type(decoded) is TextFrame and decoded.decoded is None:
+            yield from judge_text_in_steps(decoded)
+        self.frames_received += 1
+        yield decoded
+
+    def answer(self, frame: Frame) -> bool:
+        """Do what a control frame asks for; True if it was a Close, behind which nothing is read.
+
+        Raises:
+          ProtocolError: a Close that may not be sent.
+        """
+        self.frames_received += 1
+        self.has_news = True
+        if type(frame) is CloseFrame:
+            judge_close(frame)
+            self.closing.receive_close(frame.reason)
+            return True
+        if type(frame) is PingFrame:
+            if self.closing.may_accept:
+                self.control.owe_pong(frame)
+        elif self._control is not None:
+            self._control.receive_pong(frame.data)
+        return False
+
+    def violate(self, error: ProtocolError) -> None:
+        self.has_news = True
+        self.closing.violate(CloseReason(error.close_code), error)
+
+    def stream(self) -> None:
+        """From the next `receive` on give messages piece by piece, the one under way included.
+
+        `max_frame_size` bounds only those that an extension reads. Not at once: what is being received may have
+        stopped between two messages, and is judged by one rule to its end.
+        """
+        self._wants_pieces = True
+
+    def _receive_pieces(self, data: bytes) -> Iterator[Frame | None]:
+        assembler = self._get_assembler()
+        if not self._is_streaming:
+            self._is_streaming = True
+            self.parser.stream()
+            assembler.begin_pieces()
+        yield from self._give(assembler.take_joined())
+        for frame in self.parser.feed(data):
+            if frame.first_byte & CONTROL:
+                if self.answer(frame):
+                    return
+                if not self.frames_received & TURN:
+                    yield None
+            else:
+                yield from self._give(assembler.add_piece(frame))
+        begun = self.parser.take_partial()
+        if begun is not None and not begun.first_byte & CONTROL:
+            yield from self._give(assembler.add_partial_piece(begun))
+
+    def _give(self, pieces: Iterator[Frame]) -> Iterator[Frame | None]:
+        for piece in pieces:
+            if self._decoders and piece.first_byte >= FIN:
+                yield from self._decode(piece)
+            else:
+                self.frames_received += 1
+                yield piece
+
+    # what goes out by itself
+
+    @property
+    def control(self) -> ControlLane:
+        """The Pings and Pongs; there is none before it is first asked for."""
+        if self._control is None:
+            self._control = ControlLane()
+        return self._control
+
+    @property
+    def has_control(self) -> bool:
+        """Whether Pings or Pongs wait to be written."""
+        return self._control is not None and self._control.is_waiting
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether Pings were answered since somebody looked."""
+        return self._control is not None and bool(self._control.answered)
+
+    @property
+    def is_goodbye_due(self) -> bool:
+        """Whether our Close waits for everything else to be written."""
+        return self.closing.goodbye is not None and not self._is_goodbye_taken
+
+    def send_control(self, frame: Frame) -> None:
+        """Send a Ping or Pong ahead of what is queued; dropped when our half has ended."""
+        if self.closing.may_accept:
+            self.control.send(frame)
+
+    def take_goodbye(self) -> CloseFrame | None:
+        """Our Close, once; to be asked for when nothing else is left to be said."""
+        if not self.is_goodbye_due:
+            return None
+        self._is_goodbye_taken = True
+        return self.closing.goodbye
+
+    def abandon(self) -> None:
+        """Nothing will be written any more."""
+        if self._control is not None:
+            self._control.drop()
+        self._is_goodbye_taken = True
