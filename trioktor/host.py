@@ -21,9 +21,11 @@ import trio
 from .base_session import BaseSession
 from .call import Call
 from .endpoints import Before, GetRoute, WebSocketRoute
-from .engine.connection import Connection, Stop
+from .engine.connection import Connection
 from .engine.outcome import split
 from .engine.patience import Patience
+from .engine.poller import Poller
+from .engine.stop import Stop
 from .engine.transport import HangUp, Transport, open_transport
 from .errors import WriteTimeout
 from .places import Places
@@ -132,6 +134,7 @@ class Host:
         self._connections: set[Connection] = set()
         self._answering: set[Answering] = set()
         self._changed = trio.lowlevel.ParkingLot()
+        self.poller: Poller | None = None  # where there is one task that reads all plain sockets
 
     @property
     def sessions(self) -> tuple[BaseSession, ...]:
@@ -336,6 +339,7 @@ class Host:
             extensions=extensions,
             trailing=trailing,
             stop=self.stop,
+            poller=self.poller,
             on_failure=self._on_failure,
         )
         kind = RawWebSocketSession if route.is_raw else WebSocketSession

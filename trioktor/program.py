@@ -19,7 +19,7 @@ from typing import Any, Final, final
 import trio
 
 from .application import Application
-from .engine.connection import STOP_LIMIT
+from .engine.stop import STOP_LIMIT
 from .server import Server, listening_on, raise_single, serve
 
 logger: logging.Logger = logging.getLogger("trioktor.server")

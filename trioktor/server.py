@@ -21,9 +21,10 @@ import trio
 from .application import Application
 from .arguments import Arguments
 from .base_session import BaseSession
-from .engine.connection import STOP_LIMIT
 from .engine.listeners import open_tcp, open_unix, patient, remove_unix, unix_identity, wrap_tls
 from .engine.outcome import first_leaf
+from .engine.poller import Poller
+from .engine.stop import STOP_LIMIT
 from .host import Host, Limits
 from .places import default_places
 from .protocol.close import CloseCode, CloseReason
@@ -236,6 +237,9 @@ async def _accept(
     server: Server, host: Host, nursery: trio.Nursery, task_status: trio.TaskStatus[Server], *, owns: bool
 ) -> None:
     try:
+        if Poller.is_possible():
+            host.poller = Poller()
+            nursery.start_soon(host.poller.run, name="trioktor poller")
         with server._listening:
             task_status.started(server)
             await trio.serve_listeners(host.handle, patient(server.listeners), handler_nursery=nursery)
@@ -247,6 +251,9 @@ async def _accept(
         if owns:
             host.stop.begin()
         raise
+    finally:
+        if host.poller is not None:
+            host.poller.close()
 
 
 def raise_single(group: BaseExceptionGroup[BaseException]) -> NoReturn:

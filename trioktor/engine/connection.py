@@ -21,9 +21,8 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Final, final
+from typing import Any, Final
 
-import attrs
 import trio
 
 from ..config import WebSockets, channel_config
@@ -46,17 +45,17 @@ from .outbox import Outbox
 from .outcome import Outcome, judge, origin
 from .patience import Patience
 from .pings import Ping, Pings
+from .poller import PolledReader, Poller
 from .reader import Reader
 from .shared import SharedMessage
 from .shields import Shields
+from .stop import Stop
 from .streamed import StreamedMessage
 from .tasks import HandlerTasks
-from .transport import Transport
+from .transport import SocketTransport, Transport
 from .wire import Wire
 from .writer import Writer
 
-STOP_LIMIT: Final = 1.0
-"""Seconds that all connections together have for their goodbye when they are cancelled from outside."""
 _LAST_WORDS: Final = 0.5
 """Seconds in which a peer that answers no Ping may still take our Close."""
 
@@ -68,28 +67,6 @@ _OUTCOME_CODES: Final = {
 }
 
 logger: logging.Logger = logging.getLogger("trioktor.session")
-
-
-@final
-@attrs.define(eq=False)
-class Stop:
-    """The end that a server's connections share: one absolute deadline for all of them.
-
-    `on_begin` is called as soon as the first of them is cancelled or interrupted, so that all close at the same time.
-    """
-
-    deadline: float = math.inf
-    on_begin: Callable[[], None] | None = None
-    _has_begun: bool = False
-
-    def begin(self) -> float:
-        """Begin the end, if nobody has; returns the deadline."""
-        if not self._has_begun:
-            self._has_begun = True
-            self.deadline = min(self.deadline, trio.current_time() + STOP_LIMIT)
-            if self.on_begin is not None:
-                self.on_begin()
-        return self.deadline
 
 
 class Connection:
@@ -105,6 +82,7 @@ class Connection:
         the conversation.
       trailing: bytes that came with the handshake.
       stop: the end shared with other connections.
+      poller: reads the stream, if it is a plain socket; else, or without one, a task does.
       on_failure: called with what a handler raised, if that is a failure; the default logs it.
     """
 
@@ -148,6 +126,7 @@ class Connection:
         greeting: bytes = b"",
         trailing: bytes = b"",
         stop: Stop | None = None,
+        poller: Poller | None = None,
         on_failure: Callable[[Exception], None] | None = None,
     ) -> None:
         self.transport: Transport = transport
@@ -183,7 +162,11 @@ class Connection:
         self._shields = Shields()
         self.tasks: HandlerTasks = HandlerTasks(self._handler_ended, self.interrupted)
         self.intake: Intake = Intake(self)
-        self._reader = Reader(transport, self.intake, self.closing, self._shields, trailing)
+        self._reader: Reader | PolledReader
+        if poller is not None and poller.is_running and isinstance(transport, SocketTransport):
+            self._reader = PolledReader(poller, transport, self.intake, self.closing, self._shields, trailing)
+        else:
+            self._reader = Reader(transport, self.intake, self.closing, self._shields, trailing)
         self.writer: Writer | None = None
         self._watching: trio.CancelScope | None = None  # of the write timeout
         self._keepalive: Keepalive | None = None
@@ -213,7 +196,7 @@ class Connection:
         """
         try:
             async with trio.open_nursery() as self._nursery:
-                self._nursery.start_soon(self._reader.run, name="trioktor reader")
+                self._reader.start(self._nursery)
                 self._greet()
                 if not self.closing.is_raw:  # there the handler sees the Pongs
                     self.set_keepalive(self.settings.ping_period, self.timeout)
@@ -359,6 +342,12 @@ class Connection:
         if self.closing.fail(reason, cause, by_peer=by_peer):
             self.outbox.seal(drop_queued=drop_queued)
         self.look_up()
+
+    def crashed(self, error: Exception) -> None:
+        """A fault of an extension's, or ours, came to light: the end of this connection, and of no other."""
+        logger.error("%s: an extension, or trioktor itself, failed", self.owner, exc_info=error)
+        self.fail(CloseReason(CloseCode.INTERNAL_ERROR), error, by_peer=True)
+        self.tasks.cancel("the connection failed")
 
     def give_up_message(self) -> None:
         """A message in pieces was left unfinished: nothing can be said behind it but a Close."""
@@ -519,6 +508,9 @@ class Connection:
         except WriteTimeout as error:
             self.closing.lose(error)
             self.look_up()
+        except Exception as error:
+            self.closing.write_failed(error)
+            self.crashed(error)
 
     def _write_failed(self, error: Exception) -> None:
         """The peer takes nothing more; what it said before may still be there to be read."""

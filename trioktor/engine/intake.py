@@ -34,6 +34,9 @@ class Owner(Protocol):
     def look_up(self) -> None:
         """Something happened in the conversation."""
 
+    def crashed(self, error: Exception) -> None:
+        """A fault of an extension's, or ours."""
+
     def sign_of_life(self) -> None:
         """The peer sent something, or was not listened to."""
 
@@ -89,6 +92,10 @@ class Intake:
         """Reading failed."""
         self._connection.conversation.closing.lose(error.__cause__ or error)
         self._connection.look_up()
+
+    def fail(self, error: Exception) -> None:
+        """Handing on failed by a fault of an extension's, or ours: it is this connection's alone."""
+        self._connection.crashed(error)
 
     def _go_on(self) -> bool:
         """Hand on what is at hand; False if that has to wait."""

@@ -93,6 +93,9 @@ class Owner(Protocol):
     def misused(self, error: ProtocolError) -> None:
         """Something came out of the channel that may not be sent."""
 
+    def crashed(self, error: Exception) -> None:
+        """An extension failed at a message."""
+
     def overflowed(self) -> None:
         """More was put in than there is room for, and that is to be the end."""
 
@@ -576,6 +579,9 @@ class Outbox:
         except (ProtocolError, TypeError, ValueError) as error:
             self._encoding = None
             self._misused(error, "a message")
+        except Exception as error:
+            self._encoding = None
+            self._owner.crashed(error)
 
     @property
     def _is_shareable(self) -> bool:
@@ -624,6 +630,9 @@ class Outbox:
                 self._serializer.add(frame, pieces)
         except (ProtocolError, TypeError, ValueError) as error:
             self._misused(error, item)
+            return
+        except Exception as error:
+            self._owner.crashed(error)
             return
         self.frames_taken += 1
 

@@ -17,7 +17,7 @@ class Reader:
       trailing: bytes that came with the handshake.
     """
 
-    __slots__ = ("_closing", "_ended", "_intake", "_is_stopped", "_scope", "_shields", "_trailing", "_transport")
+    __slots__ = ("_closing", "_ended", "_intake", "_scope", "_shields", "_trailing", "_transport")
 
     def __init__(
         self, transport: Transport, intake: Intake, closing: ClosingHandshake, shields: Shields, trailing: bytes
@@ -27,25 +27,24 @@ class Reader:
         self._closing = closing
         self._shields = shields
         self._trailing = trailing
-        self._scope: trio.CancelScope | None = None
-        self._is_stopped = False
+        self._scope = trio.CancelScope()
         self._ended = trio.Event()
 
-    async def run(self) -> None:
+    def start(self, nursery: trio.Nursery) -> None:
+        """Start the task; its first step comes after the present task's."""
+        nursery.start_soon(self._run, name="trioktor reader")
+
+    async def _run(self) -> None:
         """Read until the peer can say nothing more, or `stop`."""
         try:
-            with self._shields.open() as self._scope:
-                if self._is_stopped:
-                    self._scope.cancel("nothing more is to be read")
+            with self._shields.open(self._scope):
                 await self._read()
         finally:
             self._ended.set()
 
     def stop(self) -> None:
         """Read nothing more."""
-        self._is_stopped = True
-        if self._scope is not None:
-            self._scope.cancel("nothing more is to be read")
+        self._scope.cancel("nothing more is to be read")
 
     async def wait_ended(self) -> None:
         """Wait until nobody reads the stream any more."""
@@ -64,3 +63,5 @@ class Reader:
                     self._intake.take(b"")
         except trio.BrokenResourceError as error:
             self._intake.lose(error)
+        except Exception as error:
+            self._intake.fail(error)

@@ -48,9 +48,12 @@ class Shields:
         self._open: list[trio.CancelScope] = []
         self.deadline: float = math.inf
 
-    def open(self, *, shield: bool = True) -> Shield:
+    def open(self, scope: trio.CancelScope | None = None, *, shield: bool = True) -> Shield:
         """A scope that ends by the common deadline; shielded, unless its task has to hear of a cancellation."""
-        return Shield(self._open, trio.CancelScope(shield=shield, deadline=self.deadline))
+        scope = scope or trio.CancelScope()
+        scope.shield = shield
+        scope.deadline = min(scope.deadline, self.deadline)
+        return Shield(self._open, scope)
 
     def stop_by(self, deadline: float) -> None:
         """End all of them by `deadline`, an absolute time; also those that are opened later."""

@@ -177,12 +177,9 @@ class SocketTransport(Transport):
     async def receive(self) -> bytes:
         while True:
             await trio.lowlevel.wait_readable(self._socket)
-            try:
-                return self._socket.recv(self.read_size)
-            except BlockingIOError:
-                continue  # woken for nothing
-            except OSError as error:
-                raise trio.BrokenResourceError(str(error)) from error
+            data = self.read_nowait()
+            if data is not None:  # else it was woken for nothing
+                return data
 
     async def send(self, data: bytes | memoryview) -> None:
         sent = self.send_nowait(data)
@@ -217,6 +214,23 @@ class SocketTransport(Transport):
             return self._socket.sendmsg(parts)
         except BlockingIOError:
             return 0
+        except OSError as error:
+            raise trio.BrokenResourceError(str(error)) from error
+
+    def fileno(self) -> int:
+        """The socket's number."""
+        return self._socket.fileno()
+
+    def read_nowait(self) -> bytes | None:
+        """As `receive`, but None where that would wait.
+
+        Raises:
+          trio.BrokenResourceError: the connection is lost.
+        """
+        try:
+            return self._socket.recv(self.read_size)
+        except BlockingIOError:
+            return None
         except OSError as error:
             raise trio.BrokenResourceError(str(error)) from error
 

@@ -1,0 +1,335 @@
+"""One task reads all plain sockets: what it saves, and what must not go wrong for that."""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from tests.helpers import RawClient, application, client_bytes, close, records_above_info
+from trioktor import Application, ConnectionBroken, Extension, ExtensionFactory, Frame, Server, WebSocketSession, serve
+from trioktor.engine import poller as poller_module
+from trioktor.engine.connection import Connection
+from trioktor.engine.poller import PolledReader, Poller
+from trioktor.engine.reader import Reader
+
+Clock = trio.testing.MockClock
+Session = WebSocketSession
+
+pytestmark = pytest.mark.skipif(not Poller.is_possible(), reason="the system has no epoll")
+
+
+clients: list[RawClient] = []
+
+
+@pytest.fixture(autouse=True)
+async def _hang_up() -> AsyncIterator[None]:
+    """Every client of a test is gone after it."""
+    yield
+    while clients:
+        await trio.aclose_forcefully(clients.pop().stream)
+
+
+@asynccontextmanager
+async def serving(app: Application, **options: Any) -> AsyncIterator[Server]:
+    """A server on a real port; cancelled at the end of the block."""
+    async with trio.open_nursery() as nursery:
+        yield await nursery.start(partial(serve, app, 0, host="127.0.0.1", **options))
+        nursery.cancel_scope.cancel()
+
+
+async def connect(server: Server, *, upgrade: bool = True) -> RawClient:
+    """A client of it, in conversation."""
+    client = RawClient(await trio.open_tcp_stream("127.0.0.1", server.port))
+    clients.append(client)
+    if upgrade:
+        assert (await client.upgrade()).startswith(b"HTTP/1.1 101 ")
+        await trio.testing.wait_all_tasks_blocked()
+    return client
+
+
+def connection_of(session: Session) -> Connection:
+    """What is below a session."""
+    return session._connection
+
+
+async def echo(session: Session) -> None:
+    """Say everything again."""
+    async for frame in session:
+        await session.send(frame)
+
+
+async def test_an_idle_connection_is_its_handlers_task_and_nothing_else(autojump_clock: Clock) -> None:
+    """No reader, no writer, no channel; also when it has said something, and was asked for a sign of life."""
+    async with serving(application(echo)) as server:
+        client = await connect(server)
+        await client.send(Frame.Text("hello"))
+        assert Frame.Text("hello") == await client.receive()
+        await client.send(Frame.Ping(b"still there?"))
+        assert Frame.Pong(b"still there?") == await client.receive()
+        (session,) = server.sessions
+        connection = connection_of(session)  # type: ignore[arg-type]
+        assert isinstance(connection._reader, PolledReader)
+        assert connection._nursery is not None
+        assert set() == connection._nursery.child_tasks
+        assert connection.writer is None
+        assert (None, None) == (connection.inbox._channel, connection.outbox.send_channel)
+
+
+async def test_other_streams_and_other_hosts_have_a_reader(autojump_clock: Clock) -> None:
+    """What the poller can't watch, or nobody's server runs."""
+    readers: list[type] = []
+
+    async def handler(session: Session) -> None:
+        readers.append(type(connection_of(session)._reader))
+
+    ours, theirs = socket.socketpair()
+    async with trio.open_nursery() as nursery:
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
+        nursery.start_soon(application(handler).handle_stream, stream)
+        async with RawClient(trio.SocketStream(trio.socket.from_stdlib_socket(ours))).stream as near:
+            client = RawClient(near)
+            await client.upgrade()
+            await client.send(close(1000))
+            await client.receive_rest()
+    assert readers == [Reader]
+
+
+class Failing(Extension):
+    """An extension with a bug."""
+
+    def decode(self, message: Frame, max_size: int | None) -> Frame:
+        """Fail at what says so."""
+        if message.data == b"decode":
+            raise KeyError("a bug")
+        return message
+
+    def encode(self, message: Frame) -> Frame:
+        """Fail at what says so."""
+        if message.data == b"encode":
+            raise KeyError("a bug")
+        return message
+
+
+class FailingFactory(ExtensionFactory):
+    """Always on."""
+
+    name = None
+
+    def negotiate(self, offer: Any) -> Any:
+        """Agree."""
+        return offer, Failing(self)
+
+
+@pytest.mark.parametrize("where", ["decode", "decode behind a full queue", "encode"])
+@pytest.mark.parametrize("plain", [True, False])
+async def test_an_extension_that_fails_ends_its_own_connection(
+    where: str, plain: bool, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With 1011, once in the log; another connection does not notice, and new ones are let in."""
+
+    async def handler(session: Session) -> None:
+        await trio.sleep(1)
+        async for frame in session:
+            session.outgoing.send_nowait(frame)
+
+    async with serving(application(handler, extensions=[FailingFactory()], incoming=2)) as server:
+        if not plain:
+            server._host.poller = None
+        other = await connect(server)
+        failing = await connect(server)
+        if where == "decode behind a full queue":
+            await failing.send(*[Frame.Text("x")] * 3, Frame.Text("decode"))
+        else:
+            await failing.send(Frame.Text(where))
+        rest = await failing.receive_rest()
+        assert close(1011) == rest[-1]
+        await other.send(Frame.Text("hello"))
+        assert Frame.Text("hello") == await other.receive()
+        third = await connect(server)
+        await third.send(close(1000))
+        assert close(1000) == await third.receive()
+    (record,) = records_above_info(caplog)
+    assert record.exc_info
+    assert isinstance(record.exc_info[1], KeyError)
+
+
+async def test_a_reset_while_there_is_no_room_does_not_keep_the_poller_busy(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is reported once, and found by whoever waits for room."""
+    reads = 0
+    read = PolledReader.read
+
+    def counting(self: PolledReader) -> None:
+        nonlocal reads
+        reads += 1
+        read(self)
+
+    monkeypatch.setattr(PolledReader, "read", counting)
+    ended: list[float] = []
+
+    async def handler(session: Session) -> None:
+        await session.wait_closed()
+        ended.append(trio.current_time())
+        while True:
+            try:
+                await session.receive()
+            except ConnectionBroken:
+                return
+
+    async with serving(application(handler, incoming=2)) as server:
+        client = await connect(server)
+        await client.send(*[Frame.Text("x")] * 10)
+        await trio.testing.wait_all_tasks_blocked()
+        before, began = reads, trio.current_time()
+        assert isinstance(client.stream, trio.SocketStream)
+        client.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await client.aclose()
+        await trio.sleep(0.5)
+        assert reads - before <= 1
+        await trio.sleep(2)
+        assert pytest.approx(1, abs=0.1) == ended[0] - began
+
+
+async def test_a_full_queue_is_the_peers_back_pressure_and_goes_on(autojump_clock: Clock) -> None:
+    """Nothing is lost or swapped where the poller gives a socket away and gets it back."""
+    received: list[str] = []
+
+    async def handler(session: Session) -> None:
+        async for frame in session:
+            received.append(frame.text)
+            if len(received) % 7 == 0:
+                await trio.sleep(0.1)
+
+    async with serving(application(handler, incoming=3)) as server:
+        client = await connect(server)
+        for start in range(0, 100, 10):
+            await client.send(*[Frame.Text(str(number)) for number in range(start, start + 10)])
+        await client.send(close(1000))
+        assert [close(1000)] == await client.receive_rest()
+    assert [str(number) for number in range(100)] == received
+
+
+async def test_what_came_with_the_request_is_read(autojump_clock: Clock) -> None:
+    """Before anything else, though no event tells of it; and a handler that wants pieces meets no limit."""
+    sizes: list[int] = []
+
+    async def handler(session: Session) -> None:
+        sizes.append(sum([len(piece) async for piece in await session.receive_message()]))
+
+    async with serving(application(handler, max_frame_size=10)) as server:
+        client = await connect(server, upgrade=False)
+        head = b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        head += b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        await client.send_bytes(head + client_bytes(Frame.Binary(bytes(1000))))
+        await client.read_head()
+        assert close(1000) == await client.receive()
+    assert [1000] == sizes
+
+
+async def test_descriptors_that_are_used_again_are_heard(autojump_clock: Clock) -> None:
+    """A connection that ends leaves the epoll before its number is another's."""
+    async with serving(application(echo)) as server:
+        for number in range(30):
+            client = await connect(server)
+            await client.send(Frame.Text(str(number)), close(1000))
+            assert [Frame.Text(str(number)), close(1000)] == await client.receive_rest()
+        poller = server._host.poller
+        assert poller is not None
+        assert {} == poller._readers
+
+
+async def test_the_poller_ends_after_the_last_connection(autojump_clock: Clock) -> None:
+    """Which may live longer than `serve`, in a nursery of the caller's; then that nursery ends."""
+    closed: list[str] = []
+
+    async def handler(session: Session) -> None:
+        await echo(session)
+        closed.append("handler")
+
+    async with trio.open_nursery() as connections:
+        async with trio.open_nursery() as nursery:
+            server: Server = await nursery.start(
+                partial(serve, application(handler), 0, host="127.0.0.1", handler_nursery=connections)
+            )
+            client = await connect(server)
+            nursery.cancel_scope.cancel()
+        await client.send(Frame.Text("still there?"))
+        assert Frame.Text("still there?") == await client.receive()
+        await client.send(close(1000))
+        assert [close(1000)] == await client.receive_rest()
+    assert ["handler"] == closed
+
+
+async def test_connections_are_let_in_when_the_nursery_of_the_poller_is_being_cancelled(
+    autojump_clock: Clock,
+) -> None:
+    """The poller is gone by then; nothing hangs."""
+    async with trio.open_nursery() as nursery:
+        with trio.fail_after(20):
+            async with trio.open_nursery() as connections:
+                server: Server = await nursery.start(
+                    partial(serve, application(echo), 0, host="127.0.0.1", handler_nursery=connections)
+                )
+                await connect(server)
+                connections.cancel_scope.cancel()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_cancelled_server_hears_the_peers_answer(autojump_clock: Clock) -> None:
+    """The poller reads on for the goodbye: it takes no longer than the peer does."""
+    async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as serving_nursery:
+            server: Server = await serving_nursery.start(partial(serve, application(echo), 0, host="127.0.0.1"))
+            client = await connect(server)
+            began = trio.current_time()
+
+            async def answer() -> None:
+                assert close(1001) == await client.receive()
+                await client.send(close(1001))
+
+            nursery.start_soon(answer)
+            serving_nursery.cancel_scope.cancel()
+        assert trio.current_time() - began < 0.5
+
+
+async def test_one_step_reads_so_many_sockets(autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And all of them get their turn."""
+    monkeypatch.setattr(poller_module, "_BATCH", 2)
+    async with serving(application(echo)) as server:
+        clients = [await connect(server) for _ in range(7)]
+        for client in clients:
+            await client.send(Frame.Text("hello"))
+        for client in clients:
+            assert Frame.Text("hello") == await client.receive()
+
+
+async def test_what_is_asked_of_a_closed_poller_does_nothing() -> None:
+    """A connection may outlive it for a moment, when everything is being cancelled."""
+    poller = Poller()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        reader: Any = object()
+        poller.add(ours.fileno(), reader)
+        poller._epoll.close()
+        poller.pause(ours.fileno())
+        poller.resume(ours.fileno())
+        poller.remove(ours.fileno())
+        poller.remove(ours.fileno())
+    assert {} == poller._readers
+
+
+async def test_nothing_is_ever_watched_without_an_event() -> None:
+    """With no event wanted at all, a reset would be reported for ever."""
+    assert select.EPOLLRDHUP & poller_module._HANG_UP_ONCE
+    assert select.EPOLLONESHOT & poller_module._HANG_UP_ONCE
+    assert not select.EPOLLET & (poller_module._READ | poller_module._HANG_UP_ONCE)
