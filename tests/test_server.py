@@ -22,7 +22,7 @@ import trustme
 from tests.helpers import REQUEST, RawClient, application, assert_all_over, close, records_above_info
 from tests.listening import Addresses, MemoryListener, has_ipv6, no_descriptor_left, serving
 from trioktor import Application, Call, CloseReason, Frame, Server, WebSocketSession, run, serve
-from trioktor.engine import transport
+from trioktor.engine import streams
 from trioktor.program import describe
 
 Clock = trio.testing.MockClock
@@ -1163,7 +1163,7 @@ async def test_whatever_goes_wrong_behind_accept_ends_that_connection_alone(
     autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is logged, its stream is closed, and the next one is served."""
-    real = transport.open_transport
+    real = streams.open_transport
 
     def open_transport(stream: trio.abc.Stream) -> Any:
         if isinstance(stream, _Unreadable):

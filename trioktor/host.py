@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextvars
 import functools
 import logging
+import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from email.utils import formatdate
-from typing import Final, final
+from typing import Final, TypeAlias, final
 
 import attrs
 import trio
@@ -25,8 +26,10 @@ from .engine.connection import Connection
 from .engine.outcome import split
 from .engine.patience import Patience
 from .engine.poller import Poller
+from .engine.sockets import SocketTransport
 from .engine.stop import Stop
-from .engine.transport import HangUp, Transport, open_transport
+from .engine.streams import open_transport
+from .engine.transport import HangUp, Transport
 from .errors import WriteTimeout
 from .places import Places
 from .protocol.handshake import judge_host
@@ -37,6 +40,8 @@ from .routes import Routes
 from .seldom import Seldom
 from .session import WebSocketSession
 from .upgrade import agree, ask_hooks, judge
+
+Tls: TypeAlias = "trio.SSLStream[trio.abc.Stream]"
 
 logger: logging.Logger = logging.getLogger("trioktor.server")
 _session_logger = logging.getLogger("trioktor.session")
@@ -143,10 +148,21 @@ class Host:
 
     async def handle(self, stream: trio.abc.Stream) -> None:
         """Serve one connection and close its stream."""
-        transport: Transport | None = None
         try:
             transport = open_transport(stream)
-            request = await self._open(stream, transport)
+        except Exception as error:
+            (self._on_failure or _log_bug)(error)
+            await trio.aclose_forcefully(stream)
+            return
+        await self._handle(transport, stream if isinstance(stream, trio.SSLStream) else None)
+
+    async def handle_socket(self, sock: socket.socket) -> None:
+        """As `handle`, of a plain socket that was just accepted."""
+        await self._handle(SocketTransport(sock), None)
+
+    async def _handle(self, transport: Transport, tls: Tls | None) -> None:
+        try:
+            request = await self._open(transport, tls)
             if request is not None:
                 serving = self._serve(transport, *request)
                 del request  # the conversation may be long
@@ -159,18 +175,39 @@ class Host:
             if rest is not None:
                 raise rest from None
         finally:
-            if transport is None:
-                await trio.aclose_forcefully(stream)
-            else:
+            if not transport.close_nowait():
                 await transport.aclose()
 
     # the request
 
-    async def _open(self, stream: trio.abc.Stream, transport: Transport) -> tuple[RequestHead, bytes] | None:
+    async def _open(self, transport: Transport, tls: Tls | None) -> tuple[RequestHead, bytes] | None:
         """TLS and the request's head, within `open_timeout`; None if there is nobody to answer."""
-        limits = self.limits
-        refusal: Refusal | None = None
-        patience = Patience(limits.open_timeout)
+        reader = HeadReader(self.limits.max_head_size, self.limits.max_headers)
+        try:
+            data = None if tls is not None else transport.read_nowait()
+            request = reader.feed(data) if data else None
+            if request is None and data != b"":
+                request = await self._wait_for_request(transport, tls, reader)
+            if request is not None and self.is_stopping:
+                raise Refusal(503, "the server is shutting down")
+            return request
+        except Refusal as refusal:
+            refused = refusal
+        except (trio.BrokenResourceError, OSError, ssl.SSLError) as error:
+            logger.debug("a connection was lost before its request: %s", error)
+            return None
+        await self._refuse(transport, refused)
+        return None
+
+    async def _wait_for_request(
+        self, transport: Transport, tls: Tls | None, reader: HeadReader
+    ) -> tuple[RequestHead, bytes] | None:
+        """As `_open`, where the request has not come with the connection.
+
+        Raises:
+          Refusal: with what to answer.
+        """
+        patience = Patience(self.limits.open_timeout)
         data = b""
 
         async def receive() -> None:
@@ -180,26 +217,14 @@ class Host:
         with self._places.asking() as scope:
             if self.is_stopping:  # accepted in the last moment
                 scope.cancel("the server is shutting down")
-            try:
-                if isinstance(stream, trio.SSLStream) and not await patience.finish(stream.do_handshake):
-                    return None
-                reader = HeadReader(limits.max_head_size, limits.max_headers)
-                while not (is_late := await patience.outlast(receive)) and data:
-                    request = reader.feed(data)
-                    if request is not None:
-                        if self.is_stopping:
-                            raise Refusal(503, "the server is shutting down")
-                        return request
-                if not is_late or reader.is_empty:
-                    return None
-                raise Refusal(408, "the request took too long")
-            except Refusal as error:
-                refusal = error
-            except (trio.BrokenResourceError, OSError, ssl.SSLError) as error:
-                logger.debug("a connection was lost before its request: %s", error)
+            if tls is not None and not await patience.finish(tls.do_handshake):
                 return None
-        if refusal is not None:
-            await self._refuse(transport, refusal)
+            while not (is_late := await patience.outlast(receive)) and data:
+                request = reader.feed(data)
+                if request is not None:
+                    return request
+            if is_late and not reader.is_empty:
+                raise Refusal(408, "the request took too long")
         return None
 
     async def _refuse(self, transport: Transport, refusal: Refusal, *, with_body: bool = True) -> None:

@@ -21,7 +21,8 @@ import trio
 from .application import Application
 from .arguments import Arguments
 from .base_session import BaseSession
-from .engine.listeners import open_tcp, open_unix, patient, remove_unix, unix_identity, wrap_tls
+from .engine.accepting import accept_all
+from .engine.listeners import open_tcp, open_unix, remove_unix, unix_identity, wrap_tls
 from .engine.outcome import first_leaf
 from .engine.poller import Poller
 from .engine.stop import STOP_LIMIT
@@ -242,7 +243,7 @@ async def _accept(
             nursery.start_soon(host.poller.run, name="trioktor poller")
         with server._listening:
             task_status.started(server)
-            await trio.serve_listeners(host.handle, patient(server.listeners), handler_nursery=nursery)
+            await accept_all(server.listeners, host.handle, host.handle_socket, nursery)
         if owns:
             await host.wait_gone(host.running())
     except BaseException:

@@ -123,9 +123,9 @@ class FickleTransport(Transport):
             is_over = await patience.outlast(self._wait_writable)
             taken = self._take(view) if not is_over else 0
             if is_over:
-                raise self._timed_out()
+                raise self.timed_out()
             patience.renew()
-            self._progressed()
+            self.progressed()
             view = view[taken:]
 
     async def _wait_writable(self) -> None:

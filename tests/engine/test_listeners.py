@@ -19,10 +19,10 @@ from trio.testing import MockClock
 from tests.listening import Addresses, MemoryListener, has_ipv6, no_descriptor_left
 from trioktor.engine.listeners import (
     PatientListener,
+    Want,
     inherited_listeners,
     open_tcp,
     open_unix,
-    patient,
     remove_unix,
     unix_identity,
     wrap_tls,
@@ -222,6 +222,12 @@ class Scripted(trio.abc.Listener[trio.abc.Stream]):
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     """What was logged."""
     return [record.getMessage() for record in caplog.records]
+
+
+def patient(inner: list[Any]) -> list[PatientListener]:
+    """Listeners that wait together."""
+    want = Want()
+    return [PatientListener(listener, want) for listener in inner]
 
 
 async def accept_all(listener: PatientListener, seconds: float) -> int:

@@ -20,7 +20,9 @@ from tests.helpers import REQUEST, application, client_bytes, close, connected
 from trioktor import ConnectionBroken, Frame, FrameType, WebSocketSession as Session
 from trioktor.engine.flushes import Flushes
 from trioktor.engine.patience import Patience
-from trioktor.engine.transport import HangUp, SocketTransport, open_transport
+from trioktor.engine.sockets import SocketTransport
+from trioktor.engine.streams import open_transport
+from trioktor.engine.transport import HangUp
 
 
 async def test_an_answer_to_a_reader_needs_neither_queue_nor_writer() -> None:

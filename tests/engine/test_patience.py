@@ -13,7 +13,7 @@ from trio.testing import MockClock
 from tests.helpers import REQUEST, RawClient, application, close, connected
 from trioktor import Application, CloseReason, ConnectionBroken, Frame, WebSocketSession as Session, WriteTimeout
 from trioktor.engine.patience import Patience
-from trioktor.engine.transport import open_transport
+from trioktor.engine.streams import open_transport
 from trioktor.host import Host, Limits
 
 

@@ -29,7 +29,8 @@ from trioktor import (
     WriteTimeout,
     broadcast,
 )
-from trioktor.engine.transport import HangUp, StreamTransport
+from trioktor.engine.streams import StreamTransport
+from trioktor.engine.transport import HangUp
 from trioktor.host import Host
 
 

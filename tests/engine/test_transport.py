@@ -16,7 +16,9 @@ import trio.testing
 import trustme
 
 from trioktor import WriteTimeout
-from trioktor.engine.transport import CHUNK, HangUp, SocketTransport, StreamTransport, Transport, open_transport
+from trioktor.engine.sockets import SocketTransport
+from trioktor.engine.streams import StreamTransport, open_transport
+from trioktor.engine.transport import CHUNK, HangUp, Transport
 
 Clock = trio.testing.MockClock
 KINDS = ["socket", "memory", "tls"]

@@ -49,10 +49,11 @@ from .poller import PolledReader, Poller
 from .reader import Reader
 from .shared import SharedMessage
 from .shields import Shields
+from .sockets import SocketTransport
 from .stop import Stop
 from .streamed import StreamedMessage
 from .tasks import HandlerTasks
-from .transport import SocketTransport, Transport
+from .transport import Transport
 from .wire import Wire
 from .writer import Writer
 
@@ -208,7 +209,8 @@ class Connection:
                     raise
                 await self._see_out(shield=False)
         finally:
-            await self.transport.aclose()
+            if not self.transport.close_nowait():
+                await self.transport.aclose()
 
     async def _see_out(self, *, shield: bool) -> None:
         """The handler has returned: see the conversation out, or wait for the task that does."""
@@ -288,8 +290,9 @@ class Connection:
         self._shields.stop_by(-math.inf)
         if self._watching is not None:
             self._watching.cancel("nothing is written any more")
-        with trio.CancelScope(shield=True):  # closes at once, or bounds itself
-            await self.transport.aclose()
+        if not self.transport.close_nowait():
+            with trio.CancelScope(shield=True):  # it bounds itself
+                await self.transport.aclose()
         self.closed.set()
 
     def interrupted(self) -> None:

@@ -138,16 +138,16 @@ def wrap_tls(
     return [trio.SSLListener(listener, context) for listener in listeners]
 
 
-_NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 """What `accept` says when the process, or the system, has no room for one more."""
-_PAUSE: Final = 0.1
+PAUSE: Final = 0.1
 """Seconds after which that may have changed."""
 _LINE_PERIOD: Final = 1.0
 """Seconds without a want of room after which it is over."""
 
 
 @final
-class _Want:
+class Want:
     """A want of room, and what is logged of it: a line when it begins, and one when it is over."""
 
     def __init__(self) -> None:
@@ -175,7 +175,7 @@ class PatientListener(trio.abc.Listener[trio.abc.Stream]):
     What was accepted before goes on meanwhile; what connects waits in the system's backlog.
     """
 
-    def __init__(self, inner: trio.abc.Listener[trio.abc.Stream], want: _Want) -> None:
+    def __init__(self, inner: trio.abc.Listener[trio.abc.Stream], want: Want) -> None:
         self._inner = inner
         self._want = want
 
@@ -194,18 +194,12 @@ class PatientListener(trio.abc.Listener[trio.abc.Stream]):
                     want.look()
                     return stream
                 except OSError as error:
-                    if error.errno not in _NO_ROOM:
+                    if error.errno not in NO_ROOM:
                         raise
                     want.note(error)
-                await trio.sleep(_PAUSE)
+                await trio.sleep(PAUSE)
             want.look()
 
     async def aclose(self) -> None:
         """Accept no more. A checkpoint."""
         await self._inner.aclose()
-
-
-def patient(listeners: Sequence[trio.abc.Listener[trio.abc.Stream]]) -> list[PatientListener]:
-    """Listeners that wait together while there is no room for one more connection."""
-    want = _Want()
-    return [PatientListener(listener, want) for listener in listeners]

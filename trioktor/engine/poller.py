@@ -26,7 +26,7 @@ import trio
 from ..protocol.closing import ClosingHandshake
 from .intake import Intake
 from .shields import Shields
-from .transport import SocketTransport
+from .sockets import SocketTransport
 
 _BATCH: Final = 128
 """Sockets that are read in one step of the loop."""

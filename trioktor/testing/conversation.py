@@ -20,7 +20,7 @@ from ..config import WebSockets
 from ..engine.connection import Connection
 from ..engine.outbox import Message
 from ..engine.outcome import merge
-from ..engine.transport import StreamTransport
+from ..engine.streams import StreamTransport
 from ..host import Host
 from ..protocol.close import CloseReason
 from ..protocol.frames import Frame

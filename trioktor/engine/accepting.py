@@ -1,0 +1,111 @@
+"""Accepts connections, many at a wake-up where the listener is a plain socket.
+
+What Trio's own listeners give is a socket and a stream of Trio's for each connection, after a wait for each. Here a
+plain socket is taken as the system gives it, and nothing is made of it that nobody uses. Other listeners are asked one
+connection at a time. All wait together while there is no room for one more connection.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeAlias
+
+import trio
+
+from .listeners import NO_ROOM, PAUSE, PatientListener, Want
+
+_AT_ONCE: Final = 64
+"""Connections that are accepted in one step of the loop."""
+_NOTSENT: Final = 1 << 14
+"""Bytes that may wait unsent before a socket counts as writable: as Trio has it."""
+
+_NAMES: Final = (
+    *("EPERM", "ECONNABORTED", "EPROTO", "ENETDOWN", "ENOPROTOOPT", "EHOSTDOWN", "ENONET", "EHOSTUNREACH"),
+    *("EOPNOTSUPP", "ENETUNREACH", "ENOSR", "ESOCKTNOSUPPORT", "EPROTONOSUPPORT", "ETIMEDOUT", "ECONNRESET"),
+)
+_PASSING: Final = frozenset(getattr(errno, name) for name in _NAMES if hasattr(errno, name))
+"""What accept(2) may say of a connection that is gone already; the next one may be well."""
+
+HandleStream: TypeAlias = "Callable[[trio.abc.Stream], Awaitable[None]]"
+HandleSocket: TypeAlias = "Callable[[socket.socket], Awaitable[None]]"
+
+
+async def accept_all(
+    listeners: Sequence[trio.abc.Listener[trio.abc.Stream]],
+    handle_stream: HandleStream,
+    handle_socket: HandleSocket,
+    nursery: trio.Nursery,
+) -> None:
+    """Accept until cancelled, and start a task in `nursery` for each connection; the listeners are closed then.
+
+    Raises:
+      OSError, trio.ClosedResourceError: a listener is of no more use.
+    """
+    want = Want()
+    async with trio.open_nursery() as accepting:
+        for listener in listeners:
+            if type(listener) is trio.SocketListener and sys.platform != "win32":
+                accepting.start_soon(_accept_sockets, listener, handle_socket, nursery, want)
+            else:
+                accepting.start_soon(_accept_streams, PatientListener(listener, want), handle_stream, nursery)
+
+
+async def _accept_streams(listener: PatientListener, handle: HandleStream, nursery: trio.Nursery) -> None:
+    async with listener:
+        while True:
+            nursery.start_soon(handle, await listener.accept(), name=handle)
+
+
+async def _accept_sockets(
+    listener: trio.SocketListener, handle: HandleSocket, nursery: trio.Nursery, want: Want
+) -> None:
+    # The same listening socket under another number: Trio's object has no `accept` that does not wait.
+    async with listener:
+        with socket.socket(fileno=os.dup(listener.socket.fileno())) as twin:
+            twin.setblocking(False)
+            is_tcp = twin.family in (socket.AF_INET, socket.AF_INET6)
+            while True:
+                with trio.move_on_at(want.over_at if want.is_known else math.inf):
+                    await trio.lowlevel.wait_readable(listener.socket)
+                is_room = _accept_waiting(twin, is_tcp, handle, nursery, want)
+                if not is_room:
+                    await trio.sleep(PAUSE)
+
+
+def _accept_waiting(
+    listening: socket.socket, is_tcp: bool, handle: HandleSocket, nursery: trio.Nursery, want: Want
+) -> bool:
+    """Accept what waits, at most so many; False if there was no room for it."""
+    for _ in range(_AT_ONCE):
+        try:
+            accepted, _ = listening.accept()
+        except BlockingIOError:
+            break
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                want.note(error)
+                return False
+            if error.errno not in _PASSING:
+                raise
+            continue
+        if is_tcp:
+            _set_options(accepted)
+        nursery.start_soon(handle, accepted, name=handle)
+        want.look()
+    want.look()
+    return True
+
+
+def _set_options(sock: socket.socket) -> None:
+    """Send at once what is written, and keep little of what was not sent."""
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _NOTSENT)
+    except OSError:  # it is gone already, which its reader finds
+        pass

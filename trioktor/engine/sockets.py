@@ -1,0 +1,163 @@
+"""Plain TCP and UNIX sockets, read and written on the standard library's socket.
+
+Trio's `wait_readable` and `wait_writable` do the waiting. That saves a failed `recv` for every read, and a task
+switch for every write that the system takes at once.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import sys
+from typing import Final, final
+
+import trio
+
+from .patience import Patience
+from .transport import CHUNK, HangUp, Transport
+
+_ERROR: Final = getattr(select, "POLLERR", 0)
+_HANG_UP: Final = getattr(select, "POLLHUP", 0)
+_ENDED: Final = getattr(select, "POLLRDHUP", 0)  # Linux has it
+
+
+def look_at(sock: socket.socket | trio.socket.SocketType) -> HangUp:
+    """Whether the other end has hung up, as far as the system says so without a read."""
+    poll = select.poll()
+    poll.register(sock.fileno(), _ENDED)  # hang-up and error are always reported
+    events = 0
+    for _, event in poll.poll(0):
+        events |= event
+    # A UNIX socket hangs up though there may be something to read; TCP only when both directions are over.
+    is_gone = events & _ERROR or (events & _HANG_UP and not is_unix(sock))
+    return HangUp.FULL if is_gone else HangUp.HALF if events & (_HANG_UP | _ENDED) else HangUp.NO
+
+
+def is_unix(sock: socket.socket | trio.socket.SocketType) -> bool:
+    """Whether this is a UNIX socket."""
+    return sock.family == getattr(socket, "AF_UNIX", None)
+
+
+def peer_name(sock: socket.socket | trio.socket.SocketType) -> tuple[str, int] | str | None:
+    """The peer's address: host and port, or a UNIX socket's path; None if it has no name.
+
+    Told apart by the family, not by the shape of the name: one in Linux' abstract namespace is bytes, and begins
+    with a zero; it is shown with an @ instead.
+    """
+    try:
+        name = sock.getpeername()
+    except OSError:
+        return None
+    if not is_unix(sock):
+        return name[0], name[1]
+    if isinstance(name, bytes):
+        return "@" + name[1:].decode("utf-8", "backslashreplace") if name[1:] else None
+    return name or None
+
+
+@final
+class SocketTransport(Transport):
+    """A plain stream socket, which it owns from now on."""
+
+    __slots__ = ("_has_waited", "_socket", "client", "is_local")
+    takes_nowait = True
+    is_secure = False
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__()
+        self._socket = sock
+        self._has_waited = False  # a task may wait for it in Trio's hands
+        sock.setblocking(False)
+        self.client: tuple[str, int] | str | None = peer_name(sock)
+        self.is_local: bool = is_unix(sock)
+
+    @classmethod
+    def of(cls, stream: trio.SocketStream) -> SocketTransport:
+        """Take a stream's socket out of Trio's hands."""
+        inner = stream.socket
+        family, kind, proto = inner.family, inner.type, inner.proto
+        return cls(socket.socket(family, kind, proto, fileno=inner.detach()))
+
+    async def receive(self) -> bytes:
+        self._has_waited = True
+        while True:
+            await trio.lowlevel.wait_readable(self._socket)
+            data = self.read_nowait()
+            if data is not None:  # else it was woken for nothing
+                return data
+
+    async def send(self, data: bytes | memoryview) -> None:
+        sent = self.send_nowait(data)
+        if sent < len(data):
+            patience = Patience(self.write_timeout)
+            with memoryview(data) as view:
+                while sent < len(data):
+                    is_over = await patience.outlast(self._wait_writable)
+                    # Some room is not "writable" for the system until it is a good part of the buffer.
+                    taken = self.send_nowait(view[sent:])
+                    if is_over and not taken:
+                        raise self.timed_out()
+                    patience.renew()
+                    self.progressed()
+                    sent += taken
+
+    async def _wait_writable(self) -> None:
+        self._has_waited = True
+        await trio.lowlevel.wait_writable(self._socket)
+
+    def send_nowait(self, data: bytes | memoryview) -> int:
+        try:
+            return self._socket.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise trio.BrokenResourceError(str(error)) from error
+
+    def send_parts_nowait(self, parts: list[bytes]) -> int:
+        if sys.platform == "win32":
+            return super().send_parts_nowait(parts)
+        try:
+            return self._socket.sendmsg(parts)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise trio.BrokenResourceError(str(error)) from error
+
+    def fileno(self) -> int:
+        """The socket's number."""
+        return self._socket.fileno()
+
+    def read_nowait(self) -> bytes | None:
+        try:
+            return self._socket.recv(self.read_size)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise trio.BrokenResourceError(str(error)) from error
+
+    def receive_nowait(self) -> bytes:
+        try:
+            return self._socket.recv(CHUNK)
+        except OSError:
+            return b""
+
+    async def send_eof(self) -> None:
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+        await trio.lowlevel.checkpoint()
+
+    def hang_up(self) -> HangUp:
+        return look_at(self._socket)
+
+    def close_nowait(self) -> bool:
+        if self._socket.fileno() >= 0:
+            if self._has_waited:
+                trio.lowlevel.notify_closing(self._socket)
+            self._socket.close()
+        return True
+
+    async def aclose(self) -> None:
+        self.close_nowait()
+        await trio.lowlevel.checkpoint()
