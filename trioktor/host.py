@@ -89,6 +89,20 @@ def _shown(client: tuple[str, int] | str | None) -> str:
     return ascii(client)[:200]
 
 
+def _log_end(connection: Connection, call: Call) -> None:
+    _session_logger.info(
+        "closed %.200s for %s after %.3f s: %r, in %d frames %d bytes, out %d frames %d bytes",
+        call.path,
+        _shown(call.client),
+        trio.current_time() - connection.opened_at,
+        connection.closing.reason,
+        connection.conversation.frames_received,
+        connection.intake.bytes_read,
+        connection.outbox.frames_taken,
+        connection.wire.bytes_written,
+    )
+
+
 def _log_bug(error: Exception) -> None:
     logger.error("a connection ended with an error of trioktor's own", exc_info=error)
 
@@ -399,7 +413,9 @@ class Host:
     async def _converse(self, connection: Connection, route: WebSocketRoute) -> None:
         session: BaseSession = connection.owner
         call = session.call
-        _session_logger.debug("opened %.200s for %s", call.path, _shown(call.client))
+        call.headers.compact()
+        if _session_logger.isEnabledFor(logging.DEBUG):
+            _session_logger.debug("opened %.200s for %s", call.path, _shown(call.client))
         self._connections.add(connection)
         current.set(connection)
         try:
@@ -409,17 +425,8 @@ class Host:
         finally:
             self._connections.discard(connection)
             self._changed.unpark_all()
-            _session_logger.info(
-                "closed %.200s for %s after %.3f s: %r, in %d frames %d bytes, out %d frames %d bytes",
-                call.path,
-                _shown(call.client),
-                trio.current_time() - connection.opened_at,
-                connection.closing.reason,
-                connection.conversation.frames_received,
-                connection.intake.bytes_read,
-                connection.outbox.frames_taken,
-                connection.wire.bytes_written,
-            )
+            if _session_logger.isEnabledFor(logging.INFO):
+                _log_end(connection, call)
 
     # the end
 

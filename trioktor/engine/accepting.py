@@ -8,7 +8,6 @@ connection at a time. All wait together while there is no room for one more conn
 from __future__ import annotations
 
 import errno
-import math
 import os
 import socket
 import sys
@@ -68,17 +67,25 @@ async def _accept_sockets(
     async with listener:
         with socket.socket(fileno=os.dup(listener.socket.fileno())) as twin:
             twin.setblocking(False)
-            is_tcp = twin.family in (socket.AF_INET, socket.AF_INET6)
+            # Linux hands the options of a listening socket on to what it accepts.
+            is_inherited = not _is_tcp(twin) or (sys.platform == "linux" and _set_options(twin))
             while True:
-                with trio.move_on_at(want.over_at if want.is_known else math.inf):
+                if want.is_known:
+                    with trio.move_on_at(want.over_at):
+                        await trio.lowlevel.wait_readable(listener.socket)
+                else:
                     await trio.lowlevel.wait_readable(listener.socket)
-                is_room = _accept_waiting(twin, is_tcp, handle, nursery, want)
+                is_room = _accept_waiting(twin, is_inherited, handle, nursery, want)
                 if not is_room:
                     await trio.sleep(PAUSE)
 
 
+def _is_tcp(sock: socket.socket) -> bool:
+    return sock.family in (socket.AF_INET, socket.AF_INET6)
+
+
 def _accept_waiting(
-    listening: socket.socket, is_tcp: bool, handle: HandleSocket, nursery: trio.Nursery, want: Want
+    listening: socket.socket, is_inherited: bool, handle: HandleSocket, nursery: trio.Nursery, want: Want
 ) -> bool:
     """Accept what waits, at most so many; False if there was no room for it."""
     for _ in range(_AT_ONCE):
@@ -93,7 +100,7 @@ def _accept_waiting(
             if error.errno not in _PASSING:
                 raise
             continue
-        if is_tcp:
+        if not is_inherited:
             _set_options(accepted)
         nursery.start_soon(handle, accepted, name=handle)
         want.look()
@@ -101,11 +108,12 @@ def _accept_waiting(
     return True
 
 
-def _set_options(sock: socket.socket) -> None:
-    """Send at once what is written, and keep little of what was not sent."""
+def _set_options(sock: socket.socket) -> bool:
+    """Send at once what is written, and keep little of what was not sent; whether the system did so."""
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if hasattr(socket, "TCP_NOTSENT_LOWAT"):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _NOTSENT)
     except OSError:  # it is gone already, which its reader finds
-        pass
+        return False
+    return True

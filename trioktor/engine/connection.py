@@ -254,7 +254,13 @@ class Connection:
                 self._keepalive.stop()
         if self._ending.has_begun:
             self._ending.look_up()
-        elif closing.is_ending and self._nursery is not None and not self.tasks.has_returned:
+        elif closing.is_ending and self._nursery is not None and not self._reader.later(self._begin_end):
+            self._begin_end()
+
+    def _begin_end(self) -> None:
+        """Start the task that sees the conversation out, unless the handler's task does."""
+        if not self._ending.has_begun and not self.tasks.has_returned:
+            assert self._nursery is not None
             self._ending.has_begun = True
             self._nursery.start_soon(self._end, name="trioktor ending")
 

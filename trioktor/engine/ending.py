@@ -86,6 +86,8 @@ class Ending:
 
     async def _see_out(self, *, shield: bool) -> None:
         closing = self._connection.closing
+        if closing.step[0] is Wait.NOTHING and not closing.is_clean:
+            return
         with self._shields.open(shield=shield):
             while (step := closing.step)[0] is not Wait.NOTHING:
                 await self._wait(step)

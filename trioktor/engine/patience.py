@@ -55,8 +55,9 @@ class Patience:
         """
         while not self.is_over:
             asked = self.next_look()
-            with trio.move_on_at(asked):
+            with trio.CancelScope(deadline=asked) as scope:
                 await wait()
+            if not scope.cancelled_caught:
                 return False
             self.woke(asked)
         await trio.lowlevel.checkpoint()

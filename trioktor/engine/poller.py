@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import select
 import sys
+from collections.abc import Callable
 from typing import Final, final
 
 import trio
@@ -30,6 +31,8 @@ from .sockets import SocketTransport
 
 _BATCH: Final = 128
 """Sockets that are read in one step of the loop."""
+_PASSES: Final = 2
+"""Passes of the loop in which a task that was woken runs, and ends what it does."""
 _GOODBYE_LIMIT: Final = 1.5
 """Seconds for which a cancelled poller reads on: a little more than connections have for their goodbye."""
 
@@ -51,6 +54,8 @@ class Poller:
         self._epoll = select.epoll()
         self._is_closing = False
         self._scope = trio.CancelScope()
+        self._is_in_batch = False
+        self._due: list[Callable[[], None]] = []  # what is to be done two passes behind the batch
         self.is_running: bool = False
 
     @staticmethod
@@ -90,10 +95,28 @@ class Poller:
         descriptor = epoll.fileno()
         while True:
             await trio.lowlevel.wait_readable(descriptor)
+            self._is_in_batch = True
             for fd, _ in epoll.poll(0, _BATCH):
                 reader = readers.get(fd)
                 if reader is not None:  # else it left in this very batch
                     reader.read()
+            self._is_in_batch = False
+            if self._due:
+                await self._do_what_is_due()
+
+    async def _do_what_is_due(self) -> None:
+        """Let the handlers that were woken by this batch have their turn first: most need nothing of it."""
+        for _ in range(_PASSES):
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        due, self._due = self._due, []
+        for call in due:
+            call()
+
+    def later(self, call: Callable[[], None]) -> bool:
+        """Call this when the tasks that are woken by this batch have run; False outside a batch."""
+        if self._is_in_batch:
+            self._due.append(call)
+        return self._is_in_batch
 
     # what a reader asks for
 
@@ -176,6 +199,10 @@ class PolledReader:
             self._poller.remove(self._fd)
         if self._pause is not None:
             self._pause.scope.cancel("nothing more is to be read")
+
+    def later(self, call: Callable[[], None]) -> bool:
+        """As `Poller.later`."""
+        return self._poller.later(call)
 
     async def wait_ended(self) -> None:
         """Wait until nobody reads the socket any more."""

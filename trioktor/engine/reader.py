@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import trio
 
 from ..protocol.closing import ClosingHandshake
@@ -45,6 +47,10 @@ class Reader:
     def stop(self) -> None:
         """Read nothing more."""
         self._scope.cancel("nothing more is to be read")
+
+    def later(self, call: Callable[[], None]) -> bool:
+        """Nobody is here to call anything later: False."""
+        return False
 
     async def wait_ended(self) -> None:
         """Wait until nobody reads the stream any more."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, final
 from urllib.parse import unquote_to_bytes
 
@@ -51,18 +51,43 @@ class Refusal(Exception):
 class Headers(Mapping[str, str]):
     """Request headers: names compare without case; `headers[name]` is the first value.
 
-    Values are latin-1 as HTTP has it; `get_all` gives every line of a name, in order.
+    Values are latin-1 as HTTP has it; `get_all` gives every line of a name, in order. They are kept as the lines that
+    came; the index is made when it is needed, and may be dropped.
     """
 
-    __slots__ = ("_raw",)
+    __slots__ = ("_index", "_lines")
 
-    def __init__(self, raw: tuple[tuple[bytes, bytes], ...] = ()) -> None:
-        self._raw = raw
+    def __init__(self, pairs: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        self._lines = b"\r\n".join(name + b":" + value for name, value in pairs)
+        self._index: dict[bytes, list[bytes]] | None = None
+
+    @classmethod
+    def parse(cls, lines: bytes) -> Headers:
+        """The headers in lines that are divided by CR LF.
+
+        Raises:
+          Refusal: 400, a line has no name, or a blank before its colon.
+        """
+        headers = cls()
+        headers._lines = lines
+        headers._values()
+        return headers
+
+    def compact(self) -> None:
+        """Drop the index: nobody is going to look for some time."""
+        self._index = None
+
+    def _values(self) -> dict[bytes, list[bytes]]:
+        if self._index is None:
+            self._index = {}
+            for line in self._lines.split(b"\r\n") if self._lines else ():
+                name, value = _header(line)
+                self._index.setdefault(name, []).append(value)
+        return self._index
 
     def get_all(self, name: str) -> list[str]:
         """Every value of the header `name`, in the order of the lines; empty if there is none."""
-        wanted = name.lower().encode("latin-1")
-        return [value.decode("latin-1") for key, value in self._raw if key == wanted]
+        return [value.decode("latin-1") for value in self._values().get(name.lower().encode("latin-1"), ())]
 
     def tokens(self, name: str) -> list[str]:
         """The comma-separated values of all lines of a header, as RFC 9110 §5.6.1 joins them."""
@@ -75,10 +100,10 @@ class Headers(Mapping[str, str]):
         return values[0]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys(key.decode("latin-1") for key, _ in self._raw))
+        return iter([name.decode("latin-1") for name in self._values()])
 
     def __len__(self) -> int:
-        return len({key for key, _ in self._raw})
+        return len(self._values())
 
     def __repr__(self) -> str:
         return f"<Headers {', '.join(self):.200}>"  # what they say may be secret
@@ -100,16 +125,17 @@ class RequestHead:
     http_version: str
     headers: Headers
     authority: str = ""
+    is_upgrade: bool = attrs.field(init=False)
+    """Whether the client asks for a WebSocket (RFC 6455 §4.2.1, items 3 and 4)."""
+
+    def __attrs_post_init__(self) -> None:
+        headers = self.headers
+        is_upgrade = _has_token(headers, "connection", "upgrade") and _has_token(headers, "upgrade", "websocket")
+        object.__setattr__(self, "is_upgrade", is_upgrade)
 
     def __repr__(self) -> str:
         path = self.target.partition("?")[0]  # what stands behind it may be secret
         return f"<RequestHead {self.method} {path:.200}>"
-
-    @property
-    def is_upgrade(self) -> bool:
-        """Whether the client asks for a WebSocket (RFC 6455 §4.2.1, items 3 and 4)."""
-        headers = self.headers
-        return _has_token(headers, "connection", "upgrade") and _has_token(headers, "upgrade", "websocket")
 
 
 def _has_token(headers: Headers, name: str, token: str) -> bool:
@@ -191,14 +217,14 @@ class HeadReader:
             feed = head.find(b"\n", feed + 1, stop)
 
     def _parse(self, head: bytes) -> RequestHead:
-        request_line, *lines = head[: -len(_END)].split(b"\r\n")
-        if len(lines) > self._max_headers:
+        request_line, _, lines = head[: -len(_END)].partition(b"\r\n")
+        if lines.count(b"\r\n") + bool(lines) > self._max_headers:
             raise Refusal(431, f"the request has more than {self._max_headers} headers")
         found = _REQUEST_LINE.fullmatch(request_line)
         if found is None:
             raise Refusal(400, "this is not an acceptable HTTP request")
         method, raw_target, version = found.groups()
-        headers = Headers(tuple(map(_header, lines)))
+        headers = Headers.parse(lines)
         if version not in (b"1.0", b"1.1"):
             raise Refusal(400, "this server speaks HTTP/1.1")
         hosts = headers.get_all("host")
@@ -267,7 +293,8 @@ def _judge_host(host: str) -> None:
     found = _HOST.fullmatch(host)
     try:
         if found is not None:
-            ipaddress.IPv6Address(found[1] or "::")
+            if found[1]:
+                ipaddress.IPv6Address(found[1])
             return
     except ValueError:
         pass
