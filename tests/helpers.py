@@ -127,9 +127,9 @@ def assert_all_over(session: BaseSession) -> None:
     """Nothing is left of a session: the reason is known, the channels are closed, nobody waits."""
     assert session.close_reason is not None
     connection = session._connection
-    assert connection.closed.is_set()
+    assert connection.is_closed
     assert connection.tasks.are_done
-    assert connection.writer is None or connection.writer.is_done
+    assert connection.writing.writer is None or connection.writing.writer.is_done
     assert connection._nursery is not None
     assert not connection._nursery.child_tasks
     assert session.outgoing.statistics().open_receive_channels == 0

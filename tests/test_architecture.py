@@ -19,9 +19,9 @@ LAYERS = [
     {"call", "errors", "config", "converters"},
     {"engine"},
     {"routing", "handlers", "endpoints", "registry", "routes", "proxies", "seldom", "places"},
-    {"statistics", "base_session", "streaming", "session", "raw_session", "broadcasting"},
+    {"statistics", "iteration", "base_session", "streaming", "session", "raw_session", "broadcasting"},
     {"auth", "upgrade", "arguments"},
-    {"host", "application"},
+    {"answering", "host", "application"},
     {"server", "program"},
     {"testing", "pytest_plugin", "pytest_fixtures", "cli", "__init__", "__main__"},
 ]
@@ -118,11 +118,10 @@ def test_actions_are_pinned_by_commit() -> None:
 # A ratchet: what is not yet as it should be, and may only become less.
 
 LONG = {
-    "engine/outbox": 700,
-    "engine/connection": 521,
-    "base_session": 481,
-    "host": 436,
-    "engine/transport": 387,
+    "engine/outbox": 646,
+    "engine/connection": 500,
+    "base_session": 466,
+    "host": 435,
     "protocol/frames": 355,
     "session": 335,
     "engine/inbox": 375,

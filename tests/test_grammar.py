@@ -19,7 +19,8 @@ from trioktor.call import Call
 from trioktor.errors import DeserializationError
 from trioktor.host import Host
 from trioktor.protocol.errors import ProtocolError
-from trioktor.protocol.http import Headers, RequestHead
+from trioktor.protocol.headers import Headers
+from trioktor.protocol.http import RequestHead
 from trioktor.protocol.serializer import head
 
 

@@ -18,7 +18,8 @@ from trioktor import PerMessageDeflate, ProtocolError
 from trioktor.auth import bearer
 from trioktor.call import Call
 from trioktor.protocol.extensions import negotiate
-from trioktor.protocol.http import Headers, HeadReader, Refusal, RequestHead
+from trioktor.protocol.headers import Headers, Refusal
+from trioktor.protocol.http import HeadReader, RequestHead
 from trioktor.proxies import Proxies
 
 SMALL: Final = 1500

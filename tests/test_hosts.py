@@ -23,7 +23,8 @@ from tests.listening import serving
 from trioktor import LOOPBACK, Application, Call, Server, WebSockets, WebSocketSession as Session, serve
 from trioktor.cli import main
 from trioktor.protocol.handshake import Hosts
-from trioktor.protocol.http import Headers, HeadReader, RequestHead
+from trioktor.protocol.headers import Headers
+from trioktor.protocol.http import HeadReader, RequestHead
 from trioktor.seldom import Seldom
 
 HERE = "127.0.0.1"

@@ -17,7 +17,7 @@ from tests.helpers import REQUEST, RawClient, application, close
 from tests.listening import serving
 from trioktor import Application, Call, Response, Server, WebSockets, WebSocketSession as Session, serve
 from trioktor.places import Places, default_places, places_for
-from trioktor.protocol.http import Refusal
+from trioktor.protocol.headers import Refusal
 
 HERE = "127.0.0.1"
 Connect = Callable[[], Awaitable[RawClient]]

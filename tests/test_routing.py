@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 
@@ -17,7 +17,7 @@ def found(patterns: Sequence[str], path: str) -> list[str]:
     return [pattern for pattern, _ in table.find(path)]
 
 
-def parameters(pattern: str, path: str) -> dict[str, str] | None:
+def parameters(pattern: str, path: str) -> Mapping[str, str] | None:
     """What a pattern takes out of a path, or None if it does not match."""
     table: RouteTable[None] = RouteTable()
     table.add(Pattern(pattern), None)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .protocol.extensions import Extension, ExtensionFactory, ExtensionHeader
     from .protocol.frames import Frame, FrameType
     from .protocol.handshake import LOOPBACK, SAME_ORIGIN
-    from .protocol.http import Headers
+    from .protocol.headers import Headers
     from .protocol.responses import Response
     from .raw_session import RawWebSocketSession
     from .routes import Routes
@@ -122,7 +122,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "protocol.extensions": ("Extension", "ExtensionFactory", "ExtensionHeader"),
     "protocol.frames": ("Frame", "FrameType"),
     "protocol.handshake": ("LOOPBACK", "SAME_ORIGIN"),
-    "protocol.http": ("Headers",),
+    "protocol.headers": ("Headers",),
     "protocol.responses": ("Response",),
     "raw_session": ("RawWebSocketSession",),
     "routes": ("Routes",),

@@ -8,18 +8,19 @@ waiting, and after that nothing can be cancelled. So a cancelled call has done n
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from threading import get_ident
-from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, TypeVarTuple
 
 import trio
 
 from .config import WebSockets
 from .engine.connection import Connection
-from .engine.outbox import Message, as_frame
+from .engine.items import Message, as_frame
 from .engine.shared import SharedMessage
 from .engine.streamed import StreamedMessage
 from .errors import ConnectionBroken, ConnectionClosed, ConnectionClosedHere
+from .iteration import FramesOf
 from .protocol.close import CloseCode, CloseReason, may_be_sent
 from .protocol.extensions import Extension, ExtensionFactory
 from .protocol.frames import WHOLE_BINARY, WHOLE_TEXT, CloseFrame, Frame
@@ -138,33 +139,36 @@ class BaseSession(trio.abc.Channel[Frame]):
           ConnectionBroken: it ended in any other way; `__cause__` may say more.
           trio.ClosedResourceError: `incoming` was closed here.
         """
+        return await self._receive(trio.EndOfChannel)
+
+    async def _receive(self, end: type[Exception]) -> Frame:
+        """As `receive`, with the exception that a clean end is told by."""
         if get_ident() != self._thread:
             self._check_thread("receive")
         if self._has_pieces:
-            return await self._receive_joined()
+            return await self._receive_joined(end)
         self._turns = turns = self._turns + 1
         if turns & _FULL_CHECKPOINT:
             await _checkpoint_if_cancelled()
         else:
             await _checkpoint()
         try:
-            try:
-                frame = self._inbox.receive_nowait()
-            except trio.WouldBlock:
-                frame = await self._wait_for_message()
+            frame = self._inbox.take()
+            if frame is None:
+                self._parked += 1
+                try:
+                    frame = await self._inbox.receive()
+                finally:
+                    self._unpark()
         except trio.EndOfChannel:
-            self._raise_end()
+            self._raise_end(end)
         self._may_write_through = True
         return frame
 
-    async def _wait_for_message(self) -> Frame:
-        self._parked += 1
-        try:
-            return await self._inbox.receive()
-        finally:
-            self._parked -= 1
-            if self._unparked is not None and not self._parked:
-                self._unparked.set()
+    def _unpark(self) -> None:
+        self._parked -= 1
+        if self._unparked is not None and not self._parked:
+            self._unparked.set()
 
     def receive_nowait(self) -> Frame:
         """Receive as `receive` does, or not at all: no checkpoint.
@@ -175,32 +179,32 @@ class BaseSession(trio.abc.Channel[Frame]):
         """
         self._check_thread("receive_nowait")
         try:
-            return self._inbox.receive_nowait()
+            frame = self._inbox.take()
         except trio.EndOfChannel:
             self._raise_end()
+        if frame is None:
+            raise trio.WouldBlock
+        return frame
 
-    async def _receive_joined(self) -> Frame:
+    async def _receive_joined(self, end: type[Exception]) -> Frame:
         """What `receive` does where messages come in pieces."""
         raise NotImplementedError
 
-    def _raise_end(self) -> NoReturn:
+    def _raise_end(self, end: type[Exception] = trio.EndOfChannel) -> NoReturn:
         """Tell a broken end of `incoming` from a clean one."""
         if self._connection.closing.is_clean:
-            raise trio.EndOfChannel from None
+            raise end from None
         raise self._error(ConnectionBroken) from self._connection.closing.cause
 
-    async def __anext__(self) -> Frame:
-        try:
-            return await self.receive()
-        except trio.EndOfChannel:
-            raise StopAsyncIteration from None
+    def __anext__(self) -> Coroutine[Any, Any, Frame]:
+        return self._receive(StopAsyncIteration)
 
     def frames(self, kind: type[F]) -> AsyncIterator[F]:
         """Iterate over the messages of one kind and skip the others (Ktor: `mapNotNull { it as? … }`).
 
         Ends and raises as iterating over the session does.
         """
-        return _FramesOf(self, kind)
+        return FramesOf(self, kind)
 
     # sending
 
@@ -246,7 +250,7 @@ class BaseSession(trio.abc.Channel[Frame]):
             self._raise_over()
         if outbox.opened is not None or not outbox.has_room_for(message):
             return False
-        if self._connection.write_through(message):
+        if self._connection.writing.write_through(message):
             return True
         try:
             return outbox.accept(message)
@@ -265,7 +269,7 @@ class BaseSession(trio.abc.Channel[Frame]):
         if self._may_write_through:
             # The first answer to a message goes straight out; a second one may find company in the queue.
             self._may_write_through = False
-            if self._connection.write_through(frame):
+            if self._connection.writing.write_through(frame):
                 if not is_plain:
                     outbox.note_accepted(frame)
                 return True
@@ -347,7 +351,7 @@ class BaseSession(trio.abc.Channel[Frame]):
         self.close(reason, message)
         self._connection.inbox.let_overflow()
         try:
-            await self._connection.closed.wait()
+            await self._connection.wait_closed()
         except trio.Cancelled:
             self._connection.drop()
             raise
@@ -363,7 +367,7 @@ class BaseSession(trio.abc.Channel[Frame]):
     async def wait_closed(self) -> CloseReason:
         """Wait until the stream is closed; returns what ended the conversation. Always a checkpoint."""
         self._check_thread("wait_closed")
-        await self._connection.closed.wait()
+        await self._connection.wait_closed()
         reason = self._connection.closing.reason
         assert reason is not None
         return reason
@@ -460,22 +464,3 @@ class BaseSession(trio.abc.Channel[Frame]):
             f"<{type(self).__name__} {self.call.path[:100]} {connection.closing.word}"
             f" in {connection.inbox.waiting} out {connection.outbox.waiting}>"
         )
-
-
-class _FramesOf(Generic[F]):
-    """The messages of one kind."""
-
-    __slots__ = ("_kind", "_session")
-
-    def __init__(self, session: BaseSession, kind: type[F]) -> None:
-        self._session = session
-        self._kind = kind
-
-    def __aiter__(self) -> _FramesOf[F]:
-        return self
-
-    async def __anext__(self) -> F:
-        while True:
-            frame = await self._session.__anext__()
-            if isinstance(frame, self._kind):
-                return frame

@@ -16,7 +16,8 @@ import trio
 
 from .base_session import BaseSession
 from .config import CLOSE, SKIP, Overflow
-from .engine.outbox import LONG, Message, Outbox, as_frame
+from .engine.items import Message, as_frame
+from .engine.outbox import LONG, Outbox
 from .engine.shared import SharedMessage
 from .errors import ConnectionClosed
 from .protocol.extensions import encode_alone_in_steps

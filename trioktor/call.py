@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any, final
 from urllib.parse import parse_qsl
 
-from .protocol.http import TOKEN, Headers, RequestHead
+from .protocol.headers import Headers
+from .protocol.http import TOKEN, RequestHead
 
 
 @final

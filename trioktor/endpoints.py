@@ -9,7 +9,7 @@ import attrs
 
 from .call import Call
 from .config import WebSockets
-from .protocol.http import Headers
+from .protocol.headers import Headers
 from .protocol.responses import Response
 
 Before: TypeAlias = "Callable[[Call], Awaitable[Response | None]]"

@@ -29,7 +29,7 @@ from .protocol.errors import TrioktorError
 if TYPE_CHECKING:
     from .protocol.close import CloseReason
     from .protocol.frames import Frame
-    from .protocol.http import Headers
+    from .protocol.headers import Headers
 
 
 class ConnectionClosed(TrioktorError, trio.BrokenResourceError):

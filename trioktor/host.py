@@ -6,19 +6,17 @@ never raises for what a peer does: a bad request is answered and forgotten, and 
 
 from __future__ import annotations
 
-import contextvars
 import functools
 import logging
 import socket
 import ssl
-import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from email.utils import formatdate
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Final, TypeAlias, final
 
 import attrs
 import trio
 
+from .answering import answer, http_date
 from .base_session import BaseSession
 from .call import Call
 from .endpoints import Before, GetRoute, WebSocketRoute
@@ -30,10 +28,10 @@ from .engine.sockets import SocketTransport
 from .engine.stop import Stop
 from .engine.streams import open_transport
 from .engine.transport import HangUp, Transport
-from .errors import WriteTimeout
 from .places import Places
 from .protocol.handshake import judge_host
-from .protocol.http import HeadReader, Refusal, RequestHead
+from .protocol.headers import Refusal
+from .protocol.http import HeadReader, RequestHead
 from .protocol.responses import Response, refusal_response
 from .raw_session import RawWebSocketSession
 from .routes import Routes
@@ -41,6 +39,7 @@ from .seldom import Seldom
 from .session import WebSocketSession
 from .upgrade import agree, ask_hooks, judge
 
+_Admitted: TypeAlias = "tuple[Connection, WebSocketRoute, str]"
 Tls: TypeAlias = "trio.SSLStream[trio.abc.Stream]"
 
 logger: logging.Logger = logging.getLogger("trioktor.server")
@@ -48,8 +47,6 @@ _session_logger = logging.getLogger("trioktor.session")
 
 _LOOK: Final = 0.25
 """Seconds between looks whether a client for whom hooks are being asked is still there."""
-_ANSWER_LIMIT: Final = 5.0
-"""Seconds in which a client must take some of a plain HTTP answer."""
 
 
 @final
@@ -58,30 +55,24 @@ class Answering:
     """A GET handler that is running."""
 
     path: str
+    task: trio.lowlevel.Task = attrs.field(factory=trio.lowlevel.current_task, repr=False)
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, repr=False)
 
 
-current: contextvars.ContextVar[Connection | Answering | None] = contextvars.ContextVar(
-    "trioktor.current_handler", default=None
-)
-"""The connection, or the request, whose handler this task belongs to."""
+def _is_mine(one: Connection | Answering) -> bool:
+    """Whether the current task is that of a handler, or was started below it."""
+    task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
+    while task is not None and task is not one.task:
+        task = None if task.parent_nursery is None else task.parent_nursery.parent_task
+    return task is not None
 
 
-def http_date() -> str:
-    """The time of day as HTTP writes it (RFC 9110 §5.6.7); made once a second."""
-    return _date_of(int(time.time()))
-
-
-@functools.lru_cache(maxsize=1)
-def _date_of(second: int) -> str:
-    return formatdate(second, usegmt=True)
-
-
-def _bound(route: WebSocketRoute, session: BaseSession) -> Callable[[], Awaitable[object]]:
-    """The handler of a route, ready to be run for a session."""
-    values = session.call.path_parameters
-    arguments = {name: values.get(name) for name in route.wanted}
-    return lambda: route.handler(session, **arguments)
+def _bound(route: WebSocketRoute, call: Call) -> Callable[[BaseSession], Awaitable[object]]:
+    """The handler of a route, with the path parameters that it wants."""
+    if not route.wanted:
+        return route.handler
+    values = call.path_parameters
+    return functools.partial(route.handler, **{name: values.get(name) for name in route.wanted})
 
 
 def _shown(client: tuple[str, int] | str | None) -> str:
@@ -170,17 +161,19 @@ class Host:
             return
         await self._handle(transport, stream if isinstance(stream, trio.SSLStream) else None)
 
-    async def handle_socket(self, sock: socket.socket) -> None:
+    def handle_socket(self, sock: socket.socket) -> Coroutine[None, None, None]:
         """As `handle`, of a plain socket that was just accepted."""
-        await self._handle(SocketTransport(sock), None)
+        return self._handle(SocketTransport(sock), None)
 
     async def _handle(self, transport: Transport, tls: Tls | None) -> None:
         try:
             request = await self._open(transport, tls)
-            if request is not None:
-                serving = self._serve(transport, *request)
-                del request  # the conversation may be long
-                await serving
+            admitted = None if request is None else await self._admit(transport, *request)
+            del request  # the conversation may be long
+            if admitted is not None:
+                conversing = self._converse(*admitted)
+                del admitted
+                await conversing
         except BaseException as error:
             # Nothing but cancellation and Ctrl-C is meant to get here, and nothing else may end the server.
             bug, rest = split(error)
@@ -248,36 +241,10 @@ class Host:
     async def _say_no(self, transport: Transport, response: Response, *, with_body: bool = True) -> None:
         """Answer somebody who is not let in, and has no place."""
         with self._places.asking():
-            await self._answer(transport, response.to_bytes(date=http_date(), with_body=with_body))
+            await answer(transport, response.to_bytes(date=http_date(), with_body=with_body))
 
-    async def _answer(self, transport: Transport, data: bytes) -> None:
-        """Write a whole HTTP answer and let the client read it: a close with unread input would reset it.
-
-        The client must take some of it every few seconds.
-        """
-        transport.write_timeout = _ANSWER_LIMIT
-        try:
-            if not transport.takes_nowait:  # such a stream can't tell by itself
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(transport.watch, name="trioktor write timeout")
-                    failure = await self._try_to_send(transport, data)
-                    nursery.cancel_scope.cancel("it is sent")
-            else:
-                failure = await self._try_to_send(transport, data)
-            if failure is None:
-                await transport.linger()
-        except (trio.BrokenResourceError, OSError):
-            pass
-
-    @staticmethod
-    async def _try_to_send(transport: Transport, data: bytes) -> Exception | None:
-        try:
-            await transport.send(data)
-        except (trio.BrokenResourceError, WriteTimeout, OSError) as error:
-            return error
-        return None
-
-    async def _serve(self, transport: Transport, head: RequestHead, trailing: bytes) -> None:
+    async def _admit(self, transport: Transport, head: RequestHead, trailing: bytes) -> _Admitted | None:
+        """Find what serves a request; the connection for a conversation, or None once it is answered otherwise."""
         is_head = head.method == "HEAD"
         no: Response | None = None
         try:
@@ -286,26 +253,28 @@ class Host:
             call.route = route.pattern
             if isinstance(route, GetRoute):
                 judge_host(head.authority, self._registry.hosts)
-            place = self._places.take(call.client)
+            place: str | None = self._places.take(call.client)
             try:
                 if isinstance(route, GetRoute):
                     no = await self._serve_get(transport, route, call)
                 else:
                     opened = await self._upgrade(transport, route, head, call, trailing)
-                    del head, trailing, parameters, call  # the conversation may be long
-                    if isinstance(opened, Response):
-                        no = opened
-                    else:
-                        await self._converse(opened, route)
+                    if not isinstance(opened, Response):
+                        kept, place = place, None
+                        assert kept is not None
+                        return opened, route, kept
+                    no = opened
             finally:
-                self._places.leave(place)
+                if place is not None:
+                    self._places.leave(place)
         except Refusal as refusal:
             await self._refuse(transport, refusal, with_body=not is_head)
         else:
             if no is not None:
                 await self._say_no(transport, no, with_body=not is_head)
+        return None
 
-    def _call(self, transport: Transport, head: RequestHead, parameters: dict[str, str], scheme: str) -> Call:
+    def _call(self, transport: Transport, head: RequestHead, parameters: Mapping[str, str], scheme: str) -> Call:
         client, is_secure = transport.client, transport.is_secure
         forwarded = self._registry.forwarded(client, head.headers, is_local=transport.is_local)
         if forwarded is not None:
@@ -321,11 +290,10 @@ class Host:
                 return no
         answering = Answering(call.path[:100])
         self._answering.add(answering)
-        current.set(answering)
         try:
             with answering.scope:
                 response = await self._respond(route, call)
-                await self._answer(transport, response.to_bytes(date=http_date(), with_body=call.method != "HEAD"))
+                await answer(transport, response.to_bytes(date=http_date(), with_body=call.method != "HEAD"))
                 return None
             raise Refusal(503, "the server is shutting down")
         finally:
@@ -410,19 +378,19 @@ class Host:
             logger.error("a hook failed while it was cancelled, for %.200s", call.path, exc_info=failure)
         raise Refusal(503, "the server is shutting down" if self.is_stopping else "the server took too long")
 
-    async def _converse(self, connection: Connection, route: WebSocketRoute) -> None:
+    async def _converse(self, connection: Connection, route: WebSocketRoute, place: str) -> None:
         session: BaseSession = connection.owner
         call = session.call
         call.headers.compact()
         if _session_logger.isEnabledFor(logging.DEBUG):
             _session_logger.debug("opened %.200s for %s", call.path, _shown(call.client))
         self._connections.add(connection)
-        current.set(connection)
         try:
             if self.is_stopping:
                 connection.close(None)
-            await connection.run(_bound(route, session))
+            await connection.run(_bound(route, call))
         finally:
+            self._places.leave(place)
             self._connections.discard(connection)
             self._changed.unpark_all()
             if _session_logger.isEnabledFor(logging.INFO):
@@ -438,18 +406,17 @@ class Host:
 
     def connections(self) -> set[Connection]:
         """The connections that are running, but for the one whose handler calls this."""
-        return {connection for connection in self._connections if connection is not current.get()}
+        return {connection for connection in self._connections if not _is_mine(connection)}
 
     def running(self) -> set[Connection | Answering]:
         """The connections and GET handlers that are running, but for the one that calls this."""
         everything: set[Connection | Answering] = {*self._connections, *self._answering}
-        mine = current.get()
-        return everything - {mine} if mine is not None else everything
+        return {one for one in everything if not _is_mine(one)}
 
     def cancel_answering(self) -> None:
         """Cancel the GET handlers, but for the one that calls this."""
         for answering in self._answering:
-            if answering is not current.get():
+            if not _is_mine(answering):
                 answering.scope.cancel("the server is closing")
 
     async def wait_gone(self, running: Iterable[Connection | Answering]) -> None:

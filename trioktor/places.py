@@ -18,7 +18,7 @@ from typing import Final, final
 
 import trio
 
-from .protocol.http import Refusal
+from .protocol.headers import Refusal
 from .proxies import normal_address
 
 if sys.platform != "win32":

@@ -15,7 +15,7 @@ from typing import Final, TypeAlias, final
 
 import attrs
 
-from .protocol.http import Headers
+from .protocol.headers import Headers
 
 Peer: TypeAlias = "tuple[str, int] | str | None"
 Network: TypeAlias = "ipaddress.IPv4Network | ipaddress.IPv6Network"

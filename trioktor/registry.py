@@ -13,7 +13,8 @@ import attrs
 from .config import WebSockets
 from .endpoints import Before, Endpoint, GetRoute, WebSocketRoute
 from .protocol.handshake import Hosts
-from .protocol.http import Headers, Refusal, RequestHead
+from .protocol.headers import Headers, Refusal
+from .protocol.http import RequestHead
 from .proxies import Forwarded, Proxies
 from .routing import Pattern, RouteTable
 
@@ -35,7 +36,7 @@ class Registry:
         self._table: RouteTable[Endpoint] = RouteTable()
         self._is_frozen = False
 
-    def find(self, head: RequestHead) -> tuple[WebSocketRoute | GetRoute, dict[str, str]]:
+    def find(self, head: RequestHead) -> tuple[WebSocketRoute | GetRoute, Mapping[str, str]]:
         """What serves a request, and the parameters in its path.
 
         Raises:
@@ -43,7 +44,7 @@ class Registry:
             parameters.
         """
         methods = ("GET",) if head.is_upgrade else ("GET", "HEAD")
-        fallback: tuple[Endpoint, dict[str, str]] | None = None
+        fallback: tuple[Endpoint, Mapping[str, str]] | None = None
         for endpoint, parameters in self._table.find(head.target.partition("?")[0]):
             wanted = endpoint.websocket(head.headers) if head.is_upgrade else endpoint.get
             if wanted is not None and head.method in methods:

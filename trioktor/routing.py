@@ -20,8 +20,9 @@ to say, ``..`` included: it is no path of files.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import Enum, auto
+from types import MappingProxyType
 from typing import Final, Generic, TypeVar, final
 from urllib.parse import unquote
 
@@ -137,6 +138,9 @@ def join(prefix: str, path: str) -> str:
     return prefix.rstrip("/") + "/" + path.removeprefix("/")
 
 
+_NO_PARAMETERS: Final[Mapping[str, str]] = MappingProxyType({})
+
+
 class RouteTable(Generic[T]):
     """Patterns and what they lead to."""
 
@@ -152,16 +156,16 @@ class RouteTable(Generic[T]):
         """Add a pattern, later than all others."""
         self._entries[pattern.text] = pattern, target
 
-    def find(self, path: str) -> Iterator[tuple[T, dict[str, str]]]:
+    def find(self, path: str) -> Iterator[tuple[T, Mapping[str, str]]]:
         """Everything that matches a request's path, the best match first."""
         exact = self._entries.get(path)
         if exact is not None and exact[0].is_constant:
-            yield exact[1], {}
+            yield exact[1], _NO_PARAMETERS
             yield from self._search(path, besides=path)
         else:
             yield from self._search(path)
 
-    def _search(self, path: str, besides: str | None = None) -> Iterator[tuple[T, dict[str, str]]]:
+    def _search(self, path: str, besides: str | None = None) -> Iterator[tuple[T, Mapping[str, str]]]:
         segments = [unquote(segment) for segment in path.removeprefix("/").split("/")]
         matches = []
         for pattern, target in self._entries.values():

@@ -112,9 +112,8 @@ class WebSocketSession(BaseSession):
         """Take a piece; for whoever has the right to (`_taking`)."""
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
-            try:
-                frame = self._inbox.receive_nowait()
-            except trio.WouldBlock:
+            frame = self._inbox.take()
+            if frame is None:
                 frame = await self._inbox.receive()
             else:
                 await trio.lowlevel.cancel_shielded_checkpoint()
@@ -162,11 +161,14 @@ class WebSocketSession(BaseSession):
             if whole is not None:
                 return whole
 
-    async def _receive_joined(self) -> Frame:
+    async def _receive_joined(self, end: type[Exception]) -> Frame:
         """Join a message that comes in pieces; skip what is left of one that was taken in part."""
         async with self._taking:
-            while (whole := self._add_piece(await self._receive_piece())) is None:
-                pass
+            try:
+                while (whole := self._add_piece(await self._receive_piece())) is None:
+                    pass
+            except trio.EndOfChannel:
+                self._raise_end(end)
             return whole
 
     def _add_piece(self, frame: Frame) -> Frame | None:
@@ -305,7 +307,7 @@ class WebSocketSession(BaseSession):
     @property
     def latency(self) -> float | None:
         """Seconds that the last answered Ping took, ours or the pinger's; None before the first."""
-        return self._connection.pings.latency
+        return self._connection.latency
 
     @property
     def ping_interval(self) -> float | None:

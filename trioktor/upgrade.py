@@ -13,7 +13,8 @@ from .config import WebSockets
 from .endpoints import Before, WebSocketRoute
 from .protocol.extensions import Extension, negotiate
 from .protocol.handshake import choose_subprotocol, judge_host, judge_origin, judge_upgrade, upgrade_response
-from .protocol.http import Refusal, RequestHead
+from .protocol.headers import Refusal
+from .protocol.http import RequestHead
 from .protocol.responses import Response
 from .seldom import Seldom
 

@@ -70,7 +70,7 @@ async def test_a_handler_that_receives_has_all_of_it(inbox: Make, autojump_clock
     one.offer(Frame.Binary(b"y"))
     await trio.sleep(50)
     assert one.answer_grace(5) == 0
-    one.receive_nowait()
+    one.take()
     assert one.answer_grace(5) == 5
     waiting = inbox()
     async with trio.open_nursery() as nursery:
@@ -84,7 +84,7 @@ async def test_a_handler_that_closed_its_input_has_none(inbox: Make, autojump_cl
     """Whatever it took before."""
     one = inbox()
     one.offer(Frame.Binary(b"x"))
-    one.receive_nowait()
+    one.take()
     one.channel.close()
     assert one.answer_grace(5) == 0
 
@@ -98,7 +98,7 @@ async def test_what_is_taken_makes_room(inbox: Make, autojump_clock: MockClock) 
     assert one.offer(Frame.Binary(bytes(60)))
     assert one.offer(Frame.Binary(bytes(40)))
     assert not one.offer(Frame.Binary(bytes(1)))
-    one.receive_nowait()
+    one.take()
     assert one.offer(Frame.Binary(bytes(59)))
     assert not one.offer(Frame.Binary(bytes(1)))
     assert one.waiting == 4
@@ -117,7 +117,7 @@ async def test_beside_nothing_there_is_always_room(inbox: Make, autojump_clock: 
     """Though what was taken is still counted, until somebody looks."""
     one = inbox()
     one.offer(Frame.Binary(bytes(90)))
-    one.receive_nowait()
+    one.take()
     assert one.has_room_beside(1000)
     one.offer(Frame.Binary(bytes(90)))
     assert not one.has_room_beside(11)
@@ -129,7 +129,7 @@ async def test_the_sizes_of_messages_that_were_taken_are_forgotten(inbox: Make, 
     one = inbox(capacity=3)
     for _ in range(1000):
         assert one.offer(Frame.Binary(b""))
-        one.receive_nowait()
+        one.take()
         assert len(one._sizes) <= 7
 
 
@@ -139,7 +139,7 @@ async def test_the_peak_is_the_most_that_was_seen(inbox: Make, autojump_clock: M
     for _ in range(3):
         one.offer(Frame.Binary(b"x"))
     one.look()
-    one.receive_nowait()
+    one.take()
     assert (one.waiting, one.peak) == (2, 3)
 
 
@@ -154,7 +154,7 @@ async def test_a_reader_that_waits_is_stalled_until_there_is_room(inbox: Make, a
             await trio.testing.wait_all_tasks_blocked()
             states.append(one.is_stalled)
             await trio.sleep(3)
-            one.receive_nowait()
+            one.take()
         assert [False, True, False] == [*states, one.is_stalled]
         assert one.waiting == 1
 
@@ -168,13 +168,13 @@ async def test_the_reader_looks_by_itself(inbox: Make, autojump_clock: MockClock
         nursery.start_soon(wait, one)
         await trio.sleep(0.0005)
         began = trio.current_time()
-        one.receive_nowait()
+        one.take()
     assert trio.current_time() - began <= 0.001
     assert not one.offer(Frame.Binary(bytes(8)))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(wait, one)
         await trio.sleep(100)
-        one.receive_nowait()
+        one.take()
     assert trio.current_time() - began - 100 <= 1.002
 
 
@@ -284,7 +284,7 @@ async def test_a_message_that_is_dropped_in_the_step_in_which_it_is_taken_harms_
     async with trio.open_nursery() as nursery:
         nursery.start_soon(wait, one)
         await trio.testing.wait_all_tasks_blocked()
-        one.receive_nowait()
+        one.take()
         one.let_overflow()
     assert one.waiting <= 1
     assert not one.is_stalled
@@ -296,9 +296,8 @@ async def test_a_message_that_is_dropped_in_the_step_in_which_it_is_taken_harms_
 async def take(one: Inbox, taken: list[str], name: str = "") -> None:
     """Receive as a session does."""
     try:
-        try:
-            message = one.receive_nowait()
-        except trio.WouldBlock:
+        message = one.take()
+        if message is None:
             message = await one.receive()
     except trio.EndOfChannel:
         taken.append(name + "end")
@@ -332,7 +331,7 @@ async def test_those_who_wait_are_served_in_order(inbox: Make, autojump_clock: M
         one.end()
     assert sorted(taken) == ["1: a", "3: b", "4: c", "5: end"]
     with pytest.raises(trio.EndOfChannel):
-        one.receive_nowait()
+        one.take()
 
 
 async def test_what_waits_is_taken_before_the_end(inbox: Make, autojump_clock: MockClock) -> None:
@@ -480,10 +479,10 @@ async def test_room_that_was_found_beside_a_message_is_not_taken_from_the_next(
     """What was asked for once counts while the reader waits for it, and no longer."""
     one = inbox()
     one.offer(Frame.Binary(bytes(90)))
-    one.receive_nowait()
+    one.take()
     assert one.has_room_beside(50)
     one.offer(Frame.Binary(bytes(60)))
-    one.receive_nowait()
+    one.take()
     assert one.offer(Frame.Binary(bytes(60)))
     with trio.fail_after(1):
         await wait(one)  # there is nothing to wait for

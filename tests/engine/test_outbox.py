@@ -34,7 +34,7 @@ async def test_an_answer_to_a_reader_needs_neither_queue_nor_writer() -> None:
         sessions.append(session)
         async for frame in session:
             await session.send(frame)
-            ends.append(session._connection.writer is None)
+            ends.append(session._connection.writing.writer is None)
 
     async with on_a_socket(handler) as client:
         for _ in range(3):
@@ -54,7 +54,7 @@ async def test_a_stream_that_is_no_socket_has_a_writer(autojump_clock: MockClock
     async def handler(session: Session) -> None:
         await session.receive()
         await session.send("answer")
-        ends.append(session._connection.writer is not None)
+        ends.append(session._connection.writing.writer is not None)
 
     async with connected(handler) as (client, _):
         await client.send(Frame.Text("question"))

@@ -80,7 +80,7 @@ async def test_an_idle_connection_is_its_handlers_task_and_nothing_else(autojump
         assert isinstance(connection._reader, PolledReader)
         assert connection._nursery is not None
         assert set() == connection._nursery.child_tasks
-        assert connection.writer is None
+        assert connection.writing.writer is None
         assert (None, None) == (connection.inbox._channel, connection.outbox.send_channel)
 
 

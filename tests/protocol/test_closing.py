@@ -183,6 +183,9 @@ def test_the_first_cause_stands_also_if_it_came_behind_the_reason() -> None:
     assert played("server", ["write failed", "lose"]).cause is ERROR
     assert played("server", ["write failed", "EOF"]).cause is ERROR
     assert played("server", ["lose", "write failed"]).cause is LATER
+    handshake = played("server", ["EOF", "write failed"])
+    handshake.lose()
+    assert handshake.cause is None  # what failed afterwards did not end it
 
 
 def test_who_was_first_is_kept() -> None:

@@ -17,7 +17,8 @@ from trioktor.protocol.handshake import (
     judge_upgrade,
     upgrade_response,
 )
-from trioktor.protocol.http import Headers, HeadReader, Refusal, RequestHead
+from trioktor.protocol.headers import Headers, Refusal
+from trioktor.protocol.http import HeadReader, RequestHead
 from trioktor.protocol.responses import refusal_response
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="

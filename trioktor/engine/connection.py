@@ -26,7 +26,7 @@ from typing import Any, Final
 import trio
 
 from ..config import WebSockets, channel_config
-from ..errors import ChannelOverflow, PingTimeout, WriteTimeout
+from ..errors import ChannelOverflow, PingTimeout
 from ..protocol.close import CloseCode, CloseReason
 from ..protocol.closing import ClosingHandshake
 from ..protocol.conversation import Conversation
@@ -47,7 +47,6 @@ from .patience import Patience
 from .pings import Ping, Pings
 from .poller import PolledReader, Poller
 from .reader import Reader
-from .shared import SharedMessage
 from .shields import Shields
 from .sockets import SocketTransport
 from .stop import Stop
@@ -55,7 +54,7 @@ from .streamed import StreamedMessage
 from .tasks import HandlerTasks
 from .transport import Transport
 from .wire import Wire
-from .writer import Writer
+from .writing import Writing
 
 _LAST_WORDS: Final = 0.5
 """Seconds in which a peer that answers no Ping may still take our Close."""
@@ -88,32 +87,32 @@ class Connection:
     """
 
     __slots__ = (
+        "_closed",
         "_ending",
         "_is_input_over",
         "_keepalive",
         "_nursery",
         "_on_failure",
+        "_pings",
         "_reader",
-        "_shields",
         "_stop",
-        "_watching",
         "answer_grace",
-        "client",
-        "closed",
         "conversation",
         "extensions",
         "inbox",
         "intake",
+        "is_closed",
         "opened_at",
         "outbox",
         "owner",
-        "pings",
         "settings",
+        "shields",
+        "task",
         "tasks",
         "timeout",
         "transport",
         "wire",
-        "writer",
+        "writing",
     )
 
     def __init__(
@@ -132,8 +131,8 @@ class Connection:
     ) -> None:
         self.transport: Transport = transport
         self.settings: WebSockets = settings
-        self.client: bool = client
         self.opened_at: float = trio.current_time()
+        self.task: trio.lowlevel.Task = trio.lowlevel.current_task()
         self.owner: Any = self  # the session: named in errors and logs
         self.timeout: float = settings.timeout
         transport.write_timeout = settings.write_timeout
@@ -147,7 +146,7 @@ class Connection:
             masking=settings.masking,
             on_frame=self._log_frame if is_logging() else None,
         )
-        self.pings: Pings = Pings(self.conversation)
+        self._pings: Pings | None = None  # once there is one
         self.inbox: Inbox = Inbox(channel_config(settings.incoming), settings.max_queued_bytes)
         self.wire: Wire = Wire(transport, greeting)
         self.outbox: Outbox = Outbox(
@@ -160,27 +159,39 @@ class Connection:
         )
         # who runs
         self._nursery: trio.Nursery | None = None
-        self._shields = Shields()
-        self.tasks: HandlerTasks = HandlerTasks(self._handler_ended, self.interrupted)
+        self.shields: Shields = Shields()
+        self.tasks: HandlerTasks = HandlerTasks(self)
         self.intake: Intake = Intake(self)
         self._reader: Reader | PolledReader
         if poller is not None and poller.is_running and isinstance(transport, SocketTransport):
-            self._reader = PolledReader(poller, transport, self.intake, self.closing, self._shields, trailing)
+            self._reader = PolledReader(poller, transport, self.intake, self.closing, self.shields, trailing)
         else:
-            self._reader = Reader(transport, self.intake, self.closing, self._shields, trailing)
-        self.writer: Writer | None = None
-        self._watching: trio.CancelScope | None = None  # of the write timeout
+            self._reader = Reader(transport, self.intake, self.closing, self.shields, trailing)
+        self.writing: Writing = Writing(self)
         self._keepalive: Keepalive | None = None
-        self._on_failure = on_failure or self._log_failure
+        self._on_failure = on_failure
         # how it ends
-        self._ending = Ending(self, self._shields)
+        self._ending: Ending | None = None  # once it has begun
         self._is_input_over = False  # and the handler will see its end
         self.answer_grace: float = settings.answer_grace
-        self.closed: trio.Event = trio.Event()
+        self.is_closed: bool = False
+        self._closed: trio.Event | None = None  # once somebody waits for it
         self._stop = stop or Stop()
 
     def __repr__(self) -> str:
         return repr(self.owner) if self.owner is not self else object.__repr__(self)
+
+    @property
+    def pings(self) -> Pings:
+        """The Pings that somebody waits for."""
+        if self._pings is None:
+            self._pings = Pings(self.conversation)
+        return self._pings
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds that the last answered Ping took."""
+        return None if self._pings is None else self._pings.latency
 
     @property
     def closing(self) -> ClosingHandshake:
@@ -189,8 +200,13 @@ class Connection:
 
     # the nursery
 
-    async def run(self, handler: Callable[[], Awaitable[object]]) -> None:
-        """Run the handler and the conversation; returns when both are over and the stream is closed.
+    @property
+    def nursery(self) -> trio.Nursery | None:
+        """Where the connection's tasks are started; None before it runs, and when it is closed."""
+        return None if self.is_closed else self._nursery
+
+    async def run(self, handler: Callable[[Any], Awaitable[object]]) -> None:
+        """Run the handler for the session, and the conversation; returns when both are over and the stream is closed.
 
         Raises:
           BaseException: only what is no `Exception`: `Cancelled`, `KeyboardInterrupt`, `SystemExit`.
@@ -202,7 +218,7 @@ class Connection:
                 if not self.closing.is_raw:  # there the handler sees the Pongs
                     self.set_keepalive(self.settings.ping_period, self.timeout)
                 try:
-                    await self.tasks.run_handler(handler)
+                    await self.tasks.run_handler(handler, self.owner)
                 except BaseException:
                     self.interrupted()
                     await self._see_out(shield=True)
@@ -214,12 +230,13 @@ class Connection:
 
     async def _see_out(self, *, shield: bool) -> None:
         """The handler has returned: see the conversation out, or wait for the task that does."""
-        if not self._ending.has_begun:
+        if self._ending is None:
+            self._ending = Ending(self, self.shields)
             await self._ending.run(shield=shield)
             return
         try:
             with trio.CancelScope(shield=shield):  # its end has a deadline
-                await self.closed.wait()
+                await self.wait_closed()
         except BaseException:
             self.interrupted()
             raise
@@ -230,10 +247,7 @@ class Connection:
         self.tasks.start_soon(self._nursery, fn, args)
 
     def _greet(self) -> None:
-        try:
-            self.outbox.greet()
-        except trio.BrokenResourceError as error:
-            self._write_failed(error)
+        self.writing.greet()
         if not self.closing.is_open:  # it was closed before it ran
             self.look_up()
 
@@ -246,23 +260,23 @@ class Connection:
         if closing.is_over and not self._is_input_over:
             self._end_input()
         if closing.ours is Ours.CLOSING or conversation.has_control:
-            self._write_rest()
+            self.writing.write_rest()
         if closing.reason is not None:
             if closing.ours is Ours.GONE:
                 self.outbox.abandon()
             if self._keepalive is not None:
                 self._keepalive.stop()
-        if self._ending.has_begun:
+        if self._ending is not None:
             self._ending.look_up()
         elif closing.is_ending and self._nursery is not None and not self._reader.later(self._begin_end):
             self._begin_end()
 
     def _begin_end(self) -> None:
         """Start the task that sees the conversation out, unless the handler's task does."""
-        if not self._ending.has_begun and not self.tasks.has_returned:
+        if self._ending is None and not self.tasks.has_returned:
             assert self._nursery is not None
-            self._ending.has_begun = True
-            self._nursery.start_soon(self._end, name="trioktor ending")
+            self._ending = Ending(self, self.shields)
+            self._nursery.start_soon(self._end, self._ending, name="trioktor ending")
 
     def _end_input(self) -> None:
         """Nothing more is read: the handler comes to the end of `incoming` behind what waits there."""
@@ -270,11 +284,12 @@ class Connection:
         self._reader.stop()
         self.answer_grace = self.inbox.answer_grace(self.settings.answer_grace)
         self.inbox.end()
-        self.pings.end()
+        if self._pings is not None:
+            self._pings.end()
 
-    async def _end(self) -> None:
+    async def _end(self, ending: Ending) -> None:
         """See the conversation out while the handler runs, and then the handler."""
-        await self._ending.run(shield=True)
+        await ending.run(shield=True)
         self.tasks.cancel_children("the connection has ended")
         grace = self.settings.handler_grace
         while not self.tasks.are_done and grace is not None:
@@ -293,24 +308,33 @@ class Connection:
         """Close the stream and let go of everybody who waits for it."""
         self.closing.lose()
         self.look_up()
-        self._shields.stop_by(-math.inf)
-        if self._watching is not None:
-            self._watching.cancel("nothing is written any more")
+        self.shields.stop_by(-math.inf)
+        self.writing.stop_watching()
         if not self.transport.close_nowait():
             with trio.CancelScope(shield=True):  # it bounds itself
                 await self.transport.aclose()
-        self.closed.set()
+        self.is_closed = True
+        if self._closed is not None:
+            self._closed.set()
+
+    async def wait_closed(self) -> None:
+        """Wait until the stream is closed. A checkpoint."""
+        if self._closed is None:
+            self._closed = trio.Event()
+            if self.is_closed:
+                self._closed.set()
+        await self._closed.wait()
 
     def interrupted(self) -> None:
         """Cancelled from outside: a short goodbye."""
         self.stop_by(self._stop.begin())
 
-    def _handler_ended(self, error: Exception | None) -> None:
+    def handler_ended(self, error: Exception | None) -> None:
         outcome = Outcome.RETURNED
         if error is not None:
             outcome = judge(error, self.owner, is_over=self.closing.reason is not None)
             if outcome is Outcome.FAILED:
-                self._on_failure(error)
+                (self._on_failure or self._log_failure)(error)
             else:
                 logger.info("%s: the handler ended with %.200s at %s", self.owner, ascii(error), origin(error))
         self.inbox.let_overflow()
@@ -370,7 +394,7 @@ class Connection:
         """Drop the connection now."""
         self.closing.lose()
         self.look_up()
-        self._shields.stop_by(-math.inf)
+        self.shields.stop_by(-math.inf)
 
     def terminate(self) -> None:
         """Drop the connection now, and cancel the handler."""
@@ -380,7 +404,7 @@ class Connection:
     def stop_by(self, deadline: float) -> None:
         """Say goodbye (1001) if nothing was said yet, and be gone by `deadline`, an absolute time."""
         self.close(CloseReason(CloseCode.GOING_AWAY))
-        self._shields.stop_by(deadline)
+        self.shields.stop_by(deadline)
 
     async def flush(self, streams: Iterable[StreamedMessage]) -> None:
         """Wait until all that was sent before is with the system, or the connection is over. A checkpoint.
@@ -415,8 +439,12 @@ class Connection:
         overflow = ChannelOverflow(f"outgoing was full with {self.outbox.waiting} frames")
         self.fail(CloseReason(CloseCode.TRY_AGAIN_LATER), overflow, drop_queued=False)
 
-    def _last_handle_closed(self) -> None:
+    def last_handle_closed(self) -> None:
         self.close(CloseReason(CloseCode.NORMAL))
+
+    def need_writer(self) -> None:
+        """There is something to write that cannot go straight out."""
+        self.writing.wake()
 
     # keepalive
 
@@ -465,66 +493,4 @@ class Connection:
         self.fail(
             CloseReason(CloseCode.INTERNAL_ERROR, "Ping timeout"), PingTimeout(f"no Pong within {self.timeout:g} s")
         )
-        self._shields.stop_by(trio.current_time() + _LAST_WORDS)
-
-    # the writer
-
-    def need_writer(self) -> None:
-        """There is something to write: start the writer, or have it look."""
-        if self.writer is not None:
-            self.writer.nudge()
-        elif self._nursery is not None and not self.closed.is_set():  # else `run` looks
-            self.outbox.open()
-            self.writer = Writer(self.outbox, self.inbox, self.wire, self._shields, self._last_handle_closed)
-            self._nursery.start_soon(self._write, self.writer, name="trioktor writer")
-            if not self.transport.takes_nowait:
-                self._watching = trio.CancelScope(shield=True)  # here: it may be cancelled before its first turn
-                self._nursery.start_soon(self._watch_writer, self._watching, name="trioktor write timeout")
-
-    def write_through(self, item: Frame | SharedMessage) -> bool:
-        """Write a frame straight to the socket, if nothing is in its way; False if it has to be queued."""
-        if self.inbox.is_burst or not self.transport.takes_nowait:
-            return False  # in a burst more answers will follow: they go out together
-        try:
-            return self.outbox.write_through(item)
-        except trio.BrokenResourceError as error:
-            self._write_failed(error)
-            return True  # accepted, and lost with the connection
-
-    def _write_rest(self) -> None:
-        """Write what goes out by itself: control frames, and what is left in an outbox that is sealed."""
-        try:
-            if self.outbox.write_rest():
-                self.closing.written()
-            else:
-                self.need_writer()
-        except trio.BrokenResourceError as error:
-            self._write_failed(error)
-
-    async def _watch_writer(self, scope: trio.CancelScope) -> None:
-        with scope:
-            await self.transport.watch()
-
-    async def _write(self, writer: Writer) -> None:
-        try:
-            if await writer.run():
-                self.closing.written()
-            else:
-                self.closing.write_failed(WriteTimeout("the time for what was left to say was up"))
-            self.look_up()
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            self._write_failed(error)
-        except WriteTimeout as error:
-            self.closing.lose(error)
-            self.look_up()
-        except Exception as error:
-            self.closing.write_failed(error)
-            self.crashed(error)
-
-    def _write_failed(self, error: Exception) -> None:
-        """The peer takes nothing more; what it said before may still be there to be read."""
-        cause = error.__cause__ or error
-        self.closing.write_failed(cause)
-        if self.is_stalled:
-            self.closing.lose(cause)
-        self.look_up()
+        self.shields.stop_by(trio.current_time() + _LAST_WORDS)

@@ -30,7 +30,6 @@ class Owner(Protocol):
 
     owner: Any
     settings: WebSockets
-    client: bool
     transport: Transport
     answer_grace: float
 
@@ -57,14 +56,13 @@ class Owner(Protocol):
 class Ending:
     """The end of one connection."""
 
-    __slots__ = ("_changed", "_connection", "_shields", "_step", "has_begun")
+    __slots__ = ("_changed", "_connection", "_shields", "_step")
 
     def __init__(self, connection: Owner, shields: Shields) -> None:
         self._connection = connection
         self._shields = shields
         self._changed: trio.Event | None = None
         self._step: Step | None = None  # that is being waited for
-        self.has_begun: bool = False
 
     def look_up(self) -> None:
         """The conversation may stand elsewhere by now."""
@@ -73,7 +71,6 @@ class Ending:
 
     async def run(self, *, shield: bool) -> None:
         """See it out, and close the stream; unshielded, a cancellation makes it short."""
-        self.has_begun = True
         try:
             try:
                 await self._see_out(shield=shield)
@@ -91,7 +88,7 @@ class Ending:
         with self._shields.open(shield=shield):
             while (step := closing.step)[0] is not Wait.NOTHING:
                 await self._wait(step)
-            if closing.is_clean and closing.ours is Ours.CLOSED and not self._connection.client:
+            if closing.is_clean and closing.ours is Ours.CLOSED and not closing.is_client:
                 await self._linger_if_unread()
         if closing.step[0] is not Wait.NOTHING:  # its time is up
             closing.lose(CloseTimeout(_LATE))

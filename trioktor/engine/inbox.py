@@ -37,6 +37,8 @@ _LONG: Final = 10.0
 """Seconds after which a handler that lets the reader wait is named in a warning."""
 
 logger: logging.Logger = logging.getLogger("trioktor.session")
+_NONE: Final[list[int]] = []
+"""What all inboxes without a channel have; nothing is ever put there."""
 
 
 class Inbox:
@@ -78,7 +80,7 @@ class Inbox:
         self._is_ended = False
         self._config = config
         self._max_bytes = max_bytes
-        self._sizes: list[int] = []
+        self._sizes: list[int] = _NONE  # of what was put into the channel
         self._bytes = 0
         self._beside = 0  # those of the message that is arriving, while the reader waits in the middle of it
         self._held: Frame | None = None  # a message that there was no place for
@@ -114,6 +116,7 @@ class Inbox:
     def channel(self) -> trio.MemoryReceiveChannel[Frame]:
         """The channel: `session.incoming`; opened when it is first asked for."""
         if self._channel is None:
+            self._sizes = []
             self._send, self._channel = trio.open_memory_channel[Frame](self._config.capacity)
             for message in self._queue:
                 self._send.send_nowait(message)
@@ -126,16 +129,18 @@ class Inbox:
                 self._room.set()
         return self._channel
 
-    def receive_nowait(self) -> Frame:
-        """Take a message.
+    def take(self) -> Frame | None:
+        """Take a message; None if there is none yet.
 
         Raises:
-          trio.WouldBlock: there is none yet.
           trio.EndOfChannel: there will be none.
           trio.ClosedResourceError: the channel was closed here.
         """
         if self._channel is not None:
-            message = self._channel.receive_nowait()
+            try:
+                message = self._channel.receive_nowait()
+            except trio.WouldBlock:
+                return None
         elif self._queue:
             message = self._queue.pop(0)
             self._bytes -= len(message.data)
@@ -144,16 +149,16 @@ class Inbox:
         elif self._is_ended:
             raise trio.EndOfChannel
         else:
-            raise trio.WouldBlock
+            return None
         if self._room is not None:
             self._room.set()
         return message
 
     async def receive(self) -> Frame:
-        """Take a message once there is one; to be called when `receive_nowait` found none. Cancelled, it took none.
+        """Take a message once there is one; to be called when `take` found none. Cancelled, it took none.
 
         Raises:
-          As `receive_nowait`, but `WouldBlock`.
+          trio.EndOfChannel, trio.ClosedResourceError: as `take`.
         """
         if self._channel is None and not self._queue and not self._is_ended:
             task = trio.lowlevel.current_task()
@@ -167,7 +172,9 @@ class Inbox:
             if handed is not None:
                 return handed
         if self._channel is None:
-            return self.receive_nowait()
+            message = self.take()
+            assert message is not None
+            return message
         message = await self._channel.receive()
         if self._room is not None:
             self._room.set()

@@ -9,7 +9,7 @@ front of a full queue is answered.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import trio
 
@@ -20,6 +20,8 @@ from ..protocol.conversation import TURN, Conversation
 from ..protocol.frames import Frame
 from .inbox import Inbox
 from .transport import CHUNK, LONG_READ, Transport
+
+_NOTHING: Final[Iterator[Frame | None]] = iter(())
 
 
 class Owner(Protocol):
@@ -52,7 +54,7 @@ class Intake:
 
     def __init__(self, connection: Owner) -> None:
         self._connection = connection
-        self._frames: Iterator[Frame | None] = iter(())
+        self._frames: Iterator[Frame | None] = _NOTHING
         self._seen = 0  # frames of the conversation before the bytes in hand
         self._is_full = False  # it stopped because there was no room
         self.bytes_read: int = 0
@@ -110,6 +112,7 @@ class Intake:
                 return False
             if not conversation.frames_received & TURN:
                 return False
+        self._frames = _NOTHING
         return self._may_read_on(conversation.frames_received - self._seen)
 
     def _may_read_on(self, completed: int) -> bool:

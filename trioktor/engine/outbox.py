@@ -30,7 +30,7 @@ most: behind a long message there has to be room for short ones.
 from __future__ import annotations
 
 from collections import deque
-from typing import Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol
 
 import trio
 
@@ -49,36 +49,20 @@ from ..protocol.frames import (
     TextFrame,
     judge_utf8,
 )
-from ..protocol.serializer import is_sendable
 from .flushes import Flushes
+from .items import Item, as_frame, compose, drain, size
 from .shared import Key, SharedMessage, shared_key
 from .streamed import StreamedMessage
 from .transport import CHUNK
 from .waiting_room import WaitingRoom
 from .wire import Wire
 
-Message: TypeAlias = "Frame | str | bytes"
-"""What may be put into `outgoing`."""
-Item: TypeAlias = "Message | StreamedMessage | SharedMessage"
-"""What the channel holds."""
-
+_NOBODY: Final[WaitingRoom[Any]] = WaitingRoom()
+_NONE: Final[deque[Any]] = deque()
+_EMPTY: Final[list[Any]] = []
+"""What an outbox without a channel has, like all others: nothing is ever put there."""
 LONG: Final = 1 << 15
 """Bytes beyond which a message passes its extensions in steps."""
-
-
-def as_frame(message: object) -> Frame:
-    """The frame that says a message.
-
-    Raises:
-      TypeError: it is neither a frame nor str nor bytes.
-    """
-    if isinstance(message, Frame):
-        return message
-    if isinstance(message, str):
-        return TextFrame(message)
-    if isinstance(message, (bytes, bytearray, memoryview)):
-        return BinaryFrame(message)
-    raise TypeError(f"a message is a Frame, str or bytes, not {type(message).__name__}")
 
 
 class Owner(Protocol):
@@ -170,16 +154,16 @@ class Outbox:
         self._stream: StreamedMessage | None = None  # the one that is going out
         self._encoding: Steps | None = None  # of a long message that is under way
         self._is_receiving = False  # the writer is in `receive`
-        self._senders: WaitingRoom[Frame | StreamedMessage] = WaitingRoom()
+        self._senders: WaitingRoom[Frame | StreamedMessage] = _NOBODY  # until there is a channel
         self.max_bytes: int = max_bytes
         self.queued_bytes: int = 0
         self._unwritten = 0  # bytes that were taken to be written, and are not with the system yet
-        self._counted: deque[Frame | SharedMessage] = deque()  # whose bytes these are
+        self._counted: deque[Frame | SharedMessage] = _NONE  # whose bytes these are
         self.opened: FrameType | None = None
         # the end
         self.is_sealed: bool = False
         self._is_dropping = False  # what waited when it was sealed
-        self._backlog: list[Item] = []  # the next item last
+        self._backlog: list[Item] = _EMPTY  # the next item last
         self._is_done = False
         # what was
         self.flushes: Flushes = Flushes(taken=0 if wire.is_clear else 1)  # the answer to the handshake
@@ -200,7 +184,7 @@ class Outbox:
 
     def has_room_for(self, item: Frame | StreamedMessage | SharedMessage) -> bool:
         """Whether the bytes of an item may wait; else `session.send` does, whatever the channel has room for."""
-        return self.is_sealed or (not self._senders.waiters and self._fits(_size(item)))
+        return self.is_sealed or (not self._senders.waiters and self._fits(size(item)))
 
     def _fits(self, size: int) -> bool:
         half = self.max_bytes // 2
@@ -254,6 +238,7 @@ class Outbox:
         if self._queue is None:
             if self.is_sealed and self.is_idle:
                 self.note_done()  # there will be no writer to say so
+            self._senders, self._counted = WaitingRoom(), deque()
             self.send_channel, self._queue = trio.open_memory_channel[Item](self._config.capacity)
             if self.is_sealed:
                 self._queue.close()
@@ -311,11 +296,12 @@ class Outbox:
           trio.BrokenResourceError, trio.ClosedResourceError: as `accept`.
           ProtocolError, UnicodeDecodeError: it may not stand behind what was accepted before it.
         """
+        self.channel  # noqa: B018  # there has to be one
         await self._senders.wait(item)
 
     def _admit(self) -> None:
         """Accept what waits for room, as far as there is some."""
-        while self._senders.waiters and self._fits(_size(self._senders.first)):
+        while self._senders.waiters and self._fits(size(self._senders.first)):
             item = self._senders.first
             try:
                 self.check(item)
@@ -407,11 +393,11 @@ class Outbox:
         items: list[Item] = [] if self._stream is None else [self._stream]
         self._stream = None
         if self._queue is not None:
-            items.extend(_drain(self._queue))
+            items.extend(drain(self._queue))
             self._queue.close()
         self._counted.clear()
         self.queued_bytes = 0
-        kept, close, is_end = _compose(items)
+        kept, close, is_end = compose(items)
         while self._senders.waiters and not is_end and not drop_queued:
             item = self._senders.first
             try:
@@ -431,7 +417,7 @@ class Outbox:
 
     def _put_before(self, item: Item) -> None:
         """Put in front what had been handed to the writer, unseen, when the outbox was sealed."""
-        kept, close, is_end = _compose([item])
+        kept, close, is_end = compose([item])
         if self._is_dropping:
             return
         if is_end:
@@ -658,42 +644,3 @@ class Outbox:
         self.flushes.note_written(is_open + (self._encoding is not None))
         if stream is not None:
             stream.flushes.note_written(0)
-
-
-def _drain(queue: trio.MemoryReceiveChannel[Item]) -> list[Item]:
-    """Take everything out of a channel, what blocked senders wait to put there included."""
-    items: list[Item] = []
-    try:
-        while True:
-            items.append(queue.receive_nowait())
-    except (trio.WouldBlock, trio.EndOfChannel):
-        return items
-
-
-def _size(item: Frame | StreamedMessage | SharedMessage) -> int:
-    """The bytes of an item that count; those of a message in pieces have a bound of their own."""
-    return 0 if type(item) is StreamedMessage else len(item.data)
-
-
-def _compose(items: list[Item]) -> tuple[list[Item], CloseFrame | None, bool]:
-    """What of a sealed queue can go out, the Close that ends it, and whether nothing more can stand behind.
-
-    Behind a Close, or a message in pieces that can't be finished any more, nothing can be said.
-    """
-    kept: list[Item] = []
-    close: CloseFrame | None = None
-    is_end = False
-    for item in items:
-        if type(item) is StreamedMessage:
-            frames = item.seal()
-            if not is_end:
-                kept.extend(frames)
-                is_end = item.has_begun and not item.is_finished
-        elif is_end:
-            continue
-        elif isinstance(item, CloseFrame) and is_sendable(item):
-            close = item
-            is_end = True
-        else:
-            kept.append(item)
-    return kept, close, is_end

@@ -45,18 +45,22 @@ class Shields:
     __slots__ = ("_open", "deadline")
 
     def __init__(self) -> None:
-        self._open: list[trio.CancelScope] = []
+        self._open: list[trio.CancelScope] | None = None
         self.deadline: float = math.inf
 
     def open(self, scope: trio.CancelScope | None = None, *, shield: bool = True) -> Shield:
         """A scope that ends by the common deadline; shielded, unless its task has to hear of a cancellation."""
-        scope = scope or trio.CancelScope()
-        scope.shield = shield
-        scope.deadline = min(scope.deadline, self.deadline)
+        if self._open is None:
+            self._open = []
+        if scope is None:
+            scope = trio.CancelScope(shield=shield, deadline=self.deadline)
+        else:
+            scope.shield = shield
+            scope.deadline = min(scope.deadline, self.deadline)
         return Shield(self._open, scope)
 
     def stop_by(self, deadline: float) -> None:
         """End all of them by `deadline`, an absolute time; also those that are opened later."""
         self.deadline = min(self.deadline, deadline)
-        for scope in self._open:
+        for scope in self._open or ():
             scope.deadline = min(scope.deadline, deadline)

@@ -9,47 +9,64 @@ handed on, once.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
 
 import trio
 
 from .outcome import merge, split
 
+T = TypeVar("T")
+
+
+class Owner(Protocol):
+    """What the tasks tell their connection."""
+
+    def handler_ended(self, error: Exception | None) -> None:
+        """The last task has ended, with what they raised."""
+
+    def interrupted(self) -> None:
+        """One of them is cancelled from outside, or interrupted."""
+
 
 class HandlerTasks:
     """The handler of one connection and the tasks of `session.start_soon`.
 
-    Args:
-      on_end: called when the last task has ended, with what they raised.
-      on_cancelled: called when one of them is cancelled from outside, or interrupted.
+    Attributes:
+      has_returned: whether the handler itself has.
     """
 
-    __slots__ = ("_children", "_errors", "_gone", "_on_cancelled", "_on_end", "_running", "_scope", "has_returned")
+    __slots__ = ("_children", "_errors", "_gone", "_owner", "_running", "_scope", "has_returned")
 
-    def __init__(self, on_end: Callable[[Exception | None], None], on_cancelled: Callable[[], None]) -> None:
-        self._on_end = on_end
-        self._on_cancelled = on_cancelled
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
         self._scope = trio.CancelScope()
         self._children: set[trio.CancelScope] | None = None
-        self._errors: list[Exception] = []
+        self._errors: list[Exception] | None = None
         self._running = 1  # the handler
         self._gone: trio.Event | None = None
-        self.has_returned: bool = False  # the handler itself
+        self.has_returned: bool = False
 
     @property
     def are_done(self) -> bool:
         """Whether the handler and all others have ended."""
         return self._running == 0
 
-    async def run_handler(self, handler: Callable[[], Awaitable[object]]) -> None:
+    async def run_handler(self, handler: Callable[[T], Awaitable[object]], session: T) -> None:
         """Run the handler, then cancel what it started."""
         with self._scope:
-            await self._run(handler, self._scope)
-        self.cancel("the handler has returned")
+            try:
+                await handler(session)
+            except BaseException as error:
+                self._failed(error, self._scope)
+            finally:
+                self.has_returned = True
+                self._end_one()
+        self.cancel_children("the handler has returned")
 
     def start_soon(self, nursery: trio.Nursery, fn: Callable[..., Awaitable[object]], args: tuple[object, ...]) -> None:
         """Run a task beside the handler; cancelled at once if the handler is on its way out."""
         scope = trio.CancelScope()
-        if self._scope.cancel_called:
+        if self.has_returned or self._scope.cancel_called:
             scope.cancel("the handler has returned")
         if self._children is None:
             self._children = set()
@@ -77,26 +94,31 @@ class HandlerTasks:
         self, fn: Callable[..., Awaitable[object]], args: tuple[object, ...], scope: trio.CancelScope
     ) -> None:
         with scope:
-            await self._run(lambda: fn(*args), scope)
+            try:
+                await fn(*args)
+            except BaseException as error:
+                self._failed(error, scope)
+            finally:
+                self._end_one()
         if self._children is not None:
             self._children.discard(scope)
 
-    async def _run(self, function: Callable[[], Awaitable[object]], scope: trio.CancelScope) -> None:
-        try:
-            await function()
-        except BaseException as error:
-            judged, rest = split(error)
-            if judged is not None:
-                self._errors.append(judged)
-                self._scope.cancel("a task of the session failed")
-            if rest is not None:
-                if not scope.cancel_called:
-                    self._on_cancelled()
-                raise rest from None
-        finally:
-            self._running -= 1
-            self.has_returned = self.has_returned or scope is self._scope
-            if self._running == 0:
-                self._on_end(merge(self._errors))
-                if self._gone is not None:
-                    self._gone.set()
+    def _failed(self, error: BaseException, scope: trio.CancelScope) -> None:
+        """Keep what counts as a failure, and raise the rest."""
+        judged, rest = split(error)
+        if judged is not None:
+            if self._errors is None:
+                self._errors = []
+            self._errors.append(judged)
+            self._scope.cancel("a task of the session failed")
+        if rest is not None:
+            if not scope.cancel_called:
+                self._owner.interrupted()
+            raise rest from None
+
+    def _end_one(self) -> None:
+        self._running -= 1
+        if self._running == 0:
+            self._owner.handler_ended(merge(self._errors or []))
+            if self._gone is not None:
+                self._gone.set()

@@ -41,6 +41,7 @@ class ClosingHandshake:
         "cause",
         "closed_here",
         "goodbye",
+        "is_client",
         "is_raw",
         "ours",
         "reason",
@@ -52,6 +53,7 @@ class ClosingHandshake:
     def __init__(self, *, client: bool = False, raw: bool = False) -> None:
         self._table = RAW_WAITS if raw else CLIENT_WAITS if client else WAITS
         self.is_raw: bool = raw
+        self.is_client: bool = client
         self.ours: Ours = Ours.OPEN
         self.theirs: Theirs = Theirs.OPEN
         self.reason: CloseReason | None = None
@@ -206,10 +208,11 @@ class ClosingHandshake:
 
     def lose(self, cause: BaseException | None = None) -> None:
         """The stream is gone, or is to be: nothing more is said or read."""
-        self._settle(_ABNORMAL, self._write_error or cause)
-        self.ours = Ours.GONE
         if self.theirs is Theirs.OPEN:
             self.theirs = Theirs.GONE
+            cause = self._write_error or cause
+        self._settle(_ABNORMAL, cause)
+        self.ours = Ours.GONE
 
     def expire(self, timer: Timer, cause: BaseException) -> None:
         """The time of a timer is up; nothing happens if another one runs by now."""

@@ -16,7 +16,8 @@ from enum import Enum
 from typing import Final, TypeAlias, final
 from urllib.parse import urlsplit
 
-from .http import Headers, Refusal, RequestHead
+from .headers import Headers, Refusal
+from .http import RequestHead
 
 VERSION: Final = "13"
 _UPGRADE: Final = (("Upgrade", "websocket"), ("Sec-WebSocket-Version", VERSION))

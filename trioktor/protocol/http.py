@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, final
 from urllib.parse import unquote_to_bytes
 
 import attrs
+
+from .headers import Headers, Refusal
 
 _END: Final = b"\r\n\r\n"
 TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 """A token of RFC 9110 §5.6.2: header names, subprotocols."""
 
 _REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!-~]+) HTTP/([0-9]\.[0-9])")
-_NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 _CONTROLS: Final = bytes({*range(0x20), 0x7F} - {*b"\t\r\n"})
 """What no line of a head may hold (RFC 9110 §5.5); line ends are judged by themselves."""
@@ -35,78 +35,6 @@ _HOST: Final = re.compile(
 
 _ESCAPE: Final = re.compile("%([0-9A-Fa-f]{2})")
 _UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-
-
-class Refusal(Exception):
-    """A request is answered with an error status and the connection closed."""
-
-    def __init__(self, status: int, text: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
-        super().__init__(text)
-        self.status: int = status
-        self.text: str = text
-        self.headers: tuple[tuple[str, str], ...] = headers
-
-
-@final
-class Headers(Mapping[str, str]):
-    """Request headers: names compare without case; `headers[name]` is the first value.
-
-    Values are latin-1 as HTTP has it; `get_all` gives every line of a name, in order. They are kept as the lines that
-    came; the index is made when it is needed, and may be dropped.
-    """
-
-    __slots__ = ("_index", "_lines")
-
-    def __init__(self, pairs: Iterable[tuple[bytes, bytes]] = ()) -> None:
-        self._lines = b"\r\n".join(name + b":" + value for name, value in pairs)
-        self._index: dict[bytes, list[bytes]] | None = None
-
-    @classmethod
-    def parse(cls, lines: bytes) -> Headers:
-        """The headers in lines that are divided by CR LF.
-
-        Raises:
-          Refusal: 400, a line has no name, or a blank before its colon.
-        """
-        headers = cls()
-        headers._lines = lines
-        headers._values()
-        return headers
-
-    def compact(self) -> None:
-        """Drop the index: nobody is going to look for some time."""
-        self._index = None
-
-    def _values(self) -> dict[bytes, list[bytes]]:
-        if self._index is None:
-            self._index = {}
-            for line in self._lines.split(b"\r\n") if self._lines else ():
-                name, value = _header(line)
-                self._index.setdefault(name, []).append(value)
-        return self._index
-
-    def get_all(self, name: str) -> list[str]:
-        """Every value of the header `name`, in the order of the lines; empty if there is none."""
-        return [value.decode("latin-1") for value in self._values().get(name.lower().encode("latin-1"), ())]
-
-    def tokens(self, name: str) -> list[str]:
-        """The comma-separated values of all lines of a header, as RFC 9110 §5.6.1 joins them."""
-        return [token for line in self.get_all(name) for part in line.split(",") if (token := part.strip(" \t"))]
-
-    def __getitem__(self, name: str) -> str:
-        values = self.get_all(name)
-        if not values:
-            raise KeyError(name)
-        return values[0]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter([name.decode("latin-1") for name in self._values()])
-
-    def __len__(self) -> int:
-        return len(self._values())
-
-    def __repr__(self) -> str:
-        return f"<Headers {', '.join(self):.200}>"  # what they say may be secret
 
 
 @final
@@ -224,7 +152,8 @@ class HeadReader:
         if found is None:
             raise Refusal(400, "this is not an acceptable HTTP request")
         method, raw_target, version = found.groups()
-        headers = Headers.parse(lines)
+        headers = Headers(lines=lines)
+        headers.judge()
         if version not in (b"1.0", b"1.1"):
             raise Refusal(400, "this server speaks HTTP/1.1")
         hosts = headers.get_all("host")
@@ -244,14 +173,6 @@ class HeadReader:
             headers,
             authority if authority is not None else "".join(hosts),
         )
-
-
-def _header(line: bytes) -> tuple[bytes, bytes]:
-    """The name, in lower case, and the value of a header line."""
-    name, colon, value = line.partition(b":")
-    if not colon or not _NAME.fullmatch(name):  # RFC 9112 §5.1: no blank before the colon
-        raise Refusal(400, "a header of the request has no name")
-    return name.lower(), value.strip(b" \t")
 
 
 def _origin_form(method: bytes, target: str) -> tuple[str, str | None]:

@@ -8,7 +8,8 @@ from typing import Final, TypeAlias, final
 
 import attrs
 
-from .http import TOKEN, Refusal
+from .headers import Refusal
+from .http import TOKEN
 
 _END: Final = b"\r\n\r\n"
 _BODILESS: Final = (204, 304)

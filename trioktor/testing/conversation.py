@@ -18,7 +18,7 @@ from ..base_session import BaseSession
 from ..call import Call
 from ..config import WebSockets
 from ..engine.connection import Connection
-from ..engine.outbox import Message
+from ..engine.items import Message
 from ..engine.outcome import merge
 from ..engine.streams import StreamTransport
 from ..host import Host
@@ -193,7 +193,7 @@ async def _client(
     session = kind(connection, call, None)
     entered, left = trio.Event(), trio.Event()
 
-    async def stay() -> None:
+    async def stay(_session: object) -> None:
         entered.set()
         await left.wait()
 

@@ -13,7 +13,8 @@ import trio
 
 from ..errors import HandshakeRefused
 from ..protocol.handshake import accept_token
-from ..protocol.http import Headers, RequestHead
+from ..protocol.headers import Headers
+from ..protocol.http import RequestHead
 
 HOST: Final = "localhost"
 
