@@ -250,7 +250,7 @@ class BaseSession(trio.abc.Channel[Frame]):
             self._raise_over()
         if outbox.opened is not None or not outbox.has_room_for(message):
             return False
-        if self._connection.writing.write_through(message):
+        if self._connection.writing.write_through(message, keep=False):
             return True
         try:
             return outbox.accept(message)
@@ -266,13 +266,13 @@ class BaseSession(trio.abc.Channel[Frame]):
             if self._is_sent_as_control(frame):
                 return True
             outbox.check(frame)
-        if self._may_write_through:
-            # The first answer to a message goes straight out; a second one may find company in the queue.
-            self._may_write_through = False
-            if self._connection.writing.write_through(frame):
-                if not is_plain:
-                    outbox.note_accepted(frame)
-                return True
+        # The first answer to the last message there is goes straight out; others may have company.
+        keep = not self._may_write_through or self._inbox.has_more
+        self._may_write_through = False
+        if self._connection.writing.write_through(frame, keep=keep):
+            if not is_plain:
+                outbox.note_accepted(frame)
+            return True
         try:
             if not outbox.accept(frame):
                 return False

@@ -241,6 +241,7 @@ async def _accept(
         if Poller.is_possible():
             host.poller = Poller()
             nursery.start_soon(host.poller.run, name="trioktor poller")
+            nursery.start_soon(host.poller.later.run, name="trioktor later")
         with server._listening:
             task_status.started(server)
             await accept_all(server.listeners, host.handle, host.handle_socket, nursery)

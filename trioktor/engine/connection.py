@@ -167,7 +167,7 @@ class Connection:
             self._reader = PolledReader(poller, transport, self.intake, self.closing, self.shields, trailing)
         else:
             self._reader = Reader(transport, self.intake, self.closing, self.shields, trailing)
-        self.writing: Writing = Writing(self)
+        self.writing: Writing = Writing(self, None if poller is None else poller.later)
         self._keepalive: Keepalive | None = None
         self._on_failure = on_failure
         # how it ends
@@ -411,6 +411,7 @@ class Connection:
 
         Whoever sends one of the `streams` waits for its fragments alone: what is behind has to wait for him.
         """
+        self.writing.uncork()
         for stream in streams:
             if stream.is_sent_by(trio.lowlevel.current_task()):
                 await stream.flush()

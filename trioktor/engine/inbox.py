@@ -106,6 +106,11 @@ class Inbox:
             self.peak = waiting
         return waiting
 
+    @property
+    def has_more(self) -> bool:
+        """Whether more messages wait for the handler, so that more answers will follow; seen from the last read."""
+        return bool(self._queue) if self._send is None else self.is_burst
+
     def look(self) -> None:
         """Keep the peak of what waits."""
         self.waiting  # noqa: B018

@@ -51,6 +51,7 @@ from ..protocol.frames import (
 )
 from .flushes import Flushes
 from .items import Item, as_frame, compose, drain, size
+from .later import Later
 from .shared import Key, SharedMessage, shared_key
 from .streamed import StreamedMessage
 from .transport import CHUNK
@@ -107,6 +108,7 @@ class Outbox:
         "_backlog",
         "_config",
         "_conversation",
+        "_corked",
         "_counted",
         "_encoding",
         "_is_done",
@@ -157,6 +159,7 @@ class Outbox:
         self._senders: WaitingRoom[Frame | StreamedMessage] = _NOBODY  # until there is a channel
         self.max_bytes: int = max_bytes
         self.queued_bytes: int = 0
+        self._corked: list[bytes] | None = None  # pieces that were put aside, in front of everything else
         self._unwritten = 0  # bytes that were taken to be written, and are not with the system yet
         self._counted: deque[Frame | SharedMessage] = _NONE  # whose bytes these are
         self.opened: FrameType | None = None
@@ -169,6 +172,11 @@ class Outbox:
         self.flushes: Flushes = Flushes(taken=0 if wire.is_clear else 1)  # the answer to the handshake
         self.frames_taken: int = 0
         self.peak: int = 0  # of what waited when the writer looked
+
+    @property
+    def is_corked(self) -> bool:
+        """Whether something was put aside to go out with what follows."""
+        return self._corked is not None
 
     @property
     def free_bits(self) -> int:
@@ -218,7 +226,9 @@ class Outbox:
         if self._is_done:
             return True
         conversation = self._conversation
-        is_nothing_ahead = not (conversation.has_control or self._backlog or conversation.is_goodbye_due)
+        is_nothing_ahead = self._corked is None and not (
+            conversation.has_control or self._backlog or conversation.is_goodbye_due
+        )
         return is_nothing_ahead and self.is_wire_free
 
     # the sending side
@@ -323,17 +333,21 @@ class Outbox:
             self.opened = None if item.first_byte >= FIN else item.type
 
     @trio.lowlevel.enable_ki_protection  # between the change of the extensions' state and the writing
-    def write_through(self, item: Frame | SharedMessage) -> bool:
+    def write_through(self, item: Frame | SharedMessage, *, keep: bool, later: Later | None) -> bool:
         """Write a whole data frame straight to the socket, if nothing at all is in its way.
 
-        What the system does not take is left to the writer, in the same step.
+        What the system does not take is left to the writer, in the same step. With `keep` it is put aside, for
+        others will follow: what was put aside leaves with the next write, with a chunk of it, or when `later` calls
+        `uncork`, whichever comes first.
 
         Raises:
           trio.BrokenResourceError: the connection is lost.
         """
         if self.is_sealed or not self.is_wire_free or self._conversation.has_control:
             return False
-        pieces: list[bytes] = []
+        if keep and (self._queue is not None or later is None or not later.is_running):
+            return False
+        pieces: list[bytes] = [] if self._corked is None else self._corked
         if type(item) is SharedMessage and self._is_shareable:
             pieces.append(item.wire(self.shared_key or (), self.extensions))
         else:
@@ -345,8 +359,28 @@ class Outbox:
             self._serializer.add(frame, pieces)
         self.flushes.taken += 1
         self.frames_taken += 1
-        self._write(pieces)
+        if not keep or not self._keep(pieces):
+            self._corked = None
+            self._write(pieces)
         return True
+
+    def _keep(self, pieces: list[bytes]) -> bool:
+        """Put pieces aside; False if they are a chunk by now."""
+        if self._corked is None:
+            self._corked = pieces
+            self._unwritten = 0
+        self._unwritten += len(pieces[-1]) + 4
+        return self._unwritten < CHUNK
+
+    def uncork(self) -> None:
+        """Write what was put aside.
+
+        Raises:
+          trio.BrokenResourceError: the connection is lost.
+        """
+        pieces, self._corked = self._corked, None
+        if pieces is not None:
+            self._write(pieces)
 
     def _write(self, pieces: list[bytes]) -> None:
         """Write while nobody else does, and leave to the writer what the system does not take."""
@@ -447,6 +481,7 @@ class Outbox:
         self._is_dropping = True
         self._backlog.clear()
         self._conversation.abandon()
+        self._corked = None
         self._encoding = None
         self.note_done()
 
@@ -494,6 +529,9 @@ class Outbox:
 
     def gather(self, pieces: list[bytes]) -> int:
         """Serialize what waits, up to about one chunk; returns the bytes of all pieces, about."""
+        if self._corked is not None:
+            pieces.extend(self._corked)
+            self._corked = None
         if self._conversation.has_control:
             self._gather_control(pieces)
         size = sum(map(len, pieces))

@@ -26,13 +26,12 @@ import trio
 
 from ..protocol.closing import ClosingHandshake
 from .intake import Intake
+from .later import Later
 from .shields import Shields
 from .sockets import SocketTransport
 
 _BATCH: Final = 128
 """Sockets that are read in one step of the loop."""
-_PASSES: Final = 2
-"""Passes of the loop in which a task that was woken runs, and ends what it does."""
 _GOODBYE_LIMIT: Final = 1.5
 """Seconds for which a cancelled poller reads on: a little more than connections have for their goodbye."""
 
@@ -54,8 +53,7 @@ class Poller:
         self._epoll = select.epoll()
         self._is_closing = False
         self._scope = trio.CancelScope()
-        self._is_in_batch = False
-        self._due: list[Callable[[], None]] = []  # what is to be done two passes behind the batch
+        self.later: Later = Later()
         self.is_running: bool = False
 
     @staticmethod
@@ -71,6 +69,7 @@ class Poller:
     def _end_if_last(self) -> None:
         if self._is_closing and not self._readers:
             self._scope.cancel("the last connection is gone")
+            self.later.close()
 
     @trio.lowlevel.enable_ki_protection  # what it reads for one connection must not be lost half-way
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -95,28 +94,10 @@ class Poller:
         descriptor = epoll.fileno()
         while True:
             await trio.lowlevel.wait_readable(descriptor)
-            self._is_in_batch = True
             for fd, _ in epoll.poll(0, _BATCH):
                 reader = readers.get(fd)
                 if reader is not None:  # else it left in this very batch
                     reader.read()
-            self._is_in_batch = False
-            if self._due:
-                await self._do_what_is_due()
-
-    async def _do_what_is_due(self) -> None:
-        """Let the handlers that were woken by this batch have their turn first: most need nothing of it."""
-        for _ in range(_PASSES):
-            await trio.lowlevel.cancel_shielded_checkpoint()
-        due, self._due = self._due, []
-        for call in due:
-            call()
-
-    def later(self, call: Callable[[], None]) -> bool:
-        """Call this when the tasks that are woken by this batch have run; False outside a batch."""
-        if self._is_in_batch:
-            self._due.append(call)
-        return self._is_in_batch
 
     # what a reader asks for
 
@@ -201,8 +182,11 @@ class PolledReader:
             self._pause.scope.cancel("nothing more is to be read")
 
     def later(self, call: Callable[[], None]) -> bool:
-        """As `Poller.later`."""
-        return self._poller.later(call)
+        """Call this when the handler had its turn; False if nobody would."""
+        later = self._poller.later
+        if later.is_running:
+            later.call(call)
+        return later.is_running
 
     async def wait_ended(self) -> None:
         """Wait until nobody reads the socket any more."""

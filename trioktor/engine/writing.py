@@ -14,6 +14,7 @@ from ..errors import WriteTimeout
 from ..protocol.closing import ClosingHandshake
 from ..protocol.frames import Frame
 from .inbox import Inbox
+from .later import Later
 from .outbox import Outbox
 from .shared import SharedMessage
 from .shields import Shields
@@ -52,14 +53,18 @@ class Owner(Protocol):
 class Writing:
     """What is written on one connection, by whom.
 
+    Args:
+      later: the waker of what is put aside; without one nothing is.
+
     Attributes:
       writer: the task, once there is one.
     """
 
-    __slots__ = ("_connection", "_watching", "writer")
+    __slots__ = ("_connection", "_later", "_watching", "writer")
 
-    def __init__(self, connection: Owner) -> None:
+    def __init__(self, connection: Owner, later: Later | None) -> None:
         self._connection = connection
+        self._later = later
         self.writer: Writer | None = None
         self._watching: trio.CancelScope | None = None  # of the write timeout
 
@@ -79,16 +84,32 @@ class Writing:
                 self._watching = trio.CancelScope(shield=True)  # here: it may be cancelled before its first turn
                 nursery.start_soon(self._watch_writer, self._watching, name="trioktor write timeout")
 
-    def write_through(self, item: Frame | SharedMessage) -> bool:
-        """Write a frame straight to the socket, if nothing is in its way; False if it has to be queued."""
+    def write_through(self, item: Frame | SharedMessage, *, keep: bool) -> bool:
+        """Write a frame straight to the socket, if nothing is in its way; False if it has to be queued.
+
+        With `keep` more will follow, and they may go out together.
+        """
         connection = self._connection
-        if connection.inbox.is_burst or not connection.transport.takes_nowait:
-            return False  # in a burst more answers will follow: they go out together
+        if not connection.transport.takes_nowait:
+            return False
+        outbox = connection.outbox
+        was_corked = outbox.is_corked
         try:
-            return connection.outbox.write_through(item)
+            is_accepted = outbox.write_through(item, keep=keep, later=self._later)
+            if outbox.is_corked and not was_corked:
+                assert self._later is not None
+                self._later.call(self.uncork)
+            return is_accepted
         except trio.BrokenResourceError as error:
             self.failed(error)
             return True  # accepted, and lost with the connection
+
+    def uncork(self) -> None:
+        """Write what was put aside."""
+        try:
+            self._connection.outbox.uncork()
+        except trio.BrokenResourceError as error:
+            self.failed(error)
 
     def write_rest(self) -> None:
         """Write what goes out by itself: control frames, and what is left in an outbox that is sealed."""
