@@ -31,6 +31,7 @@ from trioktor import (
     broadcast,
 )
 from trioktor.engine.patience import Patience
+from trioktor.engine.poller import Poller
 from trioktor.engine.transport import HangUp, Transport
 from trioktor.host import Host
 from trioktor.protocol.deflate import PerMessageDeflate as _Deflate
@@ -74,6 +75,7 @@ class Schedule:
     settings: tuple[tuple[str, Any], ...] = ()
     raw: bool = False
     deflate: bool = False
+    corks: bool = False
 
 
 class Broken(Exception):
@@ -470,11 +472,18 @@ async def _play(schedule: Schedule, record: Record, patch: pytest.MonkeyPatch) -
     patch.setattr("trioktor.host.open_transport", lambda stream: record.transport)
     ours, _ = trio.testing.memory_stream_pair()
     host = Host(app, on_failure=failures.append)
+    poller = Poller() if schedule.corks and Poller.is_possible() else None
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
+            if poller is not None:  # for its waker alone: such a stream has a reader of its own
+                host.poller = poller
+                nursery.start_soon(poller.later.run)
+                await trio.testing.wait_all_tasks_blocked()
             nursery.start_soon(_peer, schedule, record)
             await host.handle(ours)
             nursery.cancel_scope.cancel()
+    if poller is not None:
+        poller._epoll.close()
     assert all(isinstance(failure, Broken) for failure in failures), failures
     assert record.session is not None
     assert record.session.close_reason is not None

@@ -63,6 +63,7 @@ def schedules(names: tuple[str, ...], peer: tuple[str, ...], **fixed: Any) -> st
         seed=st.integers(0, 1 << 16),
         end=st.sampled_from(["return", "raise", "stay"]) if peer else st.just("return"),
         is_socket=st.booleans(),
+        corks=st.booleans(),
         settings=configurations,
         **{name: st.just(value) for name, value in fixed.items()},
     )

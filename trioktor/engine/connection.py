@@ -155,6 +155,7 @@ class Connection:
             channel_config(settings.outgoing),
             settings.max_queued_bytes,
             self.conversation,
+            later=None if poller is None else poller.later,
             extensions=() if raw else extensions,
         )
         # who runs
@@ -167,7 +168,7 @@ class Connection:
             self._reader = PolledReader(poller, transport, self.intake, self.closing, self.shields, trailing)
         else:
             self._reader = Reader(transport, self.intake, self.closing, self.shields, trailing)
-        self.writing: Writing = Writing(self, None if poller is None else poller.later)
+        self.writing: Writing = Writing(self)
         self._keepalive: Keepalive | None = None
         self._on_failure = on_failure
         # how it ends
@@ -446,6 +447,10 @@ class Connection:
     def need_writer(self) -> None:
         """There is something to write that cannot go straight out."""
         self.writing.wake()
+
+    def uncork(self) -> None:
+        """Write what was put aside."""
+        self.writing.uncork()
 
     # keepalive
 

@@ -233,7 +233,9 @@ class Inbox:
         return True
 
     def _put(self, message: Frame) -> None:
-        self._note_offered()
+        if not self._offered:
+            self._first_offer = trio.current_time()
+        self._offered += 1
         self._queue.append(message)
         self._bytes += len(message.data)
 

@@ -87,6 +87,9 @@ class Owner(Protocol):
     def need_writer(self) -> None:
         """There is something to write that cannot go straight out."""
 
+    def uncork(self) -> None:
+        """It is time to call `Outbox.uncork`."""
+
 
 class Outbox:
     """The outgoing queue of one connection.
@@ -98,6 +101,7 @@ class Outbox:
       max_bytes: bytes that `session.send` lets wait.
       extensions: what messages pass on their way out.
       conversation: says what goes out by itself.
+      later: the waker of what is put aside; without one nothing is.
 
     Attributes:
       queued_bytes: bytes of the messages in the channel that `accept` put there.
@@ -114,6 +118,8 @@ class Outbox:
         "_is_done",
         "_is_dropping",
         "_is_receiving",
+        "_kept",
+        "_later",
         "_owner",
         "_queue",
         "_senders",
@@ -141,12 +147,14 @@ class Outbox:
         max_bytes: int,
         conversation: Conversation,
         *,
+        later: Later | None = None,
         extensions: tuple[Extension, ...] = (),
     ) -> None:
         self._owner = owner
         self._wire = wire
         self._config = config
         self._conversation = conversation
+        self._later = later
         self._serializer = conversation.serializer
         self.extensions: tuple[Extension, ...] = extensions
         self.shared_key: Key | None = shared_key(extensions)
@@ -160,6 +168,7 @@ class Outbox:
         self.max_bytes: int = max_bytes
         self.queued_bytes: int = 0
         self._corked: list[bytes] | None = None  # pieces that were put aside, in front of everything else
+        self._kept = 0  # frames that they are
         self._unwritten = 0  # bytes that were taken to be written, and are not with the system yet
         self._counted: deque[Frame | SharedMessage] = _NONE  # whose bytes these are
         self.opened: FrameType | None = None
@@ -172,11 +181,6 @@ class Outbox:
         self.flushes: Flushes = Flushes(taken=0 if wire.is_clear else 1)  # the answer to the handshake
         self.frames_taken: int = 0
         self.peak: int = 0  # of what waited when the writer looked
-
-    @property
-    def is_corked(self) -> bool:
-        """Whether something was put aside to go out with what follows."""
-        return self._corked is not None
 
     @property
     def free_bits(self) -> int:
@@ -333,44 +337,60 @@ class Outbox:
             self.opened = None if item.first_byte >= FIN else item.type
 
     @trio.lowlevel.enable_ki_protection  # between the change of the extensions' state and the writing
-    def write_through(self, item: Frame | SharedMessage, *, keep: bool, later: Later | None) -> bool:
+    def write_through(self, item: Frame | SharedMessage, *, keep: bool) -> bool:
         """Write a whole data frame straight to the socket, if nothing at all is in its way.
 
         What the system does not take is left to the writer, in the same step. With `keep` it is put aside, for
-        others will follow: what was put aside leaves with the next write, with a chunk of it, or when `later` calls
+        others will follow: what was put aside leaves with the next write, with a chunk of it, or when the waker calls
         `uncork`, whichever comes first.
 
         Raises:
           trio.BrokenResourceError: the connection is lost.
         """
-        if self.is_sealed or not self.is_wire_free or self._conversation.has_control:
-            return False
-        if keep and (self._queue is not None or later is None or not later.is_running):
-            return False
-        pieces: list[bytes] = [] if self._corked is None else self._corked
-        if type(item) is SharedMessage and self._is_shareable:
-            pieces.append(item.wire(self.shared_key or (), self.extensions))
+        pieces = self._corked
+        if pieces is None or self._queue is not None or self.is_sealed:
+            if self.is_sealed or not self.is_wire_free or self._conversation.has_control:
+                return False
+            if keep and (self._queue is not None or self._later is None or not self._later.is_running):
+                return False
+            pieces = []
+        # else what was put aside shows that nothing is in the way
+        if self.extensions or type(item) is SharedMessage:
+            if not self._encode_now(item, pieces):
+                return False
         else:
-            frame = item.frame if type(item) is SharedMessage else item
-            if self.extensions and self._is_whole(frame):
-                if len(frame.data) > LONG:
-                    return False
-                frame = encode(self.extensions, frame)
-            self._serializer.add(frame, pieces)
-        self.flushes.taken += 1
-        self.frames_taken += 1
-        if not keep or not self._keep(pieces):
-            self._corked = None
-            self._write(pieces)
+            self._serializer.add(item, pieces)
+        if keep:
+            if self._corked is None:
+                assert self._later is not None
+                self._corked = pieces
+                self._unwritten = 0
+                self._later.call(self._owner.uncork)
+            self._kept += 1
+            self._unwritten += len(pieces[-1])
+            if self._unwritten < CHUNK:
+                return True
+        else:
+            self._kept += 1
+        self._corked = None
+        self._write(pieces)
         return True
 
-    def _keep(self, pieces: list[bytes]) -> bool:
-        """Put pieces aside; False if they are a chunk by now."""
-        if self._corked is None:
-            self._corked = pieces
-            self._unwritten = 0
-        self._unwritten += len(pieces[-1]) + 4
-        return self._unwritten < CHUNK
+    def _encode_now(self, item: Frame | SharedMessage, pieces: list[bytes]) -> bool:
+        """As `Serializer.add`, through the extensions; False if that takes too long for one step."""
+        if type(item) is SharedMessage:
+            if self._is_shareable:
+                pieces.append(item.wire(self.shared_key or (), self.extensions))
+                return True
+            frame = item.frame
+        else:
+            frame = item
+        if self.extensions and self._is_whole(frame):
+            if len(frame.data) > LONG:
+                return False
+            frame = encode(self.extensions, frame)
+        self._serializer.add(frame, pieces)
+        return True
 
     def uncork(self) -> None:
         """Write what was put aside.
@@ -384,11 +404,18 @@ class Outbox:
 
     def _write(self, pieces: list[bytes]) -> None:
         """Write while nobody else does, and leave to the writer what the system does not take."""
+        self._count_kept()
         if self._wire.write_parts(pieces):
             self.note_written()
         else:
             self._unwritten = sum(map(len, pieces))
             self._owner.need_writer()
+
+    def _count_kept(self) -> None:
+        """What was put aside counts as taken from now on."""
+        self.flushes.taken += self._kept
+        self.frames_taken += self._kept
+        self._kept = 0
 
     def greet(self) -> None:
         """Write the answer to the handshake, which is pending on the wire.
@@ -530,6 +557,7 @@ class Outbox:
     def gather(self, pieces: list[bytes]) -> int:
         """Serialize what waits, up to about one chunk; returns the bytes of all pieces, about."""
         if self._corked is not None:
+            self._count_kept()
             pieces.extend(self._corked)
             self._corked = None
         if self._conversation.has_control:

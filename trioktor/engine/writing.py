@@ -14,7 +14,6 @@ from ..errors import WriteTimeout
 from ..protocol.closing import ClosingHandshake
 from ..protocol.frames import Frame
 from .inbox import Inbox
-from .later import Later
 from .outbox import Outbox
 from .shared import SharedMessage
 from .shields import Shields
@@ -53,18 +52,14 @@ class Owner(Protocol):
 class Writing:
     """What is written on one connection, by whom.
 
-    Args:
-      later: the waker of what is put aside; without one nothing is.
-
     Attributes:
       writer: the task, once there is one.
     """
 
-    __slots__ = ("_connection", "_later", "_watching", "writer")
+    __slots__ = ("_connection", "_watching", "writer")
 
-    def __init__(self, connection: Owner, later: Later | None) -> None:
+    def __init__(self, connection: Owner) -> None:
         self._connection = connection
-        self._later = later
         self.writer: Writer | None = None
         self._watching: trio.CancelScope | None = None  # of the write timeout
 
@@ -92,14 +87,8 @@ class Writing:
         connection = self._connection
         if not connection.transport.takes_nowait:
             return False
-        outbox = connection.outbox
-        was_corked = outbox.is_corked
         try:
-            is_accepted = outbox.write_through(item, keep=keep, later=self._later)
-            if outbox.is_corked and not was_corked:
-                assert self._later is not None
-                self._later.call(self.uncork)
-            return is_accepted
+            return connection.outbox.write_through(item, keep=keep)
         except trio.BrokenResourceError as error:
             self.failed(error)
             return True  # accepted, and lost with the connection

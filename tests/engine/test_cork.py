@@ -1,0 +1,241 @@
+"""Answers that are put aside to leave together: taken where more will follow, and never waiting for traffic."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from tests.helpers import RawClient, application, close
+from trioktor import Frame, PerMessageDeflate, Server, WebSocketSession, broadcast, serve
+from trioktor.engine.later import Later
+from trioktor.engine.poller import Poller
+from trioktor.engine.sockets import SocketTransport
+
+Clock = trio.testing.MockClock
+Session = WebSocketSession
+
+pytestmark = pytest.mark.skipif(not Poller.is_possible(), reason="the system has no epoll")
+
+
+@pytest.fixture
+def writes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The bytes of each write to a socket."""
+    sizes: list[int] = []
+    send, send_parts = SocketTransport.send_nowait, SocketTransport.send_parts_nowait
+
+    def counting(self: SocketTransport, data: bytes | memoryview) -> int:
+        sizes.append(len(data))
+        return send(self, data)
+
+    def counting_parts(self: SocketTransport, parts: list[bytes]) -> int:
+        sizes.append(sum(map(len, parts)))
+        return send_parts(self, parts)
+
+    monkeypatch.setattr(SocketTransport, "send_nowait", counting)
+    monkeypatch.setattr(SocketTransport, "send_parts_nowait", counting_parts)
+    return sizes
+
+
+@asynccontextmanager
+async def talking(handler: Any, **settings: Any) -> AsyncIterator[tuple[RawClient, Server]]:
+    """A client in conversation with a handler, on a real socket."""
+    async with trio.open_nursery() as nursery:
+        app = application(handler, **settings)
+        server: Server = await nursery.start(partial(serve, app, 0, host="127.0.0.1"))
+        async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
+            client = RawClient(stream)
+            await client.upgrade()
+            await trio.testing.wait_all_tasks_blocked()
+            yield client, server
+        nursery.cancel_scope.cancel()
+
+
+async def receive(client: RawClient, count: int) -> list[Frame | None]:
+    """So many frames, which must come by themselves."""
+    with trio.fail_after(0.5):
+        return [await client.receive() for _ in range(count)]
+
+
+async def test_answers_to_one_read_leave_in_one_write(autojump_clock: Clock, writes: list[int]) -> None:
+    """No channel, no writer."""
+    seen: list[bool] = []
+
+    async def handler(session: Session) -> None:
+        async for frame in session:
+            await session.send(frame)
+            seen.append(session._connection.writing.writer is None)
+
+    async with talking(handler) as (client, _):
+        messages = [Frame.Text(str(number)) for number in range(20)]
+        del writes[:]
+        await client.send(*messages)
+        assert messages == await receive(client, 20)
+        assert [sum(2 + len(frame.data) for frame in messages)] == writes
+    assert [True] * 20 == seen
+
+
+async def test_what_was_put_aside_waits_for_no_traffic(autojump_clock: Clock, writes: list[int]) -> None:
+    """The second of two answers before a sleep, and a push to a silent client, are there at once."""
+
+    async def handler(session: Session) -> None:
+        await session.receive()
+        await session.send("first")
+        await session.send("second")
+        await session.send("third")
+        await trio.sleep(1000)
+
+    async with talking(handler) as (client, server):
+        await client.send(Frame.Text("go"))
+        assert [Frame.Text("first"), Frame.Text("second"), Frame.Text("third")] == await receive(client, 3)
+        assert 3 == len(writes)  # the 101, the first, and the others together
+        await server.sessions[0].send("pushed")
+        assert [Frame.Text("pushed")] == await receive(client, 1)
+        assert 1 == await broadcast(server.sessions, "to all")
+        assert [Frame.Text("to all")] == await receive(client, 1)
+
+
+async def test_an_answer_before_a_sleep_though_more_messages_wait(autojump_clock: Clock) -> None:
+    """The handler is slow, and nothing is read meanwhile: its answers are not kept from the peer."""
+
+    async def handler(session: Session) -> None:
+        async for frame in session:
+            await session.send(frame)
+            await trio.sleep(10)
+
+    async with talking(handler) as (client, _):
+        await client.send(Frame.Text("a"), Frame.Text("b"), Frame.Text("c"))
+        for expected in "abc":
+            assert [Frame.Text(expected)] == await receive(client, 1)
+            await trio.sleep(10)
+
+
+@pytest.mark.parametrize("how", ["flush", "close", "return", "ping", "channel", "message", "fragments"])
+async def test_what_was_put_aside_goes_first(how: str, autojump_clock: Clock) -> None:
+    """Whatever is said next, and by which way."""
+
+    async def handler(session: Session) -> None:
+        await session.receive()
+        for said in ("1", "2", "3"):
+            session.send_nowait(said)
+        if how == "flush":
+            await session.flush()
+            assert session._connection.outbox.is_idle
+        elif how == "close":
+            session.close()
+        elif how == "ping":
+            session.send_nowait(Frame.Ping(b"!"))
+        elif how == "channel":
+            session.outgoing.send_nowait("4")
+            session.send_nowait("5")
+        elif how == "message":
+            async with session.message(Frame.Text("").type) as message:
+                await message.send("4")
+            await session.send("5")
+        elif how == "fragments":
+            session.send_nowait(Frame.Text("4", fin=False))
+            session.send_nowait(Frame.Text("", fin=True))
+            session.send_nowait("5")
+
+    async with talking(handler) as (client, _):
+        await client.send(Frame.Text("go"))
+        frames = await client.receive_rest()
+    texts = "".join(frame.data.decode() for frame in frames if isinstance(frame, Frame.Text))
+    assert texts == {"channel": "12345", "message": "12345", "fragments": "12345"}.get(how, "123")
+    assert close(1000) == frames[-1]
+    assert how != "ping" or Frame.Ping(b"!") in frames
+
+
+async def test_a_chunk_is_not_put_aside(autojump_clock: Clock, writes: list[int]) -> None:
+    """What is kept for company is bounded, in one step of the handler, too."""
+    held: list[int] = []
+
+    async def handler(session: Session) -> None:
+        await session.receive()
+        del writes[:]
+        for _ in range(15):
+            session.send_nowait(bytes(10_000))
+        held.append(150_000 - sum(writes))
+        await session.receive()
+
+    async with talking(handler) as (client, _):
+        await client.send(Frame.Text("go"))
+        assert [Frame.Binary(bytes(10_000))] * 15 == await receive(client, 15)
+    assert held[0] < 70_000
+
+
+async def test_a_socket_that_takes_no_more_gets_a_writer(autojump_clock: Clock) -> None:
+    """Then the queue bounds what waits, as ever, and the order holds."""
+
+    async def handler(session: Session) -> None:
+        await session.receive()
+        for number in range(300):
+            await session.send(bytes([number % 256]) * 50_000)
+
+    async with talking(handler, max_queued_bytes=100_000) as (client, server):
+        await client.send(Frame.Text("go"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert server.sessions[0]._connection.writing.writer is not None
+        frames = await client.receive_rest()
+    assert [bytes([number % 256]) for number in range(300)] == [frame.data[:1] for frame in frames[:-1]]
+
+
+async def test_compressed_answers_leave_together_too(autojump_clock: Clock, writes: list[int]) -> None:
+    """Their state goes on from one to the next, in order; a long one takes the long way."""
+
+    async def handler(session: Session) -> None:
+        async for frame in session:
+            await session.send(frame)
+
+    async with talking(handler, extensions=[PerMessageDeflate()], max_frame_size=None) as (client, _):
+        messages = [Frame.Text("x" * number) for number in (1, 50, 40_000, 2, 3)]
+        del writes[:]
+        await client.send(*messages, close(1000))
+        assert [*messages, close(1000)] == await client.receive_rest()
+        assert len(writes) <= 3
+
+
+async def test_a_lost_connection_is_found_by_the_waker(autojump_clock: Clock) -> None:
+    """It does not fail for that, and calls what else is due."""
+    calls: list[str] = []
+
+    async def handler(session: Session) -> None:
+        await session.receive()
+        session.send_nowait("1")
+        session.send_nowait("2")
+        transport = session._connection.transport
+        assert isinstance(transport, SocketTransport)
+        transport._socket.shutdown(socket.SHUT_WR)
+        later = server.sessions[0]._connection.outbox._later
+        assert later is not None
+        later.call(lambda: calls.append("called"))
+        await trio.sleep(1)
+
+    async with talking(handler) as (client, server):
+        await client.send(Frame.Text("go"))
+        await trio.sleep(5)
+    assert calls == ["called"]
+
+
+async def test_later_calls_each_once_and_what_is_due_at_its_end(autojump_clock: Clock) -> None:
+    """Two passes later, whatever else happens; closed, it ends."""
+    later = Later()
+    calls: list[int] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(later.run)
+        await trio.testing.wait_all_tasks_blocked()
+        assert later.is_running
+        later.call(lambda: calls.append(1))
+        later.call(lambda: later.call(lambda: calls.append(2)))
+        await trio.testing.wait_all_tasks_blocked()
+        assert calls == [1, 2]
+        later.call(lambda: calls.append(3))
+        later.close()
+    assert calls == [1, 2, 3]
+    assert not later.is_running
