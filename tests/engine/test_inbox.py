@@ -138,7 +138,7 @@ async def test_the_peak_is_the_most_that_was_seen(inbox: Make, autojump_clock: M
     one = inbox()
     for _ in range(3):
         one.offer(Frame.Binary(b"x"))
-    one.look()
+    assert one.waiting >= 0
     one.take()
     assert (one.waiting, one.peak) == (2, 3)
 

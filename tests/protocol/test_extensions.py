@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import tracemalloc
 import zlib
@@ -13,7 +14,7 @@ from hypothesis import given, settings, strategies as st
 
 from tests.support.reading import FrameReader
 from trioktor import WebSockets
-from trioktor.protocol.deflate import SLICE, Deflate, PerMessageDeflate
+from trioktor.protocol.deflate import Deflate, PerMessageDeflate
 from trioktor.protocol.errors import FrameTooBig, ProtocolError
 from trioktor.protocol.extensions import (
     Extension,
@@ -29,6 +30,7 @@ from trioktor.protocol.extensions import (
     run,
 )
 from trioktor.protocol.frames import RSV1, RSV2, RSV3, Frame, frame_from_wire
+from trioktor.protocol.inflate import SLICE
 
 
 def header(name: str, *parameters: str) -> ExtensionHeader:
@@ -142,6 +144,12 @@ def codec(offer: str = NAME, **config: object) -> Deflate:
 def packed(data: bytes, kind: type[Frame] = Frame.Text) -> Frame:
     """A compressed message as it comes from the wire."""
     return frame_from_wire(kind, 0x80 | RSV1 | kind.type.opcode, data)
+
+
+def packed_alone(data: bytes) -> bytes:
+    """What bytes are compressed to, with a window of their own."""
+    compressor = zlib.compressobj(6, zlib.DEFLATED, -15)
+    return (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
 
 HELLO = bytes.fromhex("f248cdc9c90700")
@@ -426,3 +434,58 @@ def test_more_offers_than_anybody_means_are_refused() -> None:
     for lines in (["a," * 501], ["a;" * 501 + "b"], ["a,b,c,d"] * 200):
         with pytest.raises(ValueError):
             parse_extensions(lines)
+
+
+def decoded(deflate: Deflate, message: Frame, limit: int | None, *, at_once: bool) -> bytes | tuple[type, int]:
+    """What a message inflates to, or the error and its code."""
+    try:
+        begun = deflate.begin_decode(message, limit) if at_once else deflate.decode_in_steps(message, limit)
+        return (begun if isinstance(begun, Frame) else run(begun)).data
+    except ProtocolError as error:
+        return type(error), error.close_code
+
+
+@given(
+    messages=st.lists(
+        st.one_of(
+            st.binary(max_size=40),
+            st.builds(lambda byte, size: bytes([byte]) * size, st.integers(0, 255), st.integers(0, 300_000)),
+            st.builds(lambda data: packed_alone(data) * 3, st.binary(max_size=60)),
+        ),
+        min_size=1,
+        max_size=5,
+    ),
+    is_good=st.booleans(),
+    cut=st.integers(0, 20),
+    limit=st.sampled_from([None, 0, 10, 1000, 1 << 15, (1 << 15) - 1, 1 << 20]),
+    forgets=st.booleans(),
+)
+def test_the_short_road_inflates_to_the_same(
+    messages: list[bytes], is_good: bool, cut: int, limit: int | None, forgets: bool
+) -> None:
+    """Good and bad, with last blocks in the middle, up to the limit and beyond; and so does what comes behind it."""
+    roads = [codec(client_no_context_takeover=forgets) for _ in range(2)]
+    ours = zlib.compressobj(6, zlib.DEFLATED, -15)
+    for data in messages:
+        wire = data
+        if is_good:
+            if forgets:
+                ours = zlib.compressobj(6, zlib.DEFLATED, -15)
+            wire = (ours.compress(data) + ours.flush(zlib.Z_SYNC_FLUSH))[:-4]
+        wire = wire[: len(wire) - cut] if cut > 15 else wire
+        found = [decoded(roads[at_once], packed(wire), limit, at_once=at_once) for at_once in (False, True)]
+        assert found[0] == found[1]
+        if not isinstance(found[0], bytes):
+            return
+
+
+def test_the_short_road_is_taken_and_gives_way() -> None:
+    """Short messages need no steps; long ones, and those that grow beyond a slice, do."""
+    deflate = codec()
+    short, long = b"hello" * 100, bytes(100_000)
+    assert Frame.Text(short.decode()) == deflate.begin_decode(packed(packed_alone(short)), None)
+    begun = deflate.begin_decode(packed(packed_alone(long)), None)
+    assert not isinstance(begun, Frame)
+    assert long == run(begun).data
+    noise = os.urandom(5000)
+    assert not isinstance(deflate.begin_decode(packed(packed_alone(noise)), None), Frame)

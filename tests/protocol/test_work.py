@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from trioktor import CloseCode, Frame, PerMessageDeflate, ProtocolError, Response
-from trioktor.protocol import deflate
+from trioktor.protocol import inflate as inflate_module
 from trioktor.protocol.assembler import judge_text_in_steps
 from trioktor.protocol.extensions import ExtensionHeader
 
@@ -43,7 +43,7 @@ class Watched:
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """Input and output of every call of zlib."""
     monkeypatch.setattr(Watched, "calls", [])
-    monkeypatch.setattr(deflate, "zlib", SimpleNamespace(**{**vars(zlib), "decompressobj": Watched}))
+    monkeypatch.setattr(inflate_module, "zlib", SimpleNamespace(**{**vars(zlib), "decompressobj": Watched}))
     return Watched.calls
 
 
@@ -79,7 +79,7 @@ def test_blocks_that_end_the_data_cost_what_they_are_long(
     calls: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch, exponent: int
 ) -> None:
     """Twice as many cost twice as much: what is behind one of them is neither copied nor scanned again."""
-    monkeypatch.setattr(deflate, "_MAX_BLOCKS", 1 << 60)
+    monkeypatch.setattr(inflate_module, "_MAX_BLOCKS", 1 << 60)
     data = LAST_EMPTY * (1 << exponent) + b"\x00"
     assert b"" == inflate(data)[0]
     assert sum(given for given, _ in calls) <= 200 * len(data)
@@ -94,11 +94,11 @@ def test_blocks_that_end_the_data_cost_what_they_are_long(
 def test_no_call_takes_or_gives_more_than_a_slice(calls: list[tuple[int, int]], data: bytes) -> None:
     """Input and output are bounded, since either may be long where the other is short; and each step is."""
     result, in_each = inflate(data, None)
-    assert max(size for call in calls for size in call) <= deflate.SLICE
+    assert max(size for call in calls for size in call) <= inflate_module.SLICE
     assert sum(given for given, _ in calls) <= 2 * len(data) + 2 * len(result) + (1 << 16)
     done = 0
     for count in in_each:
-        assert sum(map(sum, calls[done : done + count])) <= 4 * deflate.SLICE
+        assert sum(map(sum, calls[done : done + count])) <= 4 * inflate_module.SLICE
         done += count
 
 
@@ -164,7 +164,7 @@ def test_what_stands_behind_a_last_block_is_read_in_long_views_again(calls: list
     data = LAST_EMPTY + packed(random.Random(1).randbytes(1 << 20))
     result, _ = inflate(data, 1 << 21)
     assert len(result) == 1 << 20
-    assert len(calls) <= 3 * len(data) // deflate.SLICE
+    assert len(calls) <= 3 * len(data) // inflate_module.SLICE
 
 
 @pytest.mark.parametrize("more", [0, 1])
@@ -187,7 +187,7 @@ def test_a_peer_that_forgets_its_window_is_forgotten() -> None:
     inflater: Any = agreed[1]
     for _ in range(3):
         assert b"again and again" == inflater.decode(Frame.Binary(packed(b"again and again"), rsv1=True), LIMIT).data
-        assert inflater._decompressor is None
+        assert inflater._inflater._decompressor is None
 
 
 @pytest.mark.parametrize("kind", [Frame.Ping, Frame.Pong])

@@ -111,10 +111,6 @@ class Inbox:
         """Whether more messages wait for the handler, so that more answers will follow; seen from the last read."""
         return bool(self._queue) if self._send is None else self.is_burst
 
-    def look(self) -> None:
-        """Keep the peak of what waits."""
-        self.waiting  # noqa: B018
-
     # the handler's side
 
     @property
@@ -224,7 +220,9 @@ class Inbox:
             return True
         except trio.BrokenResourceError:  # the handler closed `incoming`: it wants no input
             return True
-        self._note_offered()
+        if not self._offered:
+            self._first_offer = trio.current_time()
+        self._offered += 1
         size = len(message.data)
         self._bytes += size
         self._sizes.append(size)
@@ -238,11 +236,6 @@ class Inbox:
         self._offered += 1
         self._queue.append(message)
         self._bytes += len(message.data)
-
-    def _note_offered(self) -> None:
-        if not self._offered:
-            self._first_offer = trio.current_time()
-        self._offered += 1
 
     def answer_grace(self, seconds: float) -> float:
         """How long the handler may still go on answering when nothing more comes, at most `seconds`.

@@ -123,7 +123,7 @@ class Intake:
         if completed:
             connection.transport.read_size = CHUNK
             if inbox.is_burst:
-                inbox.look()
+                inbox.waiting  # noqa: B018  # keeps the peak
             return True
         # in the middle of a long message, or at the beginning
         conversation = connection.conversation

@@ -25,7 +25,7 @@ from .close import CloseReason
 from .closing import ClosingHandshake
 from .control import ControlLane
 from .errors import ProtocolError
-from .extensions import Extension, decode_in_steps, reserved_bits
+from .extensions import Extension, Steps, begin_decode, reserved_bits
 from .frames import CONTROL, FIN, WHOLE_BINARY, WHOLE_TEXT, CloseFrame, Frame, PingFrame, TextFrame
 from .parser import FrameParser
 from .serializer import Serializer
@@ -108,6 +108,9 @@ class Conversation:
     def max_frame_size(self, size: int | None) -> None:
         self.parser.max_frame_size = size
 
+    def _max_frame_size(self) -> int | None:
+        return self.parser.max_frame_size
+
     @property
     def kept(self) -> int:
         """Bytes that are kept of a message that is not complete."""
@@ -153,10 +156,15 @@ class Conversation:
                         continue
                     frame = message  # it stands for its fragments from here on
                 if self._decoders:
-                    yield from self._decode(frame)
-                else:
-                    self.frames_received += 1
-                    yield frame
+                    decoded = begin_decode(self._decoders, frame, self._max_frame_size)
+                    if not isinstance(decoded, Frame):
+                        yield from self._decode(decoded)
+                        continue
+                    if decoded.decoded is None and type(decoded) is TextFrame:
+                        judge_text(decoded)
+                    frame = decoded
+                self.frames_received += 1
+                yield frame
             begun = self.parser.take_partial()
             if type(begun) is TextFrame:
                 self._get_assembler().add_partial(begun)
@@ -165,19 +173,18 @@ class Conversation:
 
     def _get_assembler(self) -> MessageAssembler:
         if self._assembler is None:
-            self._assembler = MessageAssembler(lambda: self.max_frame_size, self._max_fragments)
+            self._assembler = MessageAssembler(self._max_frame_size, self._max_fragments)
         return self._assembler
 
-    def _decode(self, message: Frame) -> Iterator[Frame | None]:
+    def _decode(self, decoded: Frame | Steps) -> Iterator[Frame | None]:
         """Give a message as the extensions read it, with pauses."""
-        steps = decode_in_steps(self._decoders, message, lambda: self.max_frame_size)
-        while True:
+        while not isinstance(decoded, Frame):
             try:
-                next(steps)
+                next(decoded)
             except StopIteration as stop:
-                decoded: Frame = stop.value
-                break
-            yield None
+                decoded = stop.value
+            else:
+                yield None
         if type(decoded) is TextFrame and decoded.decoded is None:
             yield from judge_text_in_steps(decoded)
         self.frames_received += 1
@@ -236,7 +243,7 @@ class Conversation:
     def _give(self, pieces: Iterator[Frame]) -> Iterator[Frame | None]:
         for piece in pieces:
             if self._decoders and piece.first_byte >= FIN:
-                yield from self._decode(piece)
+                yield from self._decode(begin_decode(self._decoders, piece, self._max_frame_size))
             else:
                 self.frames_received += 1
                 yield piece

@@ -4,36 +4,21 @@ A message is compressed as a whole, flushed to a byte boundary, and its last fou
 out; the other side puts them back. Both sides keep their window from message to message, unless no context
 takeover was agreed on. Compressor and decompressor come into being when first used: a connection that
 never compresses costs nothing but this object.
-
-What is inflated is bounded while it is inflated: at most one byte more than the limit ever exists. Long
-messages are worked on in slices, of their input as of their output, so that others get their turn between them:
-there are blocks that take long to read and give nothing.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from typing import Any, Final, final
 
 import attrs
 
-from .close import CloseCode
-from .errors import FrameTooBig, ProtocolError
 from .extensions import Extension, ExtensionFactory, ExtensionHeader, Steps, run
 from .frames import RSV1, Frame, frame_from_wire
+from .inflate import SLICE, TAIL, Inflater
 
 NAME: Final = "permessage-deflate"
-_TAIL: Final = b"\x00\x00\xff\xff"
-SLICE: Final = 1 << 15
-"""Bytes between two pauses: about a millisecond of compressing."""
-_SHORT_VIEW: Final = 256
-_CALL: Final = 256
-"""What a call of zlib costs, in bytes of work."""
-_MAX_BLOCKS: Final = 64
-_BYTES_PER_BLOCK: Final = 64
-"""A message may have so many blocks that end its data, and one more for so many bytes: each costs a new inflater."""
-
 _MIN_BITS: Final = 9  # zlib cannot make raw deflate with a window of 8 bits
 _MAX_BITS: Final = 15
 _BITS: Final = {str(bits): bits for bits in range(8, _MAX_BITS + 1)}  # RFC 7692 §7.1.2: no leading zeros
@@ -135,7 +120,7 @@ class Deflate(Extension):
       peer_bits, peer_forgets: the peer's.
     """
 
-    __slots__ = ("_bits", "_compressor", "_decompressor", "_forgets", "_peer_bits", "_peer_forgets", "_settings")
+    __slots__ = ("_bits", "_compressor", "_forgets", "_inflater", "_settings")
 
     def __init__(
         self, factory: PerMessageDeflate, *, bits: int, forgets: bool, peer_bits: int, peer_forgets: bool
@@ -144,10 +129,8 @@ class Deflate(Extension):
         self._settings = factory
         self._bits = bits
         self._forgets = forgets
-        self._peer_bits = peer_bits
-        self._peer_forgets = peer_forgets
+        self._inflater = Inflater(peer_bits, forgets=peer_forgets)
         self._compressor: Any = None
-        self._decompressor: Any = None
 
     # out
 
@@ -211,71 +194,21 @@ class Deflate(Extension):
         return compressor
 
     def _packed(self, message: Frame, packed: bytes) -> Frame:
-        if self._forgets and len(packed) - len(_TAIL) >= len(message.data):
+        if self._forgets and len(packed) - len(TAIL) >= len(message.data):
             return message  # nobody's window depends on it
-        return frame_from_wire(type(message), message.first_byte | RSV1, packed[: -len(_TAIL)])
+        return frame_from_wire(type(message), message.first_byte | RSV1, packed[: -len(TAIL)])
 
     # in
 
+    def begin_decode(self, message: Frame, max_size: int | None) -> Frame | Steps:
+        """Inflate a short message at once; see `Inflater.begin`."""
+        return self._inflater.begin(message, max_size)
+
     def decode_in_steps(self, message: Frame, max_size: int | None) -> Steps:
-        """Inflate a message slice by slice.
-
-        Raises:
-          FrameTooBig: it would be longer than `max_size`; one byte more was made, and no more.
-          ProtocolError: 1007, it is not deflate data.
-        """
-        pieces: list[bytes] = []
-        inflating = self._inflate(message.data, max_size)
-        work = 0
-        for piece, cost in inflating:
-            if piece:
-                pieces.append(piece)
-            work += cost
-            if work >= SLICE:
-                work = 0
-                yield
-        if self._peer_forgets:
-            self._decompressor = None
-        return frame_from_wire(type(message), message.first_byte & ~RSV1, b"".join(pieces))
-
-    def _inflate(self, data: bytes, max_size: int | None) -> Iterator[tuple[bytes, int]]:
-        """What the bytes of a message inflate to, call by call of zlib, and about how many bytes each worked on.
-
-        zlib copies what it leaves of its input, so it is given a view of bounded length; a short one behind a block
-        that ends the data, since there may be many of these.
-        """
-        size = blocks = 0
-        if not data:  # RFC 7692 §7.2.3.6 has a longer form for it, but there is nothing else that it could say
-            return
-        for view in (memoryview(data), memoryview(_TAIL)):
-            position, step, is_more = 0, SLICE, False
-            if view.obj is _TAIL and self._decompressor is None:
-                return  # RFC 7692 §7.2.3.4: the last block said so itself
-            while position < len(view) or is_more:
-                if self._decompressor is None:
-                    self._decompressor = zlib.decompressobj(-self._peer_bits)
-                decompressor = self._decompressor
-                fed = view[position : position + step]
-                room = SLICE if max_size is None else min(SLICE, max_size - size + 1)
-                try:
-                    piece = decompressor.decompress(fed, room)
-                except zlib.error as error:
-                    raise ProtocolError(f"not deflate data: {error}", CloseCode.NOT_CONSISTENT) from None
-                size += len(piece)
-                if max_size is not None and size > max_size:
-                    raise FrameTooBig(size, max_size)
-                if decompressor.eof:  # RFC 7692 §7.2.3.4: the last of all blocks, and yet more may follow
-                    self._decompressor = None
-                    left, is_more, step = len(decompressor.unused_data), False, _SHORT_VIEW
-                    blocks += 1
-                    if blocks > _MAX_BLOCKS + len(data) // _BYTES_PER_BLOCK:
-                        raise ProtocolError("a message of too many last blocks", CloseCode.VIOLATED_POLICY)
-                else:
-                    left, is_more, step = len(decompressor.unconsumed_tail), len(piece) == room, min(SLICE, 2 * step)
-                taken = len(fed) - left
-                position += taken
-                yield piece, taken + len(piece) + _CALL
+        """Inflate a message slice by slice; see `Inflater.inflate_in_steps`."""
+        return self._inflater.inflate_in_steps(message, max_size)
 
     def decode(self, message: Frame, max_size: int | None) -> Frame:
-        """Inflate a message in one go; as `decode_in_steps`."""
-        return run(self.decode_in_steps(message, max_size))
+        """Inflate a message in one go."""
+        begun = self._inflater.begin(message, max_size)
+        return begun if isinstance(begun, Frame) else run(begun)

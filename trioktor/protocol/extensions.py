@@ -73,6 +73,10 @@ class Extension:
         """
         return message
 
+    def begin_decode(self, message: Frame, max_size: int | None) -> Frame | Steps:
+        """As `decode_in_steps`; but the frame itself, where it takes no more than a moment."""
+        return self.decode_in_steps(message, max_size)
+
     @property
     def shared_key(self) -> Hashable:
         """Equal for instances whose `encode_alone` does the same; None (the default) if it cannot be shared."""
@@ -254,12 +258,24 @@ def encode(extensions: Sequence[Extension], message: Frame) -> Frame:
     return message
 
 
-def decode_in_steps(extensions: Iterable[Extension], message: Frame, max_size: Callable[[], int | None]) -> Steps:
-    """Pass a message through extensions, in reverse, on its way in, with pauses.
+def begin_decode(extensions: Sequence[Extension], message: Frame, max_size: Callable[[], int | None]) -> Frame | Steps:
+    """Pass a message through extensions, in this order, on its way in; steps where it takes more than a moment.
 
     Raises:
       ProtocolError: as an extension.
     """
+    for number, extension in enumerate(extensions, 1):
+        own = extension.factory.reserved
+        if not own or message.first_byte & own:
+            begun = extension.begin_decode(message, max_size())
+            if not isinstance(begun, Frame):
+                return _go_on(begun, extensions[number:], max_size)
+            message = begun
+    return message
+
+
+def _go_on(begun: Steps, extensions: Sequence[Extension], max_size: Callable[[], int | None]) -> Steps:
+    message = yield from begun
     for extension in extensions:
         own = extension.factory.reserved
         if not own or message.first_byte & own:
