@@ -16,12 +16,12 @@ IMPURE = {"trio", "ssl", "socket", "select", "selectors", "signal", "logging", "
 
 LAYERS = [
     {"protocol"},
-    {"call", "errors", "config", "converters"},
+    {"call", "response_headers", "errors", "config", "converters"},
     {"engine"},
     {"routing", "handlers", "endpoints", "registry", "routes", "proxies", "seldom", "places"},
     {"statistics", "iteration", "base_session", "streaming", "session", "raw_session", "broadcasting"},
     {"auth", "upgrade", "arguments"},
-    {"answering", "host", "application"},
+    {"answering", "connection_log", "host", "application"},
     {"server", "program"},
     {"testing", "pytest_plugin", "pytest_fixtures", "cli", "__init__", "__main__"},
 ]
@@ -121,7 +121,7 @@ LONG = {
     "engine/outbox": 712,
     "engine/connection": 502,
     "base_session": 466,
-    "host": 435,
+    "host": 417,
     "protocol/frames": 355,
     "session": 335,
     "engine/inbox": 375,

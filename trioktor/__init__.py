@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .protocol.headers import Headers
     from .protocol.responses import Response
     from .raw_session import RawWebSocketSession
+    from .response_headers import ResponseHeaders
     from .routes import Routes
     from .server import Server, serve
     from .session import WebSocketSession
@@ -82,6 +83,7 @@ __all__ = [
     "ProtocolError",
     "RawWebSocketSession",
     "Response",
+    "ResponseHeaders",
     "Room",
     "Routes",
     "Server",
@@ -124,6 +126,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "protocol.handshake": ("LOOPBACK", "SAME_ORIGIN"),
     "protocol.headers": ("Headers",),
     "protocol.responses": ("Response",),
+    "response_headers": ("ResponseHeaders",),
     "raw_session": ("RawWebSocketSession",),
     "routes": ("Routes",),
     "server": ("Server", "serve"),

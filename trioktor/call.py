@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, final
+from typing import Any, Final, final
 from urllib.parse import parse_qsl
 
 from .protocol.headers import Headers
 from .protocol.http import TOKEN, RequestHead
+from .response_headers import ResponseHeaders
+
+_SENT: Final = ResponseHeaders()
+_SENT.take()
 
 
 @final
@@ -33,6 +37,7 @@ class Call:
     __slots__ = (
         "_attributes",
         "_query",
+        "_response_headers",
         "client",
         "headers",
         "method",
@@ -65,6 +70,7 @@ class Call:
         self.protocol: str | None = protocol
         self.principal: Any = None
         self._attributes: dict[Any, Any] | None = None
+        self._response_headers: ResponseHeaders | None = None
 
     @property
     def query(self) -> dict[str, list[str]]:
@@ -100,6 +106,19 @@ class Call:
     def offered_protocols(self) -> list[str]:
         """The subprotocols the client offered, in its order, from all header lines; what is no name is left out."""
         return [name for name in self.headers.tokens("sec-websocket-protocol") if TOKEN.fullmatch(name)]
+
+    @property
+    def response_headers(self) -> ResponseHeaders:
+        """What the answer holds beside the server's own headers; to be added to until it goes out."""
+        if self._response_headers is None:
+            self._response_headers = ResponseHeaders()
+        return self._response_headers
+
+    def take_response_headers(self) -> tuple[tuple[str, str], ...]:
+        """All of them, for the answer that goes out now; called by the server."""
+        if self._response_headers is None:
+            self._response_headers = _SENT
+        return self._response_headers.take()
 
     @property
     def attributes(self) -> dict[Any, Any]:

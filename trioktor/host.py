@@ -19,6 +19,7 @@ import trio
 from .answering import answer, http_date
 from .base_session import BaseSession
 from .call import Call
+from .connection_log import log_begin, log_bug, log_end
 from .endpoints import Before, GetRoute, WebSocketRoute
 from .engine.connection import Connection
 from .engine.outcome import split
@@ -43,7 +44,6 @@ _Admitted: TypeAlias = "tuple[Connection, WebSocketRoute, str]"
 Tls: TypeAlias = "trio.SSLStream[trio.abc.Stream]"
 
 logger: logging.Logger = logging.getLogger("trioktor.server")
-_session_logger = logging.getLogger("trioktor.session")
 
 _LOOK: Final = 0.25
 """Seconds between looks whether a client for whom hooks are being asked is still there."""
@@ -75,27 +75,10 @@ def _bound(route: WebSocketRoute, call: Call) -> Callable[[BaseSession], Awaitab
     return functools.partial(route.handler, **{name: values.get(name) for name in route.wanted})
 
 
-def _shown(client: tuple[str, int] | str | None) -> str:
-    """A client as it may stand in a log: a UNIX socket's path is whatever a client bound its own to."""
-    return ascii(client)[:200]
-
-
-def _log_end(connection: Connection, call: Call) -> None:
-    _session_logger.info(
-        "closed %.200s for %s after %.3f s: %r, in %d frames %d bytes, out %d frames %d bytes",
-        call.path,
-        _shown(call.client),
-        trio.current_time() - connection.opened_at,
-        connection.closing.reason,
-        connection.conversation.frames_received,
-        connection.intake.bytes_read,
-        connection.outbox.frames_taken,
-        connection.wire.bytes_written,
-    )
-
-
-def _log_bug(error: Exception) -> None:
-    logger.error("a connection ended with an error of trioktor's own", exc_info=error)
+def _with_headers(response: Response, call: Call) -> Response:
+    """An answer, with the headers that were added to the call's."""
+    headers = call.take_response_headers()
+    return attrs.evolve(response, headers=(*response.headers, *headers)) if headers else response
 
 
 @final
@@ -156,7 +139,7 @@ class Host:
         try:
             transport = open_transport(stream)
         except Exception as error:
-            (self._on_failure or _log_bug)(error)
+            (self._on_failure or log_bug)(error)
             await trio.aclose_forcefully(stream)
             return
         await self._handle(transport, stream if isinstance(stream, trio.SSLStream) else None)
@@ -178,7 +161,7 @@ class Host:
             # Nothing but cancellation and Ctrl-C is meant to get here, and nothing else may end the server.
             bug, rest = split(error)
             if bug is not None:
-                (self._on_failure or _log_bug)(bug)
+                (self._on_failure or log_bug)(bug)
             if rest is not None:
                 raise rest from None
         finally:
@@ -287,12 +270,13 @@ class Host:
         if route.before:
             no = await self._ask(transport, route.before, call)
             if no is not None:
-                return no
+                return _with_headers(no, call)
         answering = Answering(call.path[:100])
         self._answering.add(answering)
         try:
             with answering.scope:
                 response = await self._respond(route, call)
+                response = _with_headers(response, call)
                 await answer(transport, response.to_bytes(date=http_date(), with_body=call.method != "HEAD"))
                 return None
             raise Refusal(503, "the server is shutting down")
@@ -334,7 +318,7 @@ class Host:
         if hooks:
             response = await self._ask(transport, hooks, call)
             if response is not None:
-                return response
+                return _with_headers(response, call)
         greeting, extensions = agree(key, route, call)
         if not self._pings:
             settings = attrs.evolve(settings, ping_period=None)
@@ -382,8 +366,7 @@ class Host:
         session: BaseSession = connection.owner
         call = session.call
         call.headers.compact()
-        if _session_logger.isEnabledFor(logging.DEBUG):
-            _session_logger.debug("opened %.200s for %s", call.path, _shown(call.client))
+        log_begin(call)
         self._connections.add(connection)
         try:
             if self.is_stopping:
@@ -393,8 +376,7 @@ class Host:
             self._places.leave(place)
             self._connections.discard(connection)
             self._changed.unpark_all()
-            if _session_logger.isEnabledFor(logging.INFO):
-                _log_end(connection, call)
+            log_end(connection, call)
 
     # the end
 

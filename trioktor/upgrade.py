@@ -74,12 +74,13 @@ def agree(key: str, route: WebSocketRoute, call: Call) -> tuple[bytes, tuple[Ext
     factories = route.settings.extensions if route.negotiates_extensions else ()
     lines = call.headers.get_all("sec-websocket-extensions")
     if not factories and not lines:
-        return upgrade_response(key, call.protocol), ()
+        return upgrade_response(key, call.protocol, headers=call.take_response_headers()), ()
     try:
         answers, extensions = negotiate(factories, lines)
     except ValueError:  # RFC 6455 §9.1
         raise Refusal(400, "Sec-WebSocket-Extensions breaks its grammar") from None
-    return upgrade_response(key, call.protocol, ", ".join(map(str, answers))), extensions
+    chosen = ", ".join(map(str, answers))
+    return upgrade_response(key, call.protocol, chosen, call.take_response_headers()), extensions
 
 
 def _chosen_protocol(settings: WebSockets, call: Call) -> str | None:

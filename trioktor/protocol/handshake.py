@@ -79,17 +79,24 @@ def accept_token(key: str) -> str:
     return base64.b64encode(hashlib.sha1(key.encode("ascii") + _GUID, usedforsecurity=False).digest()).decode("ascii")
 
 
-def upgrade_response(key: str, subprotocol: str | None = None, extensions: str = "") -> bytes:
-    """The 101 that ends HTTP on this connection."""
+def upgrade_response(
+    key: str,
+    subprotocol: str | None = None,
+    extensions: str = "",
+    headers: Iterable[tuple[str, str]] = (),
+) -> bytes:
+    """The 101 that ends HTTP on this connection; `headers` are the application's, and checked."""
     chosen = f"Sec-WebSocket-Protocol: {subprotocol}\r\n" if subprotocol is not None else ""
     if extensions:
         chosen += f"Sec-WebSocket-Extensions: {extensions}\r\n"
+    for name, value in headers:
+        chosen += f"{name}: {value}\r\n"
     return (
         "HTTP/1.1 101 Switching Protocols\r\n"
         "Upgrade: websocket\r\n"
         "Connection: Upgrade\r\n"
         f"Sec-WebSocket-Accept: {accept_token(key)}\r\n{chosen}\r\n"
-    ).encode("ascii")
+    ).encode("latin-1")
 
 
 def choose_subprotocol(offered: Iterable[str], served: Sequence[str]) -> str | None:

@@ -13,10 +13,16 @@ from .http import TOKEN
 
 _END: Final = b"\r\n\r\n"
 _BODILESS: Final = (204, 304)
-_OURS: Final = ("connection", "content-length", "date", "transfer-encoding")
+OURS: Final = ("connection", "content-length", "date", "transfer-encoding")
+"""Headers that are the server's to write."""
 
 
-def _check_header(name: str, value: str) -> None:
+def check_header(name: str, value: str) -> None:
+    """Refuse a header that cannot be written.
+
+    Raises:
+      ValueError: such as one with a line break (response splitting).
+    """
     if not TOKEN.fullmatch(name):
         raise ValueError(f"not a header name: {name!r}")
     if any(c in "\r\n\0\x7f" or (ord(c) < 0x20 and c != "\t") or ord(c) > 0xFF for c in value):
@@ -35,7 +41,7 @@ def header_pairs(headers: HeaderPairs) -> tuple[tuple[str, str], ...]:
     items: Iterable[tuple[str, str]] = headers if isinstance(headers, Sequence) else headers.items()
     pairs = tuple(items)
     for name, value in pairs:
-        _check_header(name, value)
+        check_header(name, value)
     return pairs
 
 
@@ -65,9 +71,9 @@ class Response:
     def __attrs_post_init__(self) -> None:
         if not 200 <= self.status <= 599:
             raise ValueError(f"status must be between 200 and 599, not {self.status}")
-        _check_header("content-type", self.content_type)
+        check_header("content-type", self.content_type)
         for name, _ in self.headers:
-            if name.lower() in _OURS:
+            if name.lower() in OURS:
                 raise ValueError(f"the header {name} is written by the server: leave it out")
         if isinstance(self.body, str):
             self.body.encode()  # raises for what UTF-8 cannot say
