@@ -29,7 +29,7 @@ from trioktor import (
     WebSocketSession,
     broadcast,
 )
-from trioktor.engine.shared import shared_key
+from trioktor.protocol.prepared import shared_key
 from trioktor.testing import Conversation, open_test_host
 
 Clock = trio.testing.MockClock

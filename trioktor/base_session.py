@@ -17,13 +17,13 @@ import trio
 from .config import WebSockets
 from .engine.connection import Connection
 from .engine.items import Message, as_frame
-from .engine.shared import SharedMessage
 from .engine.streamed import StreamedMessage
 from .errors import ConnectionBroken, ConnectionClosed, ConnectionClosedHere
 from .iteration import FramesOf
 from .protocol.close import CloseCode, CloseReason, may_be_sent
 from .protocol.extensions import Extension, ExtensionFactory
 from .protocol.frames import WHOLE_BINARY, WHOLE_TEXT, CloseFrame, Frame
+from .protocol.prepared import PreparedMessage
 from .statistics import SessionStatistics
 
 if TYPE_CHECKING:
@@ -242,7 +242,7 @@ class BaseSession(trio.abc.Channel[Frame]):
             self._close_if_full()
             raise trio.WouldBlock
 
-    def _offer(self, message: SharedMessage) -> bool:
+    def _offer(self, message: PreparedMessage) -> bool:
         """Send a message that others get, too: straight out if nothing is in its way; False if full."""
         self._check_thread("send")
         outbox = self._outbox

@@ -1,6 +1,6 @@
 """Saying one thing to many sessions, none of whom can hold up the others.
 
-A message is serialized, and compressed, once for all sessions that are alike (`engine.shared`), offered to
+A message is serialized, and compressed, once for all sessions that are alike (`protocol.prepared`), offered to
 each one's queue and never waited for. A session that is over, or has no room,
 is nobody else's business: it is left out, or closed. Every so many sessions others get their turn, so that
 thousands of them do not stop the rest of the program.
@@ -17,11 +17,11 @@ import trio
 from .base_session import BaseSession
 from .config import CLOSE, SKIP, Overflow
 from .engine.items import Message, as_frame
-from .engine.outbox import LONG, Outbox
-from .engine.shared import SharedMessage
 from .errors import ConnectionClosed
 from .protocol.extensions import encode_alone_in_steps
 from .protocol.frames import CONTROL
+from .protocol.outgoing import LONG, Outgoing
+from .protocol.prepared import PreparedMessage
 
 _TURN: Final = 64
 """Sessions between checkpoints."""
@@ -47,17 +47,17 @@ async def broadcast(sessions: Iterable[BaseSession], message: Message, *, on_ful
         raise ValueError(f"only whole messages can be broadcast, not {frame!r}")
     if frame.first_byte & CONTROL:
         raise ValueError(f"only messages can be broadcast, not {frame!r}")
-    shared = SharedMessage(frame)
+    shared = PreparedMessage(frame)
     taken = 0
     turn = max(1, min(_TURN, _TURN_BYTES // (len(frame.data) + 1)))
     await trio.lowlevel.checkpoint()
     for number, session in enumerate(list(sessions), 1):
         if number % turn == 0:
             await trio.lowlevel.checkpoint()
-        outbox = session._outbox
+        outgoing = session._connection.conversation.outgoing
         try:
-            if len(frame.data) > LONG and outbox.shared_key is not None:
-                await _prepare(shared, outbox)
+            if len(frame.data) > LONG and outgoing.shared_key is not None:
+                await _prepare(shared, outgoing)
             if session._offer(shared):
                 taken += 1
             elif on_full is CLOSE:
@@ -67,12 +67,12 @@ async def broadcast(sessions: Iterable[BaseSession], message: Message, *, on_ful
     return taken
 
 
-async def _prepare(message: SharedMessage, outbox: Outbox) -> None:
+async def _prepare(message: PreparedMessage, outgoing: Outgoing) -> None:
     """Compress a long message for connections of a kind, in steps, so that others get their turn."""
-    key = outbox.shared_key
+    key = outgoing.shared_key
     if key is None or message.is_prepared(key):
         return
-    steps = encode_alone_in_steps(outbox.extensions, message.frame)
+    steps = encode_alone_in_steps(outgoing.extensions, message.frame)
     while True:
         try:
             next(steps)

@@ -36,7 +36,7 @@ def log_end(connection: Connection, call: Call) -> None:
         connection.closing.reason,
         connection.conversation.frames_received,
         connection.intake.bytes_read,
-        connection.outbox.frames_taken,
+        connection.conversation.outgoing.frames_sent,
         connection.wire.bytes_written,
     )
 

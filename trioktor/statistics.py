@@ -44,7 +44,7 @@ class SessionStatistics:
         return cls(
             frames_received=connection.conversation.frames_received,
             bytes_received=connection.intake.bytes_read,
-            frames_sent=outbox.frames_taken,
+            frames_sent=connection.conversation.outgoing.frames_sent,
             bytes_sent=connection.wire.bytes_written,
             incoming=inbox.waiting,
             outgoing=outbox.waiting,

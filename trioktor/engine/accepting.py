@@ -20,6 +20,8 @@ from .listeners import NO_ROOM, PAUSE, PatientListener, Want
 
 _AT_ONCE: Final = 64
 """Connections that are accepted in one step of the loop."""
+_NAME: Final = "trioktor connection"
+"""Of each task; one string for all."""
 _NOTSENT: Final = 1 << 14
 """Bytes that may wait unsent before a socket counts as writable: as Trio has it."""
 
@@ -57,7 +59,7 @@ async def accept_all(
 async def _accept_streams(listener: PatientListener, handle: HandleStream, nursery: trio.Nursery) -> None:
     async with listener:
         while True:
-            nursery.start_soon(handle, await listener.accept(), name=handle)
+            nursery.start_soon(handle, await listener.accept(), name=_NAME)
 
 
 async def _accept_sockets(
@@ -102,7 +104,7 @@ def _accept_waiting(
             continue
         if not is_inherited:
             _set_options(accepted)
-        nursery.start_soon(handle, accepted, name=handle)
+        nursery.start_soon(handle, accepted, name=_NAME)
         want.look()
     want.look()
     return True

@@ -156,7 +156,6 @@ class Connection:
             settings.max_queued_bytes,
             self.conversation,
             later=None if poller is None else poller.later,
-            extensions=() if raw else extensions,
         )
         # who runs
         self._nursery: trio.Nursery | None = None

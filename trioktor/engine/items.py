@@ -7,13 +7,13 @@ from typing import TypeAlias
 import trio
 
 from ..protocol.frames import BinaryFrame, CloseFrame, Frame, TextFrame
+from ..protocol.prepared import PreparedMessage
 from ..protocol.serializer import is_sendable
-from .shared import SharedMessage
 from .streamed import StreamedMessage
 
 Message: TypeAlias = "Frame | str | bytes"
 """What may be put into `outgoing`."""
-Item: TypeAlias = "Message | StreamedMessage | SharedMessage"
+Item: TypeAlias = "Message | StreamedMessage | PreparedMessage"
 """What the channel holds."""
 
 
@@ -42,7 +42,7 @@ def drain(queue: trio.MemoryReceiveChannel[Item]) -> list[Item]:
         return items
 
 
-def size(item: Frame | StreamedMessage | SharedMessage) -> int:
+def size(item: Frame | StreamedMessage | PreparedMessage) -> int:
     """The bytes of an item that count; those of a message in pieces have a bound of their own."""
     return 0 if type(item) is StreamedMessage else len(item.data)
 

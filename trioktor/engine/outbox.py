@@ -37,22 +37,21 @@ import trio
 from ..config import ChannelConfig, Overflow
 from ..protocol.conversation import Conversation
 from ..protocol.errors import ProtocolError
-from ..protocol.extensions import Extension, Steps, encode, encode_in_steps
+from ..protocol.extensions import Steps
 from ..protocol.frames import (
     CONTROL,
     FIN,
     RESERVED,
-    BinaryFrame,
     CloseFrame,
     Frame,
     FrameType,
     TextFrame,
     judge_utf8,
 )
+from ..protocol.prepared import PreparedMessage
 from .flushes import Flushes
 from .items import Item, as_frame, compose, drain, size
 from .later import Later
-from .shared import Key, SharedMessage, shared_key
 from .streamed import StreamedMessage
 from .transport import CHUNK
 from .waiting_room import WaitingRoom
@@ -62,8 +61,6 @@ _NOBODY: Final[WaitingRoom[Any]] = WaitingRoom()
 _NONE: Final[deque[Any]] = deque()
 _EMPTY: Final[list[Any]] = []
 """What an outbox without a channel has, like all others: nothing is ever put there."""
-LONG: Final = 1 << 15
-"""Bytes beyond which a message passes its extensions in steps."""
 
 
 class Owner(Protocol):
@@ -99,7 +96,6 @@ class Outbox:
       wire: what is written to.
       config: frames that may wait in the channel, and what happens beyond them.
       max_bytes: bytes that `session.send` lets wait.
-      extensions: what messages pass on their way out.
       conversation: says what goes out by itself.
       later: the waker of what is put aside; without one nothing is.
 
@@ -120,23 +116,20 @@ class Outbox:
         "_is_receiving",
         "_kept",
         "_later",
+        "_outgoing",
         "_owner",
         "_queue",
         "_senders",
-        "_serializer",
         "_stream",
         "_unwritten",
         "_wire",
-        "extensions",
         "flushes",
-        "frames_taken",
         "is_sealed",
         "max_bytes",
         "opened",
         "peak",
         "queued_bytes",
         "send_channel",
-        "shared_key",
     )
 
     def __init__(
@@ -148,16 +141,13 @@ class Outbox:
         conversation: Conversation,
         *,
         later: Later | None = None,
-        extensions: tuple[Extension, ...] = (),
     ) -> None:
         self._owner = owner
         self._wire = wire
         self._config = config
         self._conversation = conversation
         self._later = later
-        self._serializer = conversation.serializer
-        self.extensions: tuple[Extension, ...] = extensions
-        self.shared_key: Key | None = shared_key(extensions)
+        self._outgoing = conversation.outgoing
         # what waits
         self.send_channel: trio.MemorySendChannel[Item] | None = None  # once `channel` was asked for
         self._queue: trio.MemoryReceiveChannel[Item] | None = None
@@ -170,7 +160,7 @@ class Outbox:
         self._corked: list[bytes] | None = None  # pieces that were put aside, in front of everything else
         self._kept = 0  # frames that they are
         self._unwritten = 0  # bytes that were taken to be written, and are not with the system yet
-        self._counted: deque[Frame | SharedMessage] = _NONE  # whose bytes these are
+        self._counted: deque[Frame | PreparedMessage] = _NONE  # whose bytes these are
         self.opened: FrameType | None = None
         # the end
         self.is_sealed: bool = False
@@ -179,13 +169,7 @@ class Outbox:
         self._is_done = False
         # what was
         self.flushes: Flushes = Flushes(taken=0 if wire.is_clear else 1)  # the answer to the handshake
-        self.frames_taken: int = 0
         self.peak: int = 0  # of what waited when the writer looked
-
-    @property
-    def free_bits(self) -> int:
-        """The reserved bits that whoever sends may set himself; those of extensions at work are theirs."""
-        return 0 if self.extensions else self._serializer.reserved
 
     @property
     def waiting(self) -> int:
@@ -194,7 +178,7 @@ class Outbox:
         backlog = len(self._backlog) + self._conversation.is_goodbye_due
         return queued + backlog + (self._stream.waiting if self._stream is not None else 0)
 
-    def has_room_for(self, item: Frame | StreamedMessage | SharedMessage) -> bool:
+    def has_room_for(self, item: Frame | StreamedMessage | PreparedMessage) -> bool:
         """Whether the bytes of an item may wait; else `session.send` does, whatever the channel has room for."""
         return self.is_sealed or (not self._senders.waiters and self._fits(size(item)))
 
@@ -265,7 +249,7 @@ class Outbox:
           UnicodeDecodeError: a Text message that is not UTF-8.
         """
         if isinstance(item, Frame):
-            if item.first_byte & RESERVED & ~self.free_bits:
+            if item.first_byte & RESERVED & ~self._outgoing.free_bits:
                 raise ProtocolError(f"{item!r}: a reserved bit needs an extension that uses it")
             if item.first_byte & CONTROL:
                 return
@@ -278,7 +262,7 @@ class Outbox:
         if self.opened is not None:
             raise ProtocolError(f"{item!r}: finish the fragmented {self.opened.name} message first")
 
-    def accept(self, item: Frame | StreamedMessage | SharedMessage) -> bool:
+    def accept(self, item: Frame | StreamedMessage | PreparedMessage) -> bool:
         """Queue an item if there is room for it; False if there is not.
 
         Raises:
@@ -337,7 +321,7 @@ class Outbox:
             self.opened = None if item.first_byte >= FIN else item.type
 
     @trio.lowlevel.enable_ki_protection  # between the change of the extensions' state and the writing
-    def write_through(self, item: Frame | SharedMessage, *, keep: bool) -> bool:
+    def write_through(self, item: Frame | PreparedMessage, *, keep: bool) -> bool:
         """Write a whole data frame straight to the socket, if nothing at all is in its way.
 
         What the system does not take is left to the writer, in the same step. With `keep` it is put aside, for
@@ -355,11 +339,13 @@ class Outbox:
                 return False
             pieces = []
         # else what was put aside shows that nothing is in the way
-        if self.extensions or type(item) is SharedMessage:
-            if not self._encode_now(item, pieces):
+        outgoing = self._outgoing
+        if outgoing.extensions or type(item) is PreparedMessage:
+            if not outgoing.add_now(item, pieces):
                 return False
-        else:
-            self._serializer.add(item, pieces)
+        else:  # most of them
+            outgoing.serializer.add(item, pieces)
+            outgoing.frames_sent += 1
         if keep:
             if self._corked is None:
                 assert self._later is not None
@@ -374,22 +360,6 @@ class Outbox:
             self._kept += 1
         self._corked = None
         self._write(pieces)
-        return True
-
-    def _encode_now(self, item: Frame | SharedMessage, pieces: list[bytes]) -> bool:
-        """As `Serializer.add`, through the extensions; False if that takes too long for one step."""
-        if type(item) is SharedMessage:
-            if self._is_shareable:
-                pieces.append(item.wire(self.shared_key or (), self.extensions))
-                return True
-            frame = item.frame
-        else:
-            frame = item
-        if self.extensions and self._is_whole(frame):
-            if len(frame.data) > LONG:
-                return False
-            frame = encode(self.extensions, frame)
-        self._serializer.add(frame, pieces)
         return True
 
     def uncork(self) -> None:
@@ -414,7 +384,6 @@ class Outbox:
     def _count_kept(self) -> None:
         """What was put aside counts as taken from now on."""
         self.flushes.taken += self._kept
-        self.frames_taken += self._kept
         self._kept = 0
 
     def greet(self) -> None:
@@ -612,7 +581,7 @@ class Outbox:
     def _gather_control(self, pieces: list[bytes]) -> None:
         control = self._conversation.control
         self.flushes.controls_taken += control.waiting
-        self.frames_taken += control.take(self._serializer, pieces)
+        self._outgoing.frames_sent += control.take(self._outgoing.serializer, pieces)
 
     @property
     def is_encoding(self) -> bool:
@@ -626,19 +595,13 @@ class Outbox:
             next(self._encoding)
         except StopIteration as stop:
             self._encoding = None
-            self._serializer.add(stop.value, pieces)
-            self.frames_taken += 1
+            self._outgoing.finish(stop.value, pieces)
         except (ProtocolError, TypeError, ValueError) as error:
             self._encoding = None
             self._misused(error, "a message")
         except Exception as error:
             self._encoding = None
             self._owner.crashed(error)
-
-    @property
-    def _is_shareable(self) -> bool:
-        """Whether the bytes that others get, too, can stand here."""
-        return self.shared_key is not None and not self._serializer.masking and not self._serializer.is_in_message
 
     def _look_at(self, statistics: trio.MemoryChannelStatistics) -> None:
         if statistics.current_buffer_used > self.peak:
@@ -648,59 +611,30 @@ class Outbox:
 
     def _serialize(self, item: Item, pieces: list[bytes]) -> None:
         try:
-            if (type(item) is TextFrame or type(item) is BinaryFrame) and not self.extensions:  # most of them
-                self._serializer.add(item, pieces)
-                self.frames_taken += 1
-                return
-            if isinstance(item, Frame):
-                frame = item
-            elif type(item) is StreamedMessage:
+            if type(item) is StreamedMessage:
                 self._stream = item
                 return
-            elif type(item) is SharedMessage:
-                if self._is_shareable:
-                    pieces.append(item.wire(self.shared_key or (), self.extensions))
-                    self.frames_taken += 1
-                    return
-                frame = item.frame
-            else:
-                frame = as_frame(item)
+            frame = item if isinstance(item, (Frame, PreparedMessage)) else as_frame(item)
             if type(frame) is CloseFrame and not self.is_sealed:
                 self._owner.close_frame_sent(frame)  # the same as session.close
-                return
-            if self.extensions and self._is_whole(frame):
-                self._judge_plain(frame)
-                if len(frame.data) > LONG:
-                    self._encoding = encode_in_steps(self.extensions, frame)
-                    return
-                frame = encode(self.extensions, frame)
-            if frame.first_byte & CONTROL and not self.is_sealed and not self._conversation.closing.is_raw:
+            elif isinstance(frame, Frame) and frame.first_byte & CONTROL and self._goes_ahead:
                 ahead: list[bytes] = []
-                self._serializer.add(frame, ahead)
+                self._outgoing.add(frame, ahead)
                 pieces[:0] = ahead
             else:
-                self._serializer.add(frame, pieces)
+                self._encoding = self._outgoing.add(frame, pieces)
         except (ProtocolError, TypeError, ValueError) as error:
             self._misused(error, item)
-            return
         except Exception as error:
             self._owner.crashed(error)
-            return
-        self.frames_taken += 1
+
+    @property
+    def _goes_ahead(self) -> bool:
+        """Whether control frames overtake what was gathered with them."""
+        return not self.is_sealed and not self._conversation.closing.is_raw
 
     def _misused(self, error: Exception, item: object) -> None:
         self._owner.misused(error if isinstance(error, ProtocolError) else ProtocolError(f"{item!r:.100}: {error}"))
-
-    def _is_whole(self, frame: Frame) -> bool:
-        """Whether this is a message; fragments go out as they are."""
-        return not frame.first_byte & CONTROL and frame.first_byte >= FIN and not self._serializer.is_in_message
-
-    def _judge_plain(self, frame: Frame) -> None:
-        """Refuse what extensions cannot be given."""
-        if frame.first_byte & RESERVED:
-            raise ProtocolError(f"{frame!r}: its reserved bits are the extensions'")
-        if type(frame) is TextFrame:
-            judge_utf8(frame)
 
     def note_written(self) -> None:
         """All pieces gathered so far are with the system."""

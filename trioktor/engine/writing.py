@@ -13,9 +13,9 @@ import trio
 from ..errors import WriteTimeout
 from ..protocol.closing import ClosingHandshake
 from ..protocol.frames import Frame
+from ..protocol.prepared import PreparedMessage
 from .inbox import Inbox
 from .outbox import Outbox
-from .shared import SharedMessage
 from .shields import Shields
 from .transport import Transport
 from .wire import Wire
@@ -79,7 +79,7 @@ class Writing:
                 self._watching = trio.CancelScope(shield=True)  # here: it may be cancelled before its first turn
                 nursery.start_soon(self._watch_writer, self._watching, name="trioktor write timeout")
 
-    def write_through(self, item: Frame | SharedMessage, *, keep: bool) -> bool:
+    def write_through(self, item: Frame | PreparedMessage, *, keep: bool) -> bool:
         """Write a frame straight to the socket, if nothing is in its way; False if it has to be queued.
 
         With `keep` more will follow, and they may go out together.

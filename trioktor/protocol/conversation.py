@@ -27,6 +27,7 @@ from .control import ControlLane
 from .errors import ProtocolError
 from .extensions import Extension, Steps, begin_decode, reserved_bits
 from .frames import CONTROL, FIN, WHOLE_BINARY, WHOLE_TEXT, CloseFrame, Frame, PingFrame, TextFrame
+from .outgoing import Outgoing
 from .parser import FrameParser
 from .serializer import Serializer
 from .watched import OnFrame, WatchedParser, WatchedSerializer
@@ -49,6 +50,7 @@ class Conversation:
     Attributes:
       closing: where the conversation stands, and how it ends.
       parser, serializer: make frames of what comes in, and bytes of what goes out.
+      outgoing: the way of messages to the serializer.
       frames_received: messages and control frames that have come.
       has_news: whether there is something to write, to wake or to end since somebody looked.
     """
@@ -64,6 +66,7 @@ class Conversation:
         "closing",
         "frames_received",
         "has_news",
+        "outgoing",
         "parser",
         "serializer",
     )
@@ -88,6 +91,7 @@ class Conversation:
         )
         new_serializer = Serializer if on_frame is None else partial(WatchedSerializer, on_frame)
         self.serializer: Serializer = new_serializer(masking=client or masking, reserved=reserved)
+        self.outgoing: Outgoing = Outgoing(self.serializer, () if self.is_raw else extensions)
         self._max_fragments = max_fragments
         self._assembler: MessageAssembler | None = None  # once there is a fragment
         self._decoders: tuple[Extension, ...] = () if self.is_raw else extensions[::-1]

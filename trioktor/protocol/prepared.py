@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import TypeAlias, final
 
-from ..protocol.extensions import Extension
-from ..protocol.frames import Frame
-from ..protocol.serializer import Serializer
+from .extensions import Extension
+from .frames import Frame
+from .serializer import Serializer
 
 Key: TypeAlias = "tuple[Hashable, ...]"
 
@@ -26,7 +26,7 @@ def shared_key(extensions: Sequence[Extension]) -> Key | None:
 
 
 @final
-class SharedMessage:
+class PreparedMessage:
     """A whole message on its way to many sessions.
 
     Attributes:

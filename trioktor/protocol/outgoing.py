@@ -1,0 +1,95 @@
+"""Messages to bytes: through the extensions at work, in one step or in several, and then the serializer.
+
+Messages pass the extensions in the order in which they go out, so whoever calls decides on that order. A short message
+takes one step; a long one gives `Steps`, and nothing may go out before they are done. A message that many connections
+get (`PreparedMessage`) may be bytes already.
+"""
+
+from __future__ import annotations
+
+from typing import Final, final
+
+from .errors import ProtocolError
+from .extensions import Extension, Steps, encode, encode_in_steps
+from .frames import CONTROL, FIN, RESERVED, Frame, TextFrame, judge_utf8
+from .prepared import Key, PreparedMessage, shared_key
+from .serializer import Serializer
+
+LONG: Final = 1 << 15
+"""Bytes beyond which a message passes its extensions in steps."""
+
+
+@final
+class Outgoing:
+    """The way out of one connection's messages.
+
+    Attributes:
+      extensions: those at work, in the order in which messages pass them.
+      shared_key: what they have in common with those of other connections; None if that is nothing.
+      frames_sent: frames that were made bytes.
+    """
+
+    __slots__ = ("extensions", "frames_sent", "serializer", "shared_key")
+
+    def __init__(self, serializer: Serializer, extensions: tuple[Extension, ...]) -> None:
+        self.serializer: Serializer = serializer
+        self.extensions: tuple[Extension, ...] = extensions
+        self.shared_key: Key | None = shared_key(extensions)
+        self.frames_sent: int = 0
+
+    @property
+    def free_bits(self) -> int:
+        """The reserved bits that whoever sends may set himself; those of extensions at work are theirs."""
+        return 0 if self.extensions else self.serializer.reserved
+
+    def add(self, item: Frame | PreparedMessage, pieces: list[bytes]) -> Steps | None:
+        """Append the bytes of a frame or message to `pieces`; or give the steps that it takes, to be told to `finish`.
+
+        Raises:
+          ProtocolError: it may not be sent here; nothing was appended.
+        """
+        if type(item) is PreparedMessage:
+            if self._may_take_prepared:
+                pieces.append(item.wire(self.shared_key or (), self.extensions))
+                self.frames_sent += 1
+                return None
+            frame = item.frame
+        else:
+            frame = item
+        if self.extensions and self._is_whole(frame):
+            self._judge_plain(frame)
+            if len(frame.data) > LONG:
+                return encode_in_steps(self.extensions, frame)
+            frame = encode(self.extensions, frame)
+        self.serializer.add(frame, pieces)
+        self.frames_sent += 1
+        return None
+
+    def add_now(self, item: Frame | PreparedMessage, pieces: list[bytes]) -> bool:
+        """As `add`, for an item that was judged; False, and nothing is done, if it takes several steps."""
+        frame = item.frame if type(item) is PreparedMessage else item
+        if self.extensions and len(frame.data) > LONG and not (frame is not item and self._may_take_prepared):
+            return False
+        self.add(item, pieces)
+        return True
+
+    def finish(self, frame: Frame, pieces: list[bytes]) -> None:
+        """Append what the last of such steps gave."""
+        self.serializer.add(frame, pieces)
+        self.frames_sent += 1
+
+    @property
+    def _may_take_prepared(self) -> bool:
+        """Whether the bytes that others get, too, can stand here."""
+        return self.shared_key is not None and not self.serializer.masking and not self.serializer.is_in_message
+
+    def _is_whole(self, frame: Frame) -> bool:
+        """Whether this is a message; fragments go out as they are."""
+        return not frame.first_byte & CONTROL and frame.first_byte >= FIN and not self.serializer.is_in_message
+
+    def _judge_plain(self, frame: Frame) -> None:
+        """Refuse what extensions cannot be given."""
+        if frame.first_byte & RESERVED:
+            raise ProtocolError(f"{frame!r}: its reserved bits are the extensions'")
+        if type(frame) is TextFrame:
+            judge_utf8(frame)
