@@ -118,8 +118,8 @@ def test_actions_are_pinned_by_commit() -> None:
 # A ratchet: what is not yet as it should be, and may only become less.
 
 LONG = {
-    "engine/outbox": 648,
-    "engine/connection": 502,
+    "engine/outbox": 545,
+    "engine/connection": 500,
     "base_session": 466,
     "host": 417,
     "protocol/frames": 355,
@@ -127,7 +127,7 @@ LONG = {
     "engine/inbox": 375,
 }
 """Files of more than 300 lines, and how many those may have."""
-WIDE = {"Connection": 26, "Outbox": 24}
+WIDE = {"Connection": 26, "Outbox": 22}
 """Classes of more than 20 attributes."""
 REACHING = {"broadcasting": 3, "server": 1}
 """How often a module touches an underscored member of a class that is not its own."""

@@ -212,7 +212,7 @@ async def test_a_lost_connection_is_found_by_the_waker(autojump_clock: Clock) ->
         transport = session._connection.transport
         assert isinstance(transport, SocketTransport)
         transport._socket.shutdown(socket.SHUT_WR)
-        later = server.sessions[0]._connection.outbox._later
+        later = server.sessions[0]._connection.writing._later
         assert later is not None
         later.call(lambda: calls.append("called"))
         await trio.sleep(1)

@@ -155,7 +155,6 @@ class Connection:
             channel_config(settings.outgoing),
             settings.max_queued_bytes,
             self.conversation,
-            later=None if poller is None else poller.later,
         )
         # who runs
         self._nursery: trio.Nursery | None = None
@@ -167,7 +166,7 @@ class Connection:
             self._reader = PolledReader(poller, transport, self.intake, self.closing, self.shields, trailing)
         else:
             self._reader = Reader(transport, self.intake, self.closing, self.shields, trailing)
-        self.writing: Writing = Writing(self)
+        self.writing: Writing = Writing(self, None if poller is None else poller.later)
         self._keepalive: Keepalive | None = None
         self._on_failure = on_failure
         # how it ends
@@ -447,9 +446,9 @@ class Connection:
         """There is something to write that cannot go straight out."""
         self.writing.wake()
 
-    def uncork(self) -> None:
-        """Write what was put aside."""
-        self.writing.uncork()
+    def take_kept(self, pieces: list[bytes]) -> None:
+        """What was put aside goes in front of everything else."""
+        self.writing.take_kept(pieces)
 
     # keepalive
 

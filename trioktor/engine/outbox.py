@@ -51,7 +51,6 @@ from ..protocol.frames import (
 from ..protocol.prepared import PreparedMessage
 from .flushes import Flushes
 from .items import Item, as_frame, compose, drain, size
-from .later import Later
 from .streamed import StreamedMessage
 from .transport import CHUNK
 from .waiting_room import WaitingRoom
@@ -84,8 +83,8 @@ class Owner(Protocol):
     def need_writer(self) -> None:
         """There is something to write that cannot go straight out."""
 
-    def uncork(self) -> None:
-        """It is time to call `Outbox.uncork`."""
+    def take_kept(self, pieces: list[bytes]) -> None:
+        """Append what was put aside, in front of everything else."""
 
 
 class Outbox:
@@ -97,7 +96,6 @@ class Outbox:
       config: frames that may wait in the channel, and what happens beyond them.
       max_bytes: bytes that `session.send` lets wait.
       conversation: says what goes out by itself.
-      later: the waker of what is put aside; without one nothing is.
 
     Attributes:
       queued_bytes: bytes of the messages in the channel that `accept` put there.
@@ -108,14 +106,11 @@ class Outbox:
         "_backlog",
         "_config",
         "_conversation",
-        "_corked",
         "_counted",
         "_encoding",
         "_is_done",
         "_is_dropping",
         "_is_receiving",
-        "_kept",
-        "_later",
         "_outgoing",
         "_owner",
         "_queue",
@@ -139,14 +134,11 @@ class Outbox:
         config: ChannelConfig,
         max_bytes: int,
         conversation: Conversation,
-        *,
-        later: Later | None = None,
     ) -> None:
         self._owner = owner
         self._wire = wire
         self._config = config
         self._conversation = conversation
-        self._later = later
         self._outgoing = conversation.outgoing
         # what waits
         self.send_channel: trio.MemorySendChannel[Item] | None = None  # once `channel` was asked for
@@ -157,8 +149,6 @@ class Outbox:
         self._senders: WaitingRoom[Frame | StreamedMessage] = _NOBODY  # until there is a channel
         self.max_bytes: int = max_bytes
         self.queued_bytes: int = 0
-        self._corked: list[bytes] | None = None  # pieces that were put aside, in front of everything else
-        self._kept = 0  # frames that they are
         self._unwritten = 0  # bytes that were taken to be written, and are not with the system yet
         self._counted: deque[Frame | PreparedMessage] = _NONE  # whose bytes these are
         self.opened: FrameType | None = None
@@ -210,13 +200,11 @@ class Outbox:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is left to be written."""
+        """Whether nothing is left to be written, but for what was put aside."""
         if self._is_done:
             return True
         conversation = self._conversation
-        is_nothing_ahead = self._corked is None and not (
-            conversation.has_control or self._backlog or conversation.is_goodbye_due
-        )
+        is_nothing_ahead = not (conversation.has_control or self._backlog or conversation.is_goodbye_due)
         return is_nothing_ahead and self.is_wire_free
 
     # the sending side
@@ -315,87 +303,20 @@ class Outbox:
                 self.note_accepted(item)
                 self._senders.accept()
 
+    @property
+    def has_channel(self) -> bool:
+        """Whether there is a channel, and with it a writer."""
+        return self._queue is not None
+
+    def note_taken(self, frames: int, unwritten: int) -> None:
+        """So many frames were taken to be written, past the channel; so many bytes are not with the system yet."""
+        self.flushes.taken += frames
+        self._unwritten = unwritten
+
     def note_accepted(self, item: Item) -> None:
         """Keep in mind which message is open behind a fragment, or a message, that was accepted."""
         if isinstance(item, Frame) and not item.first_byte & CONTROL:
             self.opened = None if item.first_byte >= FIN else item.type
-
-    @trio.lowlevel.enable_ki_protection  # between the change of the extensions' state and the writing
-    def write_through(self, item: Frame | PreparedMessage, *, keep: bool) -> bool:
-        """Write a whole data frame straight to the socket, if nothing at all is in its way.
-
-        What the system does not take is left to the writer, in the same step. With `keep` it is put aside, for
-        others will follow: what was put aside leaves with the next write, with a chunk of it, or when the waker calls
-        `uncork`, whichever comes first.
-
-        Raises:
-          trio.BrokenResourceError: the connection is lost.
-        """
-        pieces = self._corked
-        if pieces is None or self._queue is not None or self.is_sealed:
-            if self.is_sealed or not self.is_wire_free or self._conversation.has_control:
-                return False
-            if keep and (self._queue is not None or self._later is None or not self._later.is_running):
-                return False
-            pieces = []
-        # else what was put aside shows that nothing is in the way
-        outgoing = self._outgoing
-        if outgoing.extensions or type(item) is PreparedMessage:
-            if not outgoing.add_now(item, pieces):
-                return False
-        else:  # most of them
-            outgoing.serializer.add(item, pieces)
-            outgoing.frames_sent += 1
-        if keep:
-            if self._corked is None:
-                assert self._later is not None
-                self._corked = pieces
-                self._unwritten = 0
-                self._later.call(self._owner.uncork)
-            self._kept += 1
-            self._unwritten += len(pieces[-1])
-            if self._unwritten < CHUNK:
-                return True
-        else:
-            self._kept += 1
-        self._corked = None
-        self._write(pieces)
-        return True
-
-    def uncork(self) -> None:
-        """Write what was put aside.
-
-        Raises:
-          trio.BrokenResourceError: the connection is lost.
-        """
-        pieces, self._corked = self._corked, None
-        if pieces is not None:
-            self._write(pieces)
-
-    def _write(self, pieces: list[bytes]) -> None:
-        """Write while nobody else does, and leave to the writer what the system does not take."""
-        self._count_kept()
-        if self._wire.write_parts(pieces):
-            self.note_written()
-        else:
-            self._unwritten = sum(map(len, pieces))
-            self._owner.need_writer()
-
-    def _count_kept(self) -> None:
-        """What was put aside counts as taken from now on."""
-        self.flushes.taken += self._kept
-        self._kept = 0
-
-    def greet(self) -> None:
-        """Write the answer to the handshake, which is pending on the wire.
-
-        Raises:
-          trio.BrokenResourceError: the connection is lost.
-        """
-        if self._wire.push():
-            self.note_written()
-        if not self.is_idle:
-            self._owner.need_writer()
 
     async def flush(self) -> None:
         """Wait until all that was sent before is with the system, or the connection is over. A checkpoint."""
@@ -456,28 +377,12 @@ class Outbox:
         if close is not None:
             self._owner.close_frame_overtaken(close)
 
-    @trio.lowlevel.enable_ki_protection
-    def write_rest(self) -> bool:
-        """Write what goes out by itself, and all that is left of a sealed outbox; False if that needs a writer.
-
-        Raises:
-          trio.BrokenResourceError: the connection is lost.
-        """
-        if self._queue is not None or not self.is_wire_free:
-            return False
-        pieces: list[bytes] = []
-        self.gather(pieces)
-        if pieces:
-            self._write(pieces)
-        return self._wire.is_clear
-
     def abandon(self) -> None:
         """Nothing will be written any more: refuse new sends, let go of those who wait."""
         self.seal(drop_queued=True)
         self._is_dropping = True
         self._backlog.clear()
         self._conversation.abandon()
-        self._corked = None
         self._encoding = None
         self.note_done()
 
@@ -525,10 +430,7 @@ class Outbox:
 
     def gather(self, pieces: list[bytes]) -> int:
         """Serialize what waits, up to about one chunk; returns the bytes of all pieces, about."""
-        if self._corked is not None:
-            self._count_kept()
-            pieces.extend(self._corked)
-            self._corked = None
+        self._owner.take_kept(pieces)
         if self._conversation.has_control:
             self._gather_control(pieces)
         size = sum(map(len, pieces))

@@ -1,5 +1,8 @@
 """Writes for one connection: at once, where nothing is in the way, else by the writer's task.
 
+An answer that others will follow is put aside, as bytes: it leaves with the next that is not, with a chunk of it, or
+when the waker calls, whichever comes first. What is put aside goes in front of everything else that is written.
+
 The task is started when something has to wait for the first time, and lives to the end. What comes of writing is told
 to the `ClosingHandshake`.
 """
@@ -12,12 +15,14 @@ import trio
 
 from ..errors import WriteTimeout
 from ..protocol.closing import ClosingHandshake
+from ..protocol.conversation import Conversation
 from ..protocol.frames import Frame
 from ..protocol.prepared import PreparedMessage
 from .inbox import Inbox
+from .later import Later
 from .outbox import Outbox
 from .shields import Shields
-from .transport import Transport
+from .transport import CHUNK, Transport
 from .wire import Wire
 from .writer import Writer
 
@@ -25,6 +30,7 @@ from .writer import Writer
 class Owner(Protocol):
     """What writing sees of its connection."""
 
+    conversation: Conversation
     inbox: Inbox
     outbox: Outbox
     shields: Shields
@@ -52,14 +58,21 @@ class Owner(Protocol):
 class Writing:
     """What is written on one connection, by whom.
 
+    Args:
+      later: the waker of what is put aside; without one nothing is.
+
     Attributes:
       writer: the task, once there is one.
     """
 
-    __slots__ = ("_connection", "_watching", "writer")
+    __slots__ = ("_connection", "_kept", "_kept_bytes", "_kept_frames", "_later", "_watching", "writer")
 
-    def __init__(self, connection: Owner) -> None:
+    def __init__(self, connection: Owner, later: Later | None) -> None:
         self._connection = connection
+        self._later = later
+        self._kept: list[bytes] | None = None  # what was put aside
+        self._kept_bytes = 0
+        self._kept_frames = 0
         self.writer: Writer | None = None
         self._watching: trio.CancelScope | None = None  # of the write timeout
 
@@ -80,40 +93,109 @@ class Writing:
                 nursery.start_soon(self._watch_writer, self._watching, name="trioktor write timeout")
 
     def write_through(self, item: Frame | PreparedMessage, *, keep: bool) -> bool:
-        """Write a frame straight to the socket, if nothing is in its way; False if it has to be queued.
+        """Write a data frame straight to the socket, if nothing at all is in its way; False if it has to be queued.
 
-        With `keep` more will follow, and they may go out together.
+        With `keep` it is put aside, for others will follow. What the system does not take is left to the writer.
         """
-        connection = self._connection
-        if not connection.transport.takes_nowait:
+        if not self._connection.transport.takes_nowait:
             return False
         try:
-            return connection.outbox.write_through(item, keep=keep)
+            return self._write_through(item, keep=keep)
         except trio.BrokenResourceError as error:
             self.failed(error)
             return True  # accepted, and lost with the connection
 
+    @trio.lowlevel.enable_ki_protection  # between the change of the extensions' state and the writing
+    def _write_through(self, item: Frame | PreparedMessage, *, keep: bool) -> bool:
+        outbox = self._connection.outbox
+        pieces = self._kept
+        if pieces is None or outbox.has_channel or outbox.is_sealed:
+            if outbox.is_sealed or not outbox.is_wire_free or self._connection.conversation.has_control:
+                return False
+            if keep and (outbox.has_channel or self._later is None or not self._later.is_running):
+                return False
+            pieces = []
+        # else what was put aside shows that nothing is in the way
+        outgoing = self._connection.conversation.outgoing
+        if outgoing.extensions or type(item) is PreparedMessage:
+            if not outgoing.add_now(item, pieces):
+                return False
+        else:  # most of them
+            outgoing.serializer.add(item, pieces)
+            outgoing.frames_sent += 1
+        self._kept_frames += 1
+        if keep and self._keep(pieces):
+            return True
+        self._kept = None
+        self._write_now(pieces)
+        return True
+
+    def _keep(self, pieces: list[bytes]) -> bool:
+        """Put pieces aside; False if they are a chunk by now."""
+        if self._kept is None:
+            assert self._later is not None
+            self._kept, self._kept_bytes = pieces, 0
+            self._later.call(self.uncork)
+        self._kept_bytes += len(pieces[-1])
+        return self._kept_bytes < CHUNK
+
     def uncork(self) -> None:
         """Write what was put aside."""
-        try:
-            self._connection.outbox.uncork()
-        except trio.BrokenResourceError as error:
-            self.failed(error)
+        pieces, self._kept = self._kept, None
+        if pieces is not None:
+            try:
+                self._write_now(pieces)
+            except trio.BrokenResourceError as error:
+                self.failed(error)
+
+    def take_kept(self, pieces: list[bytes]) -> None:
+        """Append what was put aside: whoever calls writes it, in front of everything else."""
+        if self._kept is not None:
+            pieces.extend(self._kept)
+            self._kept = None
+            self._connection.outbox.note_taken(self._kept_frames, self._kept_bytes)
+            self._kept_frames = 0
+
+    def _write_now(self, pieces: list[bytes]) -> None:
+        """Write while nobody else does, and leave to the writer what the system does not take."""
+        outbox = self._connection.outbox
+        is_all = self._connection.wire.write_parts(pieces)
+        outbox.note_taken(self._kept_frames, 0 if is_all else sum(map(len, pieces)))
+        self._kept_frames = 0
+        if is_all:
+            outbox.note_written()
+        else:
+            self.wake()
 
     def write_rest(self) -> None:
         """Write what goes out by itself: control frames, and what is left in an outbox that is sealed."""
         try:
-            if self._connection.outbox.write_rest():
+            if self._write_rest():
                 self._connection.closing.written()
             else:
                 self.wake()
         except trio.BrokenResourceError as error:
             self.failed(error)
 
+    @trio.lowlevel.enable_ki_protection
+    def _write_rest(self) -> bool:
+        """Write all of that in one step; False if it needs a writer."""
+        outbox = self._connection.outbox
+        if outbox.has_channel or not outbox.is_wire_free:
+            return False
+        pieces: list[bytes] = []
+        outbox.gather(pieces)
+        if pieces:
+            self._write_now(pieces)
+        return self._connection.wire.is_clear
+
     def greet(self) -> None:
-        """Write the answer to the handshake."""
+        """Write the answer to the handshake, which is pending on the wire."""
         try:
-            self._connection.outbox.greet()
+            if self._connection.wire.push():
+                self._connection.outbox.note_written()
+            if not self._connection.outbox.is_idle:
+                self.wake()
         except trio.BrokenResourceError as error:
             self.failed(error)
 
