@@ -118,7 +118,7 @@ def test_actions_are_pinned_by_commit() -> None:
 # A ratchet: what is not yet as it should be, and may only become less.
 
 LONG = {
-    "engine/outbox": 548,
+    "engine/outbox": 545,
     "engine/connection": 500,
     "base_session": 466,
     "host": 417,

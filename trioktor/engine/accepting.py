@@ -71,15 +71,18 @@ async def _accept_sockets(
             twin.setblocking(False)
             # Linux hands the options of a listening socket on to what it accepts.
             is_inherited = not _is_tcp(twin) or (sys.platform == "linux" and _set_options(twin))
+            at_once = 1
             while True:
                 if want.is_known:
                     with trio.move_on_at(want.over_at):
                         await trio.lowlevel.wait_readable(listener.socket)
                 else:
                     await trio.lowlevel.wait_readable(listener.socket)
-                is_room = _accept_waiting(twin, is_inherited, handle, nursery, want)
-                if not is_room:
+                accepted = _accept_waiting(twin, at_once, is_inherited, handle, nursery, want)
+                if accepted < 0:
                     await trio.sleep(PAUSE)
+                # To ask whether there is one more costs as much as a connection's first read.
+                at_once = min(2 * at_once, _AT_ONCE) if accepted == at_once else 1
 
 
 def _is_tcp(sock: socket.socket) -> bool:
@@ -87,10 +90,16 @@ def _is_tcp(sock: socket.socket) -> bool:
 
 
 def _accept_waiting(
-    listening: socket.socket, is_inherited: bool, handle: HandleSocket, nursery: trio.Nursery, want: Want
-) -> bool:
-    """Accept what waits, at most so many; False if there was no room for it."""
-    for _ in range(_AT_ONCE):
+    listening: socket.socket,
+    at_once: int,
+    is_inherited: bool,
+    handle: HandleSocket,
+    nursery: trio.Nursery,
+    want: Want,
+) -> int:
+    """Accept what waits, at most so many; how many that were, or -1 if there was no room for one."""
+    count = 0
+    for _ in range(at_once):
         try:
             accepted, _ = listening.accept()
         except BlockingIOError:
@@ -98,16 +107,16 @@ def _accept_waiting(
         except OSError as error:
             if error.errno in NO_ROOM:
                 want.note(error)
-                return False
+                return -1
             if error.errno not in _PASSING:
                 raise
             continue
         if not is_inherited:
             _set_options(accepted)
         nursery.start_soon(handle, accepted, name=_NAME)
-        want.look()
+        count += 1
     want.look()
-    return True
+    return count
 
 
 def _set_options(sock: socket.socket) -> bool:

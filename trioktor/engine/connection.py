@@ -59,11 +59,11 @@ from .writing import Writing
 _LAST_WORDS: Final = 0.5
 """Seconds in which a peer that answers no Ping may still take our Close."""
 
-_OUTCOME_CODES: Final = {
-    Outcome.RETURNED: CloseCode.NORMAL,
-    Outcome.REFUSED: CloseCode.CANNOT_ACCEPT,
-    Outcome.INCONSISTENT: CloseCode.NOT_CONSISTENT,
-    Outcome.FAILED: CloseCode.INTERNAL_ERROR,
+_OUTCOME_REASONS: Final = {
+    Outcome.RETURNED: CloseReason(CloseCode.NORMAL),
+    Outcome.REFUSED: CloseReason(CloseCode.CANNOT_ACCEPT),
+    Outcome.INCONSISTENT: CloseReason(CloseCode.NOT_CONSISTENT),
+    Outcome.FAILED: CloseReason(CloseCode.INTERNAL_ERROR),
 }
 
 logger: logging.Logger = logging.getLogger("trioktor.session")
@@ -341,7 +341,7 @@ class Connection:
             self.closing.leave(self.outbox.seal())
             self.look_up()
         else:
-            self.close(CloseReason(_OUTCOME_CODES[outcome]))
+            self.close(_OUTCOME_REASONS[outcome])
 
     def _log_frame(self, direction: str, frame: Frame) -> None:
         log_frame(direction, self.owner, frame)

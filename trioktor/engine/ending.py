@@ -83,13 +83,15 @@ class Ending:
 
     async def _see_out(self, *, shield: bool) -> None:
         closing = self._connection.closing
-        if closing.step[0] is Wait.NOTHING and not closing.is_clean:
+        is_unread = closing.step[0] is Wait.NOTHING and self._is_input_unread()
+        if closing.step[0] is Wait.NOTHING and not is_unread:
             return
         with self._shields.open(shield=shield):
             while (step := closing.step)[0] is not Wait.NOTHING:
                 await self._wait(step)
-            if closing.is_clean and closing.ours is Ours.CLOSED and not closing.is_client:
-                await self._linger_if_unread()
+            if is_unread or self._is_input_unread():
+                await self._connection.wait_unread()
+                await self._connection.transport.linger()
         if closing.step[0] is not Wait.NOTHING:  # its time is up
             closing.lose(CloseTimeout(_LATE))
             self._connection.look_up()
@@ -120,8 +122,8 @@ class Ending:
             return self._connection.answer_grace
         return None if timer is None else LAST_INPUT
 
-    async def _linger_if_unread(self) -> None:
-        """Input may be unread though the end is clean; closing with it would reset the connection."""
-        await self._connection.wait_unread()
-        if self._connection.transport.receive_nowait():
-            await self._connection.transport.linger()
+    def _is_input_unread(self) -> bool:
+        """Whether input is unread though the end is clean; closing with it would reset the connection."""
+        closing = self._connection.closing
+        is_clean = closing.is_clean and closing.ours is Ours.CLOSED and not closing.is_client
+        return is_clean and bool(self._connection.transport.receive_nowait())

@@ -303,11 +303,6 @@ class Outbox:
                 self.note_accepted(item)
                 self._senders.accept()
 
-    @property
-    def has_channel(self) -> bool:
-        """Whether there is a channel, and with it a writer."""
-        return self._queue is not None
-
     def note_taken(self, frames: int, unwritten: int) -> None:
         """So many frames were taken to be written, past the channel; so many bytes are not with the system yet."""
         self.flushes.taken += frames

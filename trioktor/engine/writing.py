@@ -65,10 +65,24 @@ class Writing:
       writer: the task, once there is one.
     """
 
-    __slots__ = ("_connection", "_kept", "_kept_bytes", "_kept_frames", "_later", "_watching", "writer")
+    __slots__ = (
+        "_connection",
+        "_is_direct",
+        "_kept",
+        "_kept_bytes",
+        "_kept_frames",
+        "_later",
+        "_outbox",
+        "_outgoing",
+        "_watching",
+        "writer",
+    )
 
     def __init__(self, connection: Owner, later: Later | None) -> None:
         self._connection = connection
+        self._outbox = connection.outbox
+        self._outgoing = connection.conversation.outgoing
+        self._is_direct = connection.transport.takes_nowait
         self._later = later
         self._kept: list[bytes] | None = None  # what was put aside
         self._kept_bytes = 0
@@ -92,31 +106,20 @@ class Writing:
                 self._watching = trio.CancelScope(shield=True)  # here: it may be cancelled before its first turn
                 nursery.start_soon(self._watch_writer, self._watching, name="trioktor write timeout")
 
+    @trio.lowlevel.enable_ki_protection  # between the change of the extensions' state and the writing
     def write_through(self, item: Frame | PreparedMessage, *, keep: bool) -> bool:
         """Write a data frame straight to the socket, if nothing at all is in its way; False if it has to be queued.
 
         With `keep` it is put aside, for others will follow. What the system does not take is left to the writer.
         """
-        if not self._connection.transport.takes_nowait:
-            return False
-        try:
-            return self._write_through(item, keep=keep)
-        except trio.BrokenResourceError as error:
-            self.failed(error)
-            return True  # accepted, and lost with the connection
-
-    @trio.lowlevel.enable_ki_protection  # between the change of the extensions' state and the writing
-    def _write_through(self, item: Frame | PreparedMessage, *, keep: bool) -> bool:
-        outbox = self._connection.outbox
         pieces = self._kept
-        if pieces is None or outbox.has_channel or outbox.is_sealed:
-            if outbox.is_sealed or not outbox.is_wire_free or self._connection.conversation.has_control:
-                return False
-            if keep and (outbox.has_channel or self._later is None or not self._later.is_running):
+        outbox = self._outbox
+        if pieces is None or outbox.send_channel is not None or outbox.is_sealed:
+            if not self._is_road_free(keep=keep):
                 return False
             pieces = []
         # else what was put aside shows that nothing is in the way
-        outgoing = self._connection.conversation.outgoing
+        outgoing = self._outgoing
         if outgoing.extensions or type(item) is PreparedMessage:
             if not outgoing.add_now(item, pieces):
                 return False
@@ -124,20 +127,23 @@ class Writing:
             outgoing.serializer.add(item, pieces)
             outgoing.frames_sent += 1
         self._kept_frames += 1
-        if keep and self._keep(pieces):
-            return True
-        self._kept = None
-        self._write_now(pieces)
+        if self._kept is None:
+            self._kept, self._kept_bytes = pieces, 0
+            if keep:
+                assert self._later is not None
+                self._later.call(self.uncork)
+        self._kept_bytes += len(pieces[-1])
+        if not keep or self._kept_bytes >= CHUNK:
+            self.uncork()
         return True
 
-    def _keep(self, pieces: list[bytes]) -> bool:
-        """Put pieces aside; False if they are a chunk by now."""
-        if self._kept is None:
-            assert self._later is not None
-            self._kept, self._kept_bytes = pieces, 0
-            self._later.call(self.uncork)
-        self._kept_bytes += len(pieces[-1])
-        return self._kept_bytes < CHUNK
+    def _is_road_free(self, *, keep: bool) -> bool:
+        """Whether nothing at all is in the way of a frame, and, to `keep` it, somebody would call."""
+        outbox = self._outbox
+        is_clear = self._is_direct and not outbox.is_sealed and outbox.is_wire_free
+        if not is_clear or self._connection.conversation.has_control:
+            return False
+        return not keep or (outbox.send_channel is None and self._later is not None and self._later.is_running)
 
     def uncork(self) -> None:
         """Write what was put aside."""
@@ -145,7 +151,7 @@ class Writing:
         if pieces is not None:
             try:
                 self._write_now(pieces)
-            except trio.BrokenResourceError as error:
+            except trio.BrokenResourceError as error:  # what was accepted is lost with the connection
                 self.failed(error)
 
     def take_kept(self, pieces: list[bytes]) -> None:
@@ -181,7 +187,7 @@ class Writing:
     def _write_rest(self) -> bool:
         """Write all of that in one step; False if it needs a writer."""
         outbox = self._connection.outbox
-        if outbox.has_channel or not outbox.is_wire_free:
+        if outbox.send_channel is not None or not outbox.is_wire_free:
             return False
         pieces: list[bytes] = []
         outbox.gather(pieces)

@@ -14,6 +14,7 @@ The classes stand at module level and are aliased into `Frame`, since neither my
 
 from __future__ import annotations
 
+import functools
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, final
 
@@ -217,6 +218,17 @@ class BinaryFrame(Frame):
         self._fill(_first_byte(0x2, fin, rsv1, rsv2, rsv3), _as_bytes(data))
 
 
+@functools.lru_cache(maxsize=32)  # few are said, and each is asked for several times
+def _reason_of(data: bytes) -> CloseReason:
+    if len(data) == 1:
+        raise ProtocolError("a Close frame holds no code or two bytes of it, not one")  # RFC 6455 §5.5.1
+    try:
+        message = data[2:].decode()
+    except UnicodeDecodeError as error:
+        raise ProtocolError(f"the text of a Close frame is not UTF-8: {error}", CloseCode.NOT_CONSISTENT) from None
+    return CloseReason(int.from_bytes(data[:2], "big"), message)
+
+
 @final
 class CloseFrame(Frame):
     """A Close frame, with a reason or (None) empty."""
@@ -240,16 +252,7 @@ class CloseFrame(Frame):
         Raises:
           ProtocolError: the payload is a single byte, or its text is not UTF-8.
         """
-        data = self.data
-        if not data:
-            return None
-        if len(data) == 1:
-            raise ProtocolError("a Close frame holds no code or two bytes of it, not one")  # RFC 6455 §5.5.1
-        try:
-            message = data[2:].decode()
-        except UnicodeDecodeError as error:
-            raise ProtocolError(f"the text of a Close frame is not UTF-8: {error}", CloseCode.NOT_CONSISTENT) from None
-        return CloseReason(int.from_bytes(data[:2], "big"), message)
+        return _reason_of(self.data) if self.data else None
 
 
 class _PingPongFrame(Frame):

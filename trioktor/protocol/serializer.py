@@ -26,11 +26,9 @@ from .frames import (
 )
 from .native import mask
 
-_SHORT = 126
-_SHORT_HEADS = {
-    first_byte: tuple(bytes((first_byte, size)) for size in range(_SHORT)) for first_byte in (WHOLE_TEXT, WHOLE_BINARY)
-}
-"""The heads of short unmasked messages, which are most of them, ready made."""
+_LENGTH_16 = 126
+"""From here on a length takes two bytes more."""
+_SHORT = 1024
 
 _new_decoder = codecs.getincrementaldecoder("utf-8")
 
@@ -128,8 +126,14 @@ def judge_close_reason(frame: CloseFrame) -> None:
 
 def head(first_byte: int, size: int, mask_bit: int = 0) -> bytes:
     """The first bytes of a frame, up to its masking key."""
-    if size < _SHORT:
+    if size < _LENGTH_16:
         return bytes((first_byte, mask_bit | size))
     if size < 0x10000:
         return bytes((first_byte, mask_bit | 126)) + size.to_bytes(2, "big")
     return bytes((first_byte, mask_bit | 127)) + size.to_bytes(8, "big")
+
+
+_SHORT_HEADS = {
+    first_byte: tuple(head(first_byte, size) for size in range(_SHORT)) for first_byte in (WHOLE_TEXT, WHOLE_BINARY)
+}
+"""The heads of short unmasked messages, which are most of them, ready made: 80 KiB for all connections together."""
