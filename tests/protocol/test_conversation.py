@@ -133,6 +133,14 @@ def test_others_have_a_turn_among_many_control_frames() -> None:
     assert MAX_PONGS == conversation.control.take(conversation.serializer, [])
 
 
+def test_others_have_a_turn_in_pieces_too() -> None:
+    """The same while messages are given in pieces."""
+    conversation = Conversation()
+    conversation.stream()
+    data = b"".join(client_bytes(Frame.Ping(b"%d" % number)) for number in range(2 * (TURN + 1)))
+    assert [None] * 2 == list(conversation.receive(data))
+
+
 def test_control_frames_are_dropped_when_our_half_has_ended() -> None:
     """Behind our Close nothing may stand (RFC 6455 §5.5.1)."""
     conversation = Conversation()

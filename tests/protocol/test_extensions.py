@@ -31,6 +31,7 @@ from trioktor.protocol.extensions import (
 )
 from trioktor.protocol.frames import RSV1, RSV2, RSV3, Frame, frame_from_wire
 from trioktor.protocol.inflate import SLICE
+from trioktor.protocol.serializer import head
 
 
 def header(name: str, *parameters: str) -> ExtensionHeader:
@@ -489,3 +490,14 @@ def test_the_short_road_is_taken_and_gives_way() -> None:
     assert long == run(begun).data
     noise = os.urandom(5000)
     assert not isinstance(deflate.begin_decode(packed(packed_alone(noise)), None), Frame)
+
+
+def test_what_takes_steps_goes_on_through_the_others() -> None:
+    """Behind a long message that is inflated in steps, those whose bit is set, or that have none, have their turn."""
+    for name, own, expected in (("other", RSV2, b"x" * 100_000), (None, 0, b"x" * 99_999)):
+        factories = [Marking(name, own, "x"), PerMessageDeflate()]
+        _, extensions = negotiate(factories, ["other, permessage-deflate"])
+        reader = FrameReader(client=True, extensions=extensions)
+        wire = packed_alone(b"x" * 100_000)
+        [message] = [frame for frame in reader.feed(head(0xC2, len(wire)) + wire) if frame is not None]
+        assert expected == message.data

@@ -22,14 +22,11 @@ A message that is sent piece by piece is one item of the channel (`streamed`): w
 the writer takes from, and the channel waits. If it can't be finished, nothing behind it can be said either.
 
 The engine holds no send handle of the channel, so that closing the last one can be seen. Sends through
-`session.send` are bounded in bytes, too, and wait in a room of their own; those through the channel itself are
-bounded only in number. What the writer has taken and not written yet counts as well, but for half of the limit at
-most: behind a long message there has to be room for short ones.
+`session.send` are bounded in bytes, too (`engine.byte_bound`), and wait in a room of their own.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any, Final, Protocol
 
 import trio
@@ -49,15 +46,14 @@ from ..protocol.frames import (
     judge_utf8,
 )
 from ..protocol.prepared import PreparedMessage
+from .byte_bound import ByteBound
 from .flushes import Flushes
-from .items import Item, as_frame, compose, drain, size
+from .items import Item, as_frame, compose, drain
 from .streamed import StreamedMessage
 from .transport import CHUNK
 from .waiting_room import WaitingRoom
 from .wire import Wire
 
-_NOBODY: Final[WaitingRoom[Any]] = WaitingRoom()
-_NONE: Final[deque[Any]] = deque()
 _EMPTY: Final[list[Any]] = []
 """What an outbox without a channel has, like all others: nothing is ever put there."""
 
@@ -98,32 +94,28 @@ class Outbox:
       conversation: says what goes out by itself.
 
     Attributes:
-      queued_bytes: bytes of the messages in the channel that `accept` put there.
       opened: the kind of the message whose fragments were accepted from sessions, until its last one.
     """
 
     __slots__ = (
         "_backlog",
+        "_bound",
         "_config",
         "_conversation",
-        "_counted",
         "_encoding",
         "_is_done",
         "_is_dropping",
         "_is_receiving",
+        "_max_bytes",
         "_outgoing",
         "_owner",
         "_queue",
-        "_senders",
         "_stream",
-        "_unwritten",
         "_wire",
         "flushes",
         "is_sealed",
-        "max_bytes",
         "opened",
         "peak",
-        "queued_bytes",
         "send_channel",
     )
 
@@ -146,11 +138,8 @@ class Outbox:
         self._stream: StreamedMessage | None = None  # the one that is going out
         self._encoding: Steps | None = None  # of a long message that is under way
         self._is_receiving = False  # the writer is in `receive`
-        self._senders: WaitingRoom[Frame | StreamedMessage] = _NOBODY  # until there is a channel
-        self.max_bytes: int = max_bytes
-        self.queued_bytes: int = 0
-        self._unwritten = 0  # bytes that were taken to be written, and are not with the system yet
-        self._counted: deque[Frame | PreparedMessage] = _NONE  # whose bytes these are
+        self._max_bytes = max_bytes
+        self._bound: ByteBound | None = None  # once there is a channel
         self.opened: FrameType | None = None
         # the end
         self.is_sealed: bool = False
@@ -170,13 +159,7 @@ class Outbox:
 
     def has_room_for(self, item: Frame | StreamedMessage | PreparedMessage) -> bool:
         """Whether the bytes of an item may wait; else `session.send` does, whatever the channel has room for."""
-        return self.is_sealed or (not self._senders.waiters and self._fits(size(item)))
-
-    def _fits(self, size: int) -> bool:
-        half = self.max_bytes // 2
-        if not self.queued_bytes and self._unwritten <= half:
-            return True  # one message always passes
-        return self.queued_bytes + min(self._unwritten, half) + size <= self.max_bytes
+        return self.is_sealed or self._bound is None or self._bound.has_room_for(item)
 
     @property
     def is_to_close_when_full(self) -> bool:
@@ -224,7 +207,7 @@ class Outbox:
         if self._queue is None:
             if self.is_sealed and self.is_idle:
                 self.note_done()  # there will be no writer to say so
-            self._senders, self._counted = WaitingRoom(), deque()
+            self._bound = ByteBound(self._max_bytes)
             self.send_channel, self._queue = trio.open_memory_channel[Item](self._config.capacity)
             if self.is_sealed:
                 self._queue.close()
@@ -256,21 +239,16 @@ class Outbox:
         Raises:
           trio.BrokenResourceError, trio.ClosedResourceError: nothing more is accepted, or this handle was closed.
         """
-        if type(item) is StreamedMessage:
-            if not self.has_room_for(item):
-                return False
-            size = 0
-        else:  # the hot path: no call that can be done without
-            size = self.queued_bytes + len(item.data)
-            if (size + self._unwritten > self.max_bytes or self._senders.waiters) and not self.has_room_for(item):
-                return False
+        channel = self.send_channel or self.channel
+        bound = self._bound
+        assert bound is not None  # it comes with the channel
+        if not self.is_sealed and not bound.has_room_for(item):
+            return False
         try:
-            (self.send_channel or self.channel).send_nowait(item)
+            channel.send_nowait(item)
         except trio.WouldBlock:
             return False
-        if type(item) is not StreamedMessage:
-            self._counted.append(item)
-            self.queued_bytes = size
+        bound.count(item)
         return True
 
     async def wait_for_room(self, item: Frame | StreamedMessage) -> None:
@@ -282,31 +260,32 @@ class Outbox:
           trio.BrokenResourceError, trio.ClosedResourceError: as `accept`.
           ProtocolError, UnicodeDecodeError: it may not stand behind what was accepted before it.
         """
-        self.channel  # noqa: B018  # there has to be one
-        await self._senders.wait(item)
+        self.channel  # noqa: B018  # and with it what bounds it
+        assert self._bound is not None
+        await self._bound.senders.wait(item)
 
-    def _admit(self) -> None:
+    def _admit(self, bound: ByteBound) -> None:
         """Accept what waits for room, as far as there is some."""
-        while self._senders.waiters and self._fits(size(self._senders.first)):
-            item = self._senders.first
+        senders = bound.senders
+        while senders.waiters and bound.fits(senders.first):
+            item = senders.first
             try:
                 self.check(item)
                 self.channel.send_nowait(item)
             except trio.WouldBlock:
                 return
             except (ProtocolError, UnicodeDecodeError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                self._senders.refuse(error)
+                senders.refuse(error)
             else:
-                if type(item) is not StreamedMessage:
-                    self._counted.append(item)
-                    self.queued_bytes += len(item.data)
+                bound.count(item)
                 self.note_accepted(item)
-                self._senders.accept()
+                senders.accept()
 
     def note_taken(self, frames: int, unwritten: int) -> None:
         """So many frames were taken to be written, past the channel; so many bytes are not with the system yet."""
         self.flushes.taken += frames
-        self._unwritten = unwritten
+        if self._bound is not None:
+            self._bound.unwritten = unwritten
 
     def note_accepted(self, item: Item) -> None:
         """Keep in mind which message is open behind a fragment, or a message, that was accepted."""
@@ -341,25 +320,30 @@ class Outbox:
         if self._queue is not None:
             items.extend(drain(self._queue))
             self._queue.close()
-        self._counted.clear()
-        self.queued_bytes = 0
         kept, close, is_end = compose(items)
-        while self._senders.waiters and not is_end and not drop_queued:
-            item = self._senders.first
-            try:
-                self.check(item)
-            except (ProtocolError, UnicodeDecodeError) as error:
-                self._senders.refuse(error)
-                continue
-            if type(item) is StreamedMessage:
-                self._senders.refuse(trio.BrokenResourceError("nothing is accepted any more"))
-            else:
-                self.note_accepted(item)
-                kept.append(self._senders.accept())
-        self._senders.refuse_all()
+        if self._bound is not None:
+            self._bound.clear()
+            if not is_end and not drop_queued:
+                self._accept_waiting(self._bound.senders, kept)
+            self._bound.senders.refuse_all()
         self._backlog = [] if drop_queued else kept[::-1]
         self.flushes.expect_all()
         return close
+
+    def _accept_waiting(self, senders: WaitingRoom[Frame | StreamedMessage], kept: list[Item]) -> None:
+        """Who waited for room is accepted at the end, too."""
+        while senders.waiters:
+            item = senders.first
+            try:
+                self.check(item)
+            except (ProtocolError, UnicodeDecodeError) as error:
+                senders.refuse(error)
+                continue
+            if type(item) is StreamedMessage:
+                senders.refuse(trio.BrokenResourceError("nothing is accepted any more"))
+            else:
+                self.note_accepted(item)
+                kept.append(senders.accept())
 
     def _put_before(self, item: Item) -> None:
         """Put in front what had been handed to the writer, unseen, when the outbox was sealed."""
@@ -410,18 +394,14 @@ class Outbox:
             self._put_before(item)
             return
         self.flushes.taken += 1
-        self._uncount(item)
+        bound = self._bound
+        assert bound is not None
+        bound.uncount(item)
         self._look_at(self._queue.statistics())
         self._serialize(item, pieces)
-        self._unwritten = sum(map(len, pieces))
-        if self._senders.waiters:
-            self._admit()
-
-    def _uncount(self, item: Item) -> None:
-        """An item left the channel: its bytes wait no more, if they were counted."""
-        # Those that were not are put into the channel by others; the order of the rest is the channel's.
-        if self._counted and self._counted[0] is item:
-            self.queued_bytes -= len(self._counted.popleft().data)
+        bound.unwritten = sum(map(len, pieces))
+        if bound.senders.waiters:
+            self._admit(bound)
 
     def gather(self, pieces: list[bytes]) -> int:
         """Serialize what waits, up to about one chunk; returns the bytes of all pieces, about."""
@@ -431,7 +411,7 @@ class Outbox:
         size = sum(map(len, pieces))
         if self._encoding is not None:
             return size
-        queue, counted = self._queue, self._counted
+        queue, bound = self._queue, self._bound
         taken = 0
         if not size and queue is not None:
             self._look_at(queue.statistics())
@@ -461,8 +441,8 @@ class Outbox:
                 except (trio.WouldBlock, trio.EndOfChannel):
                     break
                 taken += 1
-                if counted and counted[0] is item:
-                    self.queued_bytes -= len(counted.popleft().data)
+                assert bound is not None
+                bound.uncount(item)
             start = len(pieces)
             self._serialize(item, pieces)
             if self._encoding is not None:
@@ -470,9 +450,10 @@ class Outbox:
             if len(pieces) > start:  # a head of a few bytes, and a payload
                 size += len(pieces[-1]) + 4
         self.flushes.taken += taken
-        self._unwritten = size
-        if self._senders.waiters:
-            self._admit()
+        if bound is not None:
+            bound.unwritten = size
+            if bound.senders.waiters:
+                self._admit(bound)
         return size
 
     def _gather_control(self, pieces: list[bytes]) -> None:
@@ -535,7 +516,8 @@ class Outbox:
 
     def note_written(self) -> None:
         """All pieces gathered so far are with the system."""
-        self._unwritten = 0
+        if self._bound is not None:
+            self._bound.unwritten = 0
         stream = self._stream
         is_open = stream is not None and not stream.is_over
         self.flushes.note_written(is_open + (self._encoding is not None))

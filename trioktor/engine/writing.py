@@ -164,14 +164,13 @@ class Writing:
 
     def _write_now(self, pieces: list[bytes]) -> None:
         """Write while nobody else does, and leave to the writer what the system does not take."""
-        outbox = self._connection.outbox
-        is_all = self._connection.wire.write_parts(pieces)
-        outbox.note_taken(self._kept_frames, 0 if is_all else sum(map(len, pieces)))
-        self._kept_frames = 0
-        if is_all:
-            outbox.note_written()
+        frames, self._kept_frames = self._kept_frames, 0
+        if self._connection.wire.write_parts(pieces):
+            self._outbox.note_taken(frames, 0)
+            self._outbox.note_written()
         else:
             self.wake()
+            self._outbox.note_taken(frames, sum(map(len, pieces)))
 
     def write_rest(self) -> None:
         """Write what goes out by itself: control frames, and what is left in an outbox that is sealed."""

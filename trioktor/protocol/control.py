@@ -87,11 +87,9 @@ class ControlLane:
 
     def receive_pong(self, payload: bytes) -> None:
         """Let go of the Ping that a Pong answers, and of all before it."""
-        if payload in self._out:
-            for key in list(self._out):
-                self.answered.append(self._out.pop(key))
-                if key == payload:
-                    break
+        while payload in self._out:
+            oldest = next(iter(self._out))
+            self.answered.append(self._out.pop(oldest))
 
     def take_answered(self) -> list[Any]:
         """The tokens of the Pings that were answered."""

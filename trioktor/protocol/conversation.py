@@ -9,9 +9,6 @@ have a turn.
 
 What goes out by itself waits in the control lane (Pings, and the Pongs we owe) until the carrier takes it, and
 the Close waits until everything else was taken. `has_news` says that there is something for the carrier to look at.
-
-There is no clock here, no task and no callback. Whole messages of a frame pass the loop with one comparison or two;
-what few connections need comes into being when it is needed.
 """
 
 from __future__ import annotations
@@ -44,8 +41,7 @@ class Conversation:
       max_frame_size: bytes of a frame and of a message; None is no limit.
       max_fragments: fragments of a message beyond one for every 64 bytes; None is no limit.
       extensions: those at work, in the order in which messages pass them on their way out.
-      masking: whether to mask, though ours is the server's side.
-      on_frame: shown each frame that comes and goes.
+      masking: whether to mask, though ours is the server's side; `on_frame` is shown each frame that comes and goes.
 
     Attributes:
       closing: where the conversation stands, and how it ends.
@@ -71,7 +67,6 @@ class Conversation:
         "serializer",
     )
     is_raw: ClassVar[bool] = False
-    """Whether the application sees every frame."""
 
     def __init__(
         self,
@@ -204,7 +199,7 @@ class Conversation:
         self.has_news = True
         if type(frame) is CloseFrame:
             judge_close(frame)
-            self.closing.receive_close(frame.reason)
+            self.receive_close(frame)
             return True
         if type(frame) is PingFrame:
             if self.closing.may_accept:
@@ -213,7 +208,17 @@ class Conversation:
             self._control.receive_pong(frame.data)
         return False
 
+    def note_received(self) -> None:
+        """One more was given."""
+        self.frames_received += 1
+
+    def receive_close(self, frame: CloseFrame) -> None:
+        """The peer's Close has come, and is a good one."""
+        self.has_news = True
+        self.closing.receive_close(frame.reason)
+
     def violate(self, error: ProtocolError) -> None:
+        """The peer broke a rule."""
         self.has_news = True
         self.closing.violate(CloseReason(error.close_code), error)
 

@@ -24,11 +24,10 @@ class RawConversation(Conversation):
             for frame in self.parser.feed(data):
                 if isinstance(frame, CloseFrame):
                     judge_close(frame)
-                self.frames_received += 1
+                self.note_received()
                 yield frame
                 if isinstance(frame, CloseFrame):
-                    self.has_news = True
-                    self.closing.receive_close(frame.reason)
+                    self.receive_close(frame)
                     return
         except ProtocolError as error:
             self.violate(error)
