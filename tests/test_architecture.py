@@ -119,7 +119,7 @@ def test_actions_are_pinned_by_commit() -> None:
 
 LONG = {
     "engine/outbox": 545,
-    "engine/connection": 500,
+    "engine/connection": 501,
     "base_session": 466,
     "host": 417,
     "protocol/frames": 355,

@@ -18,6 +18,7 @@ from tests.helpers import RawClient, application, client_bytes, close, records_a
 from trioktor import Application, ConnectionBroken, Extension, ExtensionFactory, Frame, Server, WebSocketSession, serve
 from trioktor.engine import poller as poller_module
 from trioktor.engine.connection import Connection
+from trioktor.engine.keepalive import Keepalive
 from trioktor.engine.poller import PolledReader, Poller
 from trioktor.engine.reader import Reader
 
@@ -160,6 +161,27 @@ async def test_an_extension_that_fails_ends_its_own_connection(
     (record,) = records_above_info(caplog)
     assert record.exc_info
     assert isinstance(record.exc_info[1], KeyError)
+
+
+async def test_a_task_of_the_engine_that_fails_ends_its_own_connection(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A fault of ours is no reason to stop the server: the others go on."""
+
+    async def fail(_: Keepalive) -> None:
+        await trio.sleep(1)
+        raise ZeroDivisionError
+
+    async with serving(application(echo, ping_period=10)) as server:
+        other = await connect(server)
+        monkeypatch.setattr(Keepalive, "run_pinger", fail)
+        failing = await connect(server)
+        assert [close(1001)] == await failing.receive_rest()
+        await trio.sleep(2)
+        await other.send(Frame.Text("hello"))
+        assert Frame.Text("hello") == await other.receive()
+    (record,) = records_above_info(caplog)
+    assert record.exc_info
 
 
 async def test_a_reset_while_there_is_no_room_does_not_keep_the_poller_busy(

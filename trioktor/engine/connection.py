@@ -49,7 +49,7 @@ from .poller import PolledReader, Poller
 from .reader import Reader
 from .shields import Shields
 from .sockets import SocketTransport
-from .stop import Stop
+from .stop import STOP_LIMIT, Stop
 from .streamed import StreamedMessage
 from .tasks import HandlerTasks
 from .transport import Transport
@@ -325,8 +325,9 @@ class Connection:
         await self._closed.wait()
 
     def interrupted(self) -> None:
-        """Cancelled from outside: a short goodbye."""
-        self.stop_by(self._stop.begin())
+        """Cancelled: a short goodbye; from outside it is all connections' end, but not if a task of our own failed."""
+        is_own = self._nursery is not None and self._nursery.cancel_scope.cancel_called
+        self.stop_by(trio.current_time() + STOP_LIMIT if is_own else self._stop.begin())
 
     def handler_ended(self, error: Exception | None) -> None:
         outcome = Outcome.RETURNED
