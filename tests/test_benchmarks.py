@@ -64,3 +64,21 @@ def test_growth_is_drawn(tmp_path: Path) -> None:
     assert ["connections.png", "connections.svg", "broadcasts.png"] == [file.name for file in files[2:5]]
     assert files[0].read_bytes().startswith(b"\x89PNG")
     assert "1 MiB" in files[1].read_text()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["fairness", "--size", "1", "--seconds", "0.2"],
+        ["broadcasts", "--sessions", "3", "--rounds", "2"],
+        ["memory", "--connections", "5"],
+    ],
+    ids=lambda arguments: str(arguments[0]),
+)
+def test_the_smaller_ones_run(arguments: list[str]) -> None:
+    """They start servers as a user would, and read what these say."""
+    name, *options = arguments
+    command = [sys.executable, "-m", f"tests.benchmarks.{name}", *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50)
+    assert 0 == done.returncode, done.stderr
+    assert done.stdout.strip()

@@ -105,7 +105,7 @@ def main() -> None:
     server = subprocess.Popen([*command, "--max-frame-size", str(1 << 26)], stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     try:
-        port = int(server.stdout.readline().rpartition(":")[2])
+        port = int(server.stdout.readline().partition(",")[0].rpartition(":")[2])
         trio.run(compare, port, arguments.size << 20, arguments.seconds)
     finally:
         server.terminate()
