@@ -118,16 +118,16 @@ def test_actions_are_pinned_by_commit() -> None:
 # A ratchet: what is not yet as it should be, and may only become less.
 
 LONG = {
-    "engine/outbox": 545,
+    "engine/outbox": 525,
     "engine/connection": 501,
     "base_session": 466,
     "host": 417,
-    "protocol/frames": 355,
-    "session": 335,
-    "engine/inbox": 375,
+    "engine/inbox": 371,
+    "protocol/frames": 353,
+    "session": 330,
 }
 """Files of more than 300 lines, and how many those may have."""
-WIDE = {"Connection": 26, "Outbox": 22}
+WIDE = {"Connection": 26}
 """Classes of more than 20 attributes."""
 REACHING = {"broadcasting": 3, "server": 1}
 """How often a module touches an underscored member of a class that is not its own."""
