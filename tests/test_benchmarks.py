@@ -34,7 +34,8 @@ def test_every_load_gives_figures(tmp_path: Path) -> None:
     assert [*LOADS, "memory"] == list(figures["loads"])
     for name, rows in figures["loads"].items():
         assert ["trioktor", "trioktor channels", "bare Trio"][: 2 if name == "deflate" else 3] == list(rows)
-        assert all(value >= 0 for row in rows.values() for value in row.values())
+        for row in rows.values():
+            assert name == "memory" or (row["per_second"] > 0 and row["p99_us"] >= row["p50_us"] > 0)
         assert f"\n{name}: " in "\n" + done.stdout
     assert {"1", "5"} == set(figures["growth"]["connections"]["trioktor"])
     assert {"16", "70000"} == set(figures["growth"]["sizes"]["bare Trio"])

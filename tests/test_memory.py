@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import gc
+import socket
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
@@ -14,9 +16,9 @@ from trio.testing import MockClock
 
 from tests.benchmarks.bounds import MIB, measure
 from tests.engine.test_stuck import stuck
-from tests.helpers import KEY, close, connected, masked
+from tests.helpers import KEY, REQUEST, application, close, connected, masked
 from tests.support.reading import FrameReader
-from trioktor import CLOSE, ChannelConfig, Frame, WebSocketSession as Session
+from trioktor import CLOSE, ChannelConfig, Frame, Server, WebSocketSession as Session, serve
 from trioktor.protocol.frames import KEPT_TEXT
 from trioktor.protocol.http import RequestHead
 from trioktor.protocol.mask import mask
@@ -290,3 +292,36 @@ async def test_the_request_is_not_kept_for_the_whole_conversation(autojump_clock
     async with connected(handler) as (client, _):
         assert heads() <= before
         await client.send(close(1000))
+
+
+async def test_an_idle_connection_holds_what_the_docs_say() -> None:
+    """About 8 KiB, with a handler that waits; the server's side alone, as far as Python allocates it."""
+    count, held = 100, 0
+
+    async def handler(session: Session) -> None:
+        async for _ in session:
+            pass
+
+    async with trio.open_nursery() as nursery:
+        server: Server = await nursery.start(functools.partial(serve, application(handler), 0, host="127.0.0.1"))
+        clients = []
+        try:
+            for measured in (False, True):
+                gc.collect()
+                tracemalloc.start()
+                for _ in range(count):
+                    sock = socket.socket()
+                    sock.setblocking(False)
+                    sock.connect_ex(("127.0.0.1", server.port))
+                    clients.append(sock)
+                    await trio.lowlevel.wait_writable(sock)
+                    sock.send(REQUEST % b"/")
+                    await trio.lowlevel.wait_readable(sock)
+                gc.collect()
+                held = tracemalloc.get_traced_memory()[0] if measured else 0
+                tracemalloc.stop()
+        finally:
+            for sock in clients:
+                sock.close()
+        nursery.cancel_scope.cancel()
+    assert held / count < 9.5 * 1024

@@ -7,10 +7,13 @@ import time
 from email.utils import formatdate
 from typing import Final
 
+import attrs
 import trio
 
+from .call import Call
 from .engine.transport import Transport
 from .errors import WriteTimeout
+from .protocol.responses import Response
 
 _ANSWER_LIMIT: Final = 5.0
 """Seconds in which a client must take some of a plain HTTP answer."""
@@ -24,6 +27,12 @@ def http_date() -> str:
 @functools.lru_cache(maxsize=1)
 def _date_of(second: int) -> str:
     return formatdate(second, usegmt=True)
+
+
+def with_headers(response: Response, call: Call) -> Response:
+    """An answer, with the headers that were added to the call's."""
+    headers = call.take_response_headers()
+    return attrs.evolve(response, headers=(*response.headers, *headers)) if headers else response
 
 
 async def answer(transport: Transport, data: bytes) -> None:

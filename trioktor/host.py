@@ -16,7 +16,7 @@ from typing import Final, TypeAlias, final
 import attrs
 import trio
 
-from .answering import answer, http_date
+from .answering import answer, http_date, with_headers
 from .base_session import BaseSession
 from .call import Call
 from .connection_log import log_begin, log_bug, log_end
@@ -28,6 +28,7 @@ from .engine.poller import Poller
 from .engine.sockets import SocketTransport
 from .engine.stop import Stop
 from .engine.streams import open_transport
+from .engine.tasks import lineage
 from .engine.transport import HangUp, Transport
 from .places import Places
 from .protocol.handshake import judge_host
@@ -59,26 +60,12 @@ class Answering:
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, repr=False)
 
 
-def _is_mine(one: Connection | Answering) -> bool:
-    """Whether the current task is that of a handler, or was started below it."""
-    task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
-    while task is not None and task is not one.task:
-        task = None if task.parent_nursery is None else task.parent_nursery.parent_task
-    return task is not None
-
-
 def _bound(route: WebSocketRoute, call: Call) -> Callable[[BaseSession], Awaitable[object]]:
     """The handler of a route, with the path parameters that it wants."""
     if not route.wanted:
         return route.handler
     values = call.path_parameters
     return functools.partial(route.handler, **{name: values.get(name) for name in route.wanted})
-
-
-def _with_headers(response: Response, call: Call) -> Response:
-    """An answer, with the headers that were added to the call's."""
-    headers = call.take_response_headers()
-    return attrs.evolve(response, headers=(*response.headers, *headers)) if headers else response
 
 
 @final
@@ -146,7 +133,16 @@ class Host:
 
     def handle_socket(self, sock: socket.socket) -> Coroutine[None, None, None]:
         """As `handle`, of a plain socket that was just accepted."""
-        return self._handle(SocketTransport(sock), None)
+        try:
+            transport = SocketTransport(sock)
+        except Exception as error:
+            return self._drop(sock, error)
+        return self._handle(transport, None)
+
+    async def _drop(self, sock: socket.socket, error: Exception) -> None:
+        (self._on_failure or log_bug)(error)
+        sock.close()
+        await trio.lowlevel.checkpoint()
 
     async def _handle(self, transport: Transport, tls: Tls | None) -> None:
         try:
@@ -270,13 +266,13 @@ class Host:
         if route.before:
             no = await self._ask(transport, route.before, call)
             if no is not None:
-                return _with_headers(no, call)
+                return with_headers(no, call)
         answering = Answering(call.path[:100])
         self._answering.add(answering)
         try:
             with answering.scope:
                 response = await self._respond(route, call)
-                response = _with_headers(response, call)
+                response = with_headers(response, call)
                 await answer(transport, response.to_bytes(date=http_date(), with_body=call.method != "HEAD"))
                 return None
             raise Refusal(503, "the server is shutting down")
@@ -318,7 +314,7 @@ class Host:
         if hooks:
             response = await self._ask(transport, hooks, call)
             if response is not None:
-                return _with_headers(response, call)
+                return with_headers(response, call)
         greeting, extensions = agree(key, route, call)
         if not self._pings:
             settings = attrs.evolve(settings, ping_period=None)
@@ -388,17 +384,20 @@ class Host:
 
     def connections(self) -> set[Connection]:
         """The connections that are running, but for the one whose handler calls this."""
-        return {connection for connection in self._connections if not _is_mine(connection)}
+        mine = lineage()
+        return {connection for connection in self._connections if connection.task not in mine}
 
     def running(self) -> set[Connection | Answering]:
         """The connections and GET handlers that are running, but for the one that calls this."""
+        mine = lineage()
         everything: set[Connection | Answering] = {*self._connections, *self._answering}
-        return {one for one in everything if not _is_mine(one)}
+        return {one for one in everything if one.task not in mine}
 
     def cancel_answering(self) -> None:
         """Cancel the GET handlers, but for the one that calls this."""
+        mine = lineage()
         for answering in self._answering:
-            if not _is_mine(answering):
+            if answering.task not in mine:
                 answering.scope.cancel("the server is closing")
 
     async def wait_gone(self, running: Iterable[Connection | Answering]) -> None:

@@ -239,3 +239,25 @@ async def test_later_calls_each_once_and_what_is_due_at_its_end(autojump_clock: 
         later.close()
     assert calls == [1, 2, 3]
     assert not later.is_running
+
+
+async def test_later_goes_on_when_one_fails(autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """The fault of one connection is in the log, and the others' calls are made, now and then."""
+    later = Later()
+    calls: list[int] = []
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(later.run)
+        await trio.testing.wait_all_tasks_blocked()
+        later.call(fail)
+        later.call(lambda: calls.append(1))
+        await trio.testing.wait_all_tasks_blocked()
+        later.call(lambda: calls.append(2))
+        await trio.testing.wait_all_tasks_blocked()
+        later.close()
+    assert calls == [1, 2]
+    (record,) = caplog.records
+    assert record.exc_info

@@ -16,8 +16,9 @@ import trio.testing
 
 from tests.helpers import RawClient, application, client_bytes, close, records_above_info
 from trioktor import Application, ConnectionBroken, Extension, ExtensionFactory, Frame, Server, WebSocketSession, serve
-from trioktor.engine import poller as poller_module
+from trioktor.engine import poller as poller_module, sockets as sockets_module
 from trioktor.engine.connection import Connection
+from trioktor.engine.intake import Intake
 from trioktor.engine.keepalive import Keepalive
 from trioktor.engine.poller import PolledReader, Poller
 from trioktor.engine.reader import Reader
@@ -177,6 +178,35 @@ async def test_a_task_of_the_engine_that_fails_ends_its_own_connection(
         monkeypatch.setattr(Keepalive, "run_pinger", fail)
         failing = await connect(server)
         assert [close(1001)] == await failing.receive_rest()
+        await trio.sleep(2)
+        await other.send(Frame.Text("hello"))
+        assert Frame.Text("hello") == await other.receive()
+    (record,) = records_above_info(caplog)
+    assert record.exc_info
+
+
+@pytest.mark.parametrize("where", ["peer_name", "lose"])
+async def test_whatever_goes_wrong_with_one_socket_ends_that_connection_alone(
+    where: str, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As it is taken from the listener, or read by the task that reads all; no descriptor is left open."""
+
+    def fail(*_: object) -> None:
+        monkeypatch.undo()
+        raise ZeroDivisionError
+
+    async with serving(application(echo)) as server:
+        other = await connect(server)
+        failing = await connect(server, upgrade=where == "lose")
+        if where == "lose":
+            monkeypatch.setattr(Intake, "lose", fail)
+            assert isinstance(failing.stream, trio.SocketStream)
+            failing.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        else:
+            monkeypatch.setattr(sockets_module, "peer_name", fail)
+            failing = await connect(server, upgrade=False)
+            assert b"" == await failing.stream.receive_some()
+        await failing.aclose()
         await trio.sleep(2)
         await other.send(Frame.Text("hello"))
         assert Frame.Text("hello") == await other.receive()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from tests.support.pair import Pair
 from trioktor.protocol.close import CloseReason
 from trioktor.protocol.control import MAX_PONGS
 from trioktor.protocol.conversation import TURN, Conversation
+from trioktor.protocol.deflate import PerMessageDeflate
+from trioktor.protocol.extensions import ExtensionHeader
 from trioktor.protocol.frames import Frame
 from trioktor.protocol.halves import Ours, Theirs
 from trioktor.protocol.raw_conversation import RawConversation
@@ -131,6 +134,23 @@ def test_others_have_a_turn_among_many_control_frames() -> None:
     data = b"".join(client_bytes(Frame.Ping(b"%d" % number)) for number in range(3 * (TURN + 1)))
     assert [None] * 3 == list(conversation.receive(data))
     assert MAX_PONGS == conversation.control.take(conversation.serializer, [])
+
+
+def test_others_have_a_turn_among_messages_that_inflate() -> None:
+    """What they grow to counts, not only how many they are; also where nobody holds the reader back."""
+    compressor = zlib.compressobj(6, zlib.DEFLATED, -15)
+    packed = (compressor.compress(bytes(30_000)) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+    agreed = PerMessageDeflate(client_no_context_takeover=True).negotiate(ExtensionHeader("permessage-deflate"))
+    assert agreed is not None
+    conversation = Conversation(extensions=(agreed[1],))
+    work, steps = 0, []
+    for message in conversation.receive(masked(0xC2, packed) * 200):
+        work += 0 if message is None else len(message.data)
+        if message is None:
+            steps.append(work)
+            work = 0
+    assert 200 * 30_000 == sum(steps) + work
+    assert max(*steps, work) <= (1 << 18) + 30_000
 
 
 def test_others_have_a_turn_in_pieces_too() -> None:

@@ -4,10 +4,10 @@ Theory of operation. The connection decides nothing: how the conversation ends, 
 `ClosingHandshake`'s (`protocol.closing`). Whoever has told it something calls `look_up`, which starts what the new
 state asks for: the writer, if there is something to write, and the `Ending`, if there is more to wait for than input.
 
-The nursery holds the handler in its body, the reader, the writer once something has to wait, and, while
-configured, the pinger with its watchdog. None of the connection's own tasks raises for what a peer does. What reads
-and writes runs shielded (`engine.shields`), so that a cancellation from outside cannot tear a frame or lose a Close;
-in exchange every way out gives all shields a deadline:
+The nursery holds the handler in its body. Beside it run, when there is a need: the reader, where no poller reads; the
+writer; the ending, unless the handler's task is it; the pinger with its watchdog. None of the connection's own tasks
+raises for what a peer does. What reads and writes runs shielded (`engine.shields`), so that a cancellation from outside
+cannot tear a frame or lose a Close; in exchange every way out gives all shields a deadline:
 
 - cancelled from outside, or the server stopped: one absolute time, shared by all connections;
 - no Pong: half a second for our Close;

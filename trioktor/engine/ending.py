@@ -7,7 +7,7 @@ handler returns first, else in a task started for it.
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import trio
 
@@ -28,7 +28,6 @@ _LATE: Final = "the peer did not answer our Close in time"
 class Owner(Protocol):
     """What the ending sees of its connection, and asks of it."""
 
-    owner: Any
     settings: WebSockets
     transport: Transport
     answer_grace: float

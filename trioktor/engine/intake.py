@@ -128,7 +128,7 @@ class Intake:
         # in the middle of a long message, or at the beginning
         conversation = connection.conversation
         self._is_full = not inbox.has_room_beside(conversation.kept)
-        connection.transport.read_size = LONG_READ if conversation.missing >= LONG_READ else CHUNK
+        connection.transport.read_size = LONG_READ if conversation.parser.missing >= LONG_READ else CHUNK
         return not self._is_full
 
     async def _wait_for_room(self) -> None:

@@ -6,12 +6,15 @@ all connections of a server, which parks while there is nothing to call; no traf
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Final, final
 
 import trio
 
 _PASSES: Final = 2
+
+logger: logging.Logger = logging.getLogger("trioktor.session")
 
 
 @final
@@ -33,7 +36,7 @@ class Later:
         self._scope.cancel("nobody puts anything aside any more")
 
     def call(self, function: Callable[[], None]) -> None:
-        """Call this when two passes have gone by; it must not raise."""
+        """Call this when two passes have gone by; what it raises is logged, and nobody else's."""
         self._due.append(function)
         if self._parked is not None:
             trio.lowlevel.reschedule(self._parked)
@@ -58,7 +61,10 @@ class Later:
     def _call_all(self) -> None:
         due, self._due = self._due, []
         for function in due:
-            function()
+            try:
+                function()
+            except Exception:
+                logger.exception("what was put aside failed by an error of trioktor's own")
 
     async def _park(self) -> None:
         self._parked = trio.lowlevel.current_task()

@@ -1,18 +1,18 @@
 """What waits to be written, in the order in which it goes out: `session.outgoing`, from the writer's side.
 
 In the simplest case nothing waits: the first answer to a message goes straight to the socket
-(`write_through`), without a queue, a task or a switch between tasks. Whatever cannot go that way opens the
+(`Writing.write_through`), without a queue, a task or a switch between tasks. Whatever cannot go that way opens the
 channel, and with it comes the writer. Most connections of most servers never need either.
 
 Who may write is one question, `is_wire_free`: as long as there is no channel there is no writer, and whoever
 sends may write, in one step. From then on only the writer does, but while the channel itself shows it parked:
 then nothing has been handed to it, and nothing is in its hands.
 
-What waits is in three places, emptied in this order: the control lane (Pings, and the Pongs we owe), the
-backlog, the channel. The backlog exists only once the outbox is sealed: `seal` moves everything out of the
-channel, which also completes the sends that were blocked on it, and shuts the channel; the Close comes behind
-the rest. So whatever was accepted before the end goes out in order, and then the Close, with no second queue
-on the way of a frame in normal times.
+What waits is in three places, emptied in this order, behind what was put aside (`engine.writing`): the control lane
+(Pings, and the Pongs we owe), the backlog, the channel. The backlog exists only once the outbox is sealed: `seal` moves
+everything out of the channel, which also completes the sends that were blocked on it, and shuts the channel; the Close
+comes behind the rest. So whatever was accepted before the end goes out in order, and then the Close; normally a frame
+waits in one queue only.
 
 Trio hands what is put into a channel straight to the task that is parked on it, one pass before that runs. If the
 outbox is sealed in that pass, the item is in nobody's sight; it stands before all that `seal` found, and is put

@@ -166,12 +166,13 @@ class PolledReader:
         if self._pause is not None:  # it hung up meanwhile: whoever waits for room looks for that himself
             return
         try:
-            data = self._transport.read_nowait()
-            if data is not None and not self._intake.take(data) and not self._closing.is_over:
-                self._begin_pause()
-        except trio.BrokenResourceError as error:
-            self._intake.lose(error)
-        except Exception as error:
+            try:
+                data = self._transport.read_nowait()
+                if data is not None and not self._intake.take(data) and not self._closing.is_over:
+                    self._begin_pause()
+            except trio.BrokenResourceError as error:
+                self._intake.lose(error)
+        except Exception as error:  # it would end the task that reads all others
             self._intake.fail(error)
 
     def stop(self) -> None:

@@ -122,3 +122,13 @@ class HandlerTasks:
             self._owner.handler_ended(merge(self._errors or []))
             if self._gone is not None:
                 self._gone.set()
+
+
+def lineage() -> set[trio.lowlevel.Task]:
+    """The current task, and those that it was started below: a handler's is among them if this is its own."""
+    lineage = set()
+    task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
+    while task is not None:
+        lineage.add(task)
+        task = None if task.parent_nursery is None else task.parent_nursery.parent_task
+    return lineage

@@ -29,6 +29,8 @@ from .parser import FrameParser
 from .serializer import Serializer
 from .watched import OnFrame, WatchedParser, WatchedSerializer
 
+_INFLATED: Final = 1 << 18
+"""Bytes of messages as extensions read them, after which others get a turn: each is short, but may come of a few."""
 TURN: Final = 0xFF
 """Frames after which others get a turn, less one: a chunk can hold 10,922 empty ones."""
 
@@ -93,7 +95,6 @@ class Conversation:
         self._wants_pieces = False
         self._is_streaming = False
         self.frames_received: int = 0
-        # what goes out by itself
         self._control: ControlLane | None = None
         self._is_goodbye_taken = False
         self.has_news: bool = False
@@ -115,11 +116,6 @@ class Conversation:
         """Bytes that are kept of a message that is not complete."""
         return self.parser.kept + (0 if self._assembler is None else self._assembler.kept)
 
-    @property
-    def missing(self) -> int:
-        """Bytes that are still to come of a frame that is kept until it is complete."""
-        return self.parser.missing
-
     # what comes in
 
     def receive(self, data: bytes) -> Iterator[Frame | None]:
@@ -127,7 +123,7 @@ class Conversation:
 
         Gives None where others should have a turn. It ends early when the conversation does.
         """
-        assembler = self._assembler
+        assembler, inflated = self._assembler, 0
         try:
             if self._wants_pieces:
                 yield from self._receive_pieces(data)
@@ -162,8 +158,12 @@ class Conversation:
                     if decoded.decoded is None and type(decoded) is TextFrame:
                         judge_text(decoded)
                     frame = decoded
+                    inflated += len(frame.data)
                 self.frames_received += 1
                 yield frame
+                if inflated > _INFLATED:
+                    inflated = 0
+                    yield None
             begun = self.parser.take_partial()
             if type(begun) is TextFrame:
                 self._get_assembler().add_partial(begun)
