@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.helpers import REQUEST, records_above_info
+from tests.support.helpers import REQUEST, records_above_info
 from trioktor import Application, Headers, Response, WebSockets, WebSocketSession
 from trioktor.auth import basic, bearer
 from trioktor.testing import Handshake, handle_websocket_conversation, open_test_host

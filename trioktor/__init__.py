@@ -10,12 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .application import Application
-    from .broadcasting import Room, broadcast
-    from .call import Call
     from .config import CLOSE, SKIP, SUSPEND, ChannelConfig, Overflow, WebSockets
     from .converters import CattrsConverter, ContentConverter, JsonConverter, MsgspecConverter
-    from .engine.listeners import inherited_listeners
     from .errors import (
         ChannelOverflow,
         CloseTimeout,
@@ -27,22 +23,27 @@ if TYPE_CHECKING:
         PingTimeout,
         WriteTimeout,
     )
-    from .program import run
+    from .http.call import Call
+    from .http.handshake import LOOPBACK, SAME_ORIGIN
+    from .http.headers import Headers
+    from .http.response_headers import ResponseHeaders
+    from .http.responses import Response
     from .protocol.close import CloseCode, CloseReason
     from .protocol.deflate import PerMessageDeflate
     from .protocol.errors import FrameTooBig, ProtocolError, TrioktorError, UnexpectedFrame
     from .protocol.extensions import Extension, ExtensionFactory, ExtensionHeader
-    from .protocol.frames import Frame, FrameType
-    from .protocol.handshake import LOOPBACK, SAME_ORIGIN
-    from .protocol.headers import Headers
-    from .protocol.responses import Response
-    from .raw_session import RawWebSocketSession
-    from .response_headers import ResponseHeaders
-    from .routes import Routes
-    from .server import Server, serve
-    from .session import WebSocketSession
-    from .statistics import SessionStatistics
-    from .streaming import IncomingMessage, OutgoingMessage
+    from .protocol.first_byte import FrameType
+    from .protocol.frames import Frame
+    from .routing.routes import Routes
+    from .server.application import Application
+    from .server.listeners import inherited_listeners
+    from .server.run import run
+    from .server.serve import Server, serve
+    from .session.raw import RawWebSocketSession
+    from .session.rooms import Room, broadcast
+    from .session.session import WebSocketSession
+    from .session.statistics import SessionStatistics
+    from .session.streaming import IncomingMessage, OutgoingMessage
 
 __version__ = "0.1.0"
 
@@ -100,12 +101,12 @@ __all__ = [
 ]
 
 _HOMES: dict[str, tuple[str, ...]] = {
-    "application": ("Application",),
-    "broadcasting": ("Room", "broadcast"),
-    "call": ("Call",),
+    "server.application": ("Application",),
+    "session.rooms": ("Room", "broadcast"),
+    "http.call": ("Call",),
     "config": ("CLOSE", "ChannelConfig", "Overflow", "SKIP", "SUSPEND", "WebSockets"),
     "converters": ("CattrsConverter", "ContentConverter", "JsonConverter", "MsgspecConverter"),
-    "engine.listeners": ("inherited_listeners",),
+    "server.listeners": ("inherited_listeners",),
     "errors": (
         "ChannelOverflow",
         "CloseTimeout",
@@ -117,22 +118,23 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "PingTimeout",
         "WriteTimeout",
     ),
-    "program": ("run",),
+    "server.run": ("run",),
     "protocol.close": ("CloseCode", "CloseReason"),
     "protocol.deflate": ("PerMessageDeflate",),
     "protocol.errors": ("FrameTooBig", "ProtocolError", "TrioktorError", "UnexpectedFrame"),
     "protocol.extensions": ("Extension", "ExtensionFactory", "ExtensionHeader"),
-    "protocol.frames": ("Frame", "FrameType"),
-    "protocol.handshake": ("LOOPBACK", "SAME_ORIGIN"),
-    "protocol.headers": ("Headers",),
-    "protocol.responses": ("Response",),
-    "response_headers": ("ResponseHeaders",),
-    "raw_session": ("RawWebSocketSession",),
-    "routes": ("Routes",),
-    "server": ("Server", "serve"),
-    "session": ("WebSocketSession",),
-    "statistics": ("SessionStatistics",),
-    "streaming": ("IncomingMessage", "OutgoingMessage"),
+    "protocol.first_byte": ("FrameType",),
+    "protocol.frames": ("Frame",),
+    "http.handshake": ("LOOPBACK", "SAME_ORIGIN"),
+    "http.headers": ("Headers",),
+    "http.responses": ("Response",),
+    "http.response_headers": ("ResponseHeaders",),
+    "session.raw": ("RawWebSocketSession",),
+    "routing.routes": ("Routes",),
+    "server.serve": ("Server", "serve"),
+    "session.session": ("WebSocketSession",),
+    "session.statistics": ("SessionStatistics",),
+    "session.streaming": ("IncomingMessage", "OutgoingMessage"),
 }
 """Which names stand in which module."""
 

@@ -16,9 +16,9 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeAlias
 
-from .call import Call
-from .endpoints import Before
-from .protocol.responses import Response
+from .http.call import Call
+from .http.responses import Response
+from .routing.endpoints import Before
 
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 

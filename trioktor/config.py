@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, final
 
 import attrs
 
+from .http.handshake import SAME_ORIGIN, HostPolicy, Hosts, OriginPolicy, Origins
+from .http.requests import TOKEN
 from .protocol.extensions import ExtensionFactory, check_factories
-from .protocol.handshake import SAME_ORIGIN, HostPolicy, Hosts, OriginPolicy, Origins
-from .protocol.http import TOKEN
 
 if TYPE_CHECKING:
-    from .call import Call
     from .converters import ContentConverter
+    from .http.call import Call
 
 T = TypeVar("T")
 Subprotocols: TypeAlias = "str | Sequence[str] | Callable[[Call], str | None]"

@@ -27,9 +27,9 @@ import trio
 from .protocol.errors import TrioktorError
 
 if TYPE_CHECKING:
+    from .http.headers import Headers
     from .protocol.close import CloseReason
     from .protocol.frames import Frame
-    from .protocol.headers import Headers
 
 
 class ConnectionClosed(TrioktorError, trio.BrokenResourceError):

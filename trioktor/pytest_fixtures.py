@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from pytest_trio import trio_fixture
 
 if TYPE_CHECKING:
-    from .application import Application
-    from .server import Server
+    from .server.application import Application
+    from .server.serve import Server
     from .testing import ApplicationHost
 
 
@@ -29,7 +29,7 @@ async def websocket_server(app: Application) -> AsyncIterator[Server]:
 
     import trio
 
-    from .server import serve
+    from .server.serve import serve
 
     async with trio.open_nursery() as nursery:
         server: Server = await nursery.start(partial(serve, app, 0, host="127.0.0.1"))

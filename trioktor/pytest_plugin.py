@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from .application import Application
+    from .server.application import Application
 
 _TRIO = "trio"
 """The name of pytest-trio among the plugins."""

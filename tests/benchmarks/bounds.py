@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 import trio
 import trio.testing
 
-from tests.helpers import REQUEST, application, masked, raw_application
+from tests.support.helpers import REQUEST, application, masked, raw_application
 from trioktor import Application, RawWebSocketSession, WebSocketSession as Session
 
 MIB = 1 << 20

@@ -22,7 +22,7 @@ from typing import Any
 
 import trio
 
-from tests.helpers import REQUEST
+from tests.support.helpers import REQUEST
 
 SIZE = 1024
 

@@ -17,7 +17,7 @@ import zlib
 
 import trio
 
-from tests.helpers import REQUEST, masked
+from tests.support.helpers import REQUEST, masked
 
 CLIENTS = 10
 SHORT = masked(0x81, b"x" * 32)

@@ -15,7 +15,7 @@ from typing import Final
 
 import attrs
 
-from tests.helpers import REQUEST, masked
+from tests.support.helpers import REQUEST, masked
 from trioktor.protocol.serializer import head
 
 OFFER: Final = (

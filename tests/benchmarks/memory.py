@@ -16,7 +16,7 @@ from typing import Any
 
 import trio
 
-from tests.helpers import REQUEST, masked
+from tests.support.helpers import REQUEST, masked
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "no extension": {},

@@ -107,7 +107,7 @@ async def trio_websocket(_deflate: bool) -> None:
 
 async def bare_trio(_deflate: bool) -> None:
     """A task on a Trio stream: no queues, no checks, frames of a client unmasked and sent back."""
-    from trioktor.protocol.handshake import upgrade_response
+    from trioktor.http.handshake import upgrade_response
     from trioktor.protocol.native import mask
     from trioktor.protocol.serializer import head
 

@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.helpers import RawClient, application, close
+from tests.support.helpers import RawClient, application, close
 from trioktor import Frame, PerMessageDeflate, Server, WebSocketSession, broadcast, serve
 from trioktor.engine.later import Later
 from trioktor.engine.poller import Poller

@@ -10,9 +10,10 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from tests.helpers import close, connected
+from tests.support.helpers import close, connected
 from trioktor import CLOSE, ChannelConfig, ChannelOverflow, Frame, WebSocketSession as Session
 from trioktor.engine.inbox import Inbox
+from trioktor.engine.stall import wait_for_room
 from trioktor.engine.transport import HangUp
 
 Make = Callable[..., Inbox]
@@ -38,7 +39,7 @@ def present() -> HangUp:
 
 async def wait(one: Inbox) -> None:
     """The reader's pause."""
-    await one.wait(present, None, "somebody")
+    await wait_for_room(one, present, None, "somebody")
 
 
 # the grace
@@ -147,15 +148,15 @@ async def test_a_reader_that_waits_is_stalled_until_there_is_room(inbox: Make, a
     """For a place, or for bytes."""
     for one, message in ((inbox(capacity=1), b""), (inbox(max_bytes=10), bytes(6))):
         assert one.offer(Frame.Binary(message))
-        states = [one.is_stalled]
+        states = [one.pause is not None]
         assert not one.offer(Frame.Binary(message))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(wait, one)
             await trio.testing.wait_all_tasks_blocked()
-            states.append(one.is_stalled)
+            states.append(one.pause is not None)
             await trio.sleep(3)
             one.take()
-        assert [False, True, False] == [*states, one.is_stalled]
+        assert [False, True, False] == [*states, one.pause is not None]
         assert one.waiting == 1
 
 
@@ -190,7 +191,7 @@ async def test_who_is_not_wanted_any_more_is_not_waited_for(inbox: Make, way: st
     async with trio.open_nursery() as nursery:
         nursery.start_soon(wait, one)
         await trio.testing.wait_all_tasks_blocked()
-        one.let_overflow()
+        one.discard_overflow()
     before = one.waiting
     assert one.offer(Frame.Binary(bytes(8)))
     assert one.has_room_beside(1000)
@@ -207,7 +208,7 @@ async def test_a_queue_that_closes_does_not_wait(autojump_clock: MockClock) -> N
     assert not one.offer(Frame.Binary(bytes(8)))
     with pytest.raises(ChannelOverflow, match="2 messages of 16 bytes"):
         await wait(one)
-    assert not one.is_stalled
+    assert one.pause is None
 
 
 async def test_input_that_nobody_wants_is_dropped(inbox: Make, autojump_clock: MockClock) -> None:
@@ -260,10 +261,10 @@ async def test_a_peer_that_is_gone_is_noticed_while_the_reader_waits(
     is_broken = False
     with trio.move_on_after(1000):
         try:
-            await one.wait(look, grace, "somebody")
+            await wait_for_room(one, look, grace, "somebody")
         except trio.BrokenResourceError:
             is_broken = True
-    assert not one.is_stalled
+    assert one.pause is None
     assert is_broken == (found is HangUp.FULL or grace is not None)
     if not is_broken:
         assert not one.has_lost_patience
@@ -285,9 +286,9 @@ async def test_a_message_that_is_dropped_in_the_step_in_which_it_is_taken_harms_
         nursery.start_soon(wait, one)
         await trio.testing.wait_all_tasks_blocked()
         one.take()
-        one.let_overflow()
+        one.discard_overflow()
     assert one.waiting <= 1
-    assert not one.is_stalled
+    assert one.pause is None
 
 
 # who takes
@@ -394,7 +395,7 @@ async def test_a_reader_that_waits_for_a_handler_that_takes_nothing_looks_once_a
         return HangUp.NO
 
     with trio.move_on_after(10.5):
-        await one.wait(look, None, "somebody")
+        await wait_for_room(one, look, None, "somebody")
     assert looks == pytest.approx(list(range(1, 11)))
 
 

@@ -14,9 +14,8 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from tests.engine.test_ends import on_a_socket
-from tests.engine.test_stuck import stuck
-from tests.helpers import REQUEST, application, client_bytes, close, connected
+from tests.support.helpers import REQUEST, application, client_bytes, close, connected
+from tests.support.slow import on_a_socket, stuck
 from trioktor import ConnectionBroken, Frame, FrameType, WebSocketSession as Session
 from trioktor.engine.flushes import Flushes
 from trioktor.engine.patience import Patience
@@ -95,7 +94,7 @@ async def test_flush_waits_for_what_the_system_has_not_taken(way: str) -> None:
         states.append(scope.cancelled_caught)
         read_on.set()
         await session.flush()
-        states.append(session.statistics().outgoing == 0 and session._connection.wire.is_clear)
+        states.append(session.statistics().outgoing == 0 and session._connection.outbox.wire.is_clear)
 
     async with on_a_socket(handler) as client:
         await client.send(Frame.Text("go"))

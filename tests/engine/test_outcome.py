@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.helpers import connected
+from tests.support.helpers import connected
 from trioktor import DeserializationError, Frame, JsonConverter, UnexpectedFrame, WebSocketSession
 from trioktor.engine.outcome import first_leaf, origin
 

@@ -10,11 +10,12 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from tests.helpers import REQUEST, RawClient, application, close, connected
+from tests.support.helpers import REQUEST, RawClient, application, close, connected
 from trioktor import Application, CloseReason, ConnectionBroken, Frame, WebSocketSession as Session, WriteTimeout
 from trioktor.engine.patience import Patience
 from trioktor.engine.streams import open_transport
-from trioktor.host import Host, Limits
+from trioktor.server.admission import Limits
+from trioktor.server.host import Host
 
 
 async def idle(session: Session) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from trio.testing import MockClock
 
-from tests.helpers import client_bytes
+from tests.support.helpers import client_bytes
 from trioktor.engine.pings import Pings
 from trioktor.protocol.control import ControlLane
 from trioktor.protocol.conversation import Conversation
@@ -45,7 +45,7 @@ async def test_at_the_end_nobody_waits_for_a_pong(autojump_clock: MockClock) -> 
     assert ping.answered.is_set()
     assert (None, None) == (ping.round_trip, pings.latency)
     assert [] == list(conversation.receive(client_bytes(Frame.Pong(ping.frame.data))))
-    assert not conversation.has_answers
+    assert not conversation.control.answered
     assert ping.round_trip is None
 
 

@@ -14,7 +14,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.helpers import RawClient, application, client_bytes, close, records_above_info
+from tests.support.helpers import RawClient, application, client_bytes, close, records_above_info
 from trioktor import Application, ConnectionBroken, Extension, ExtensionFactory, Frame, Server, WebSocketSession, serve
 from trioktor.engine import poller as poller_module, sockets as sockets_module
 from trioktor.engine.connection import Connection
@@ -83,7 +83,7 @@ async def test_an_idle_connection_is_its_handlers_task_and_nothing_else(autojump
         assert connection._nursery is not None
         assert set() == connection._nursery.child_tasks
         assert connection.writing.writer is None
-        assert (None, None) == (connection.inbox._channel, connection.outbox.send_channel)
+        assert (None, False) == (connection.inbox._channel, connection.outbox.has_queue)
 
 
 async def test_other_streams_and_other_hosts_have_a_reader(autojump_clock: Clock) -> None:

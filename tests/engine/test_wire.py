@@ -76,10 +76,10 @@ async def test_a_wire_takes_one_piece_after_the_other(autojump_clock: MockClock)
 
 
 @pytest.mark.parametrize("sizes", [(8,), (3, 8), (0, 0, 8)])
-async def test_the_greeting_is_pending_from_the_beginning(sizes: tuple[int, ...]) -> None:
+async def test_the_response_is_pending_from_the_beginning(sizes: tuple[int, ...]) -> None:
     """And no part of the conversation: its bytes do not count."""
     transport = Taking(*sizes, 100)
-    wire = Wire(transport, b"greeting")
+    wire = Wire(transport, b"response")
     with pytest.raises(RuntimeError):
         wire.write(b"x")
     for number, _ in enumerate(sizes, 1):
@@ -89,7 +89,7 @@ async def test_the_greeting_is_pending_from_the_beginning(sizes: tuple[int, ...]
     assert wire.push() is True
     assert wire.bytes_written == 0
     assert wire.write(b"xy") is True
-    assert (transport.taken, wire.bytes_written) == (b"greetingxy", 2)
+    assert (transport.taken, wire.bytes_written) == (b"responsexy", 2)
 
 
 async def test_a_drain_that_is_cut_short_leaves_the_wire_torn(autojump_clock: MockClock) -> None:

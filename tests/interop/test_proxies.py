@@ -15,7 +15,7 @@ from typing import Final
 import pytest
 import trio
 
-from tests.helpers import RawClient, close
+from tests.support.helpers import RawClient, close
 from trioktor import Application, Call, Frame, Server, WebSockets, WebSocketSession as Session, serve
 
 FILES: Final = Path(__file__).parents[2] / "examples" / "proxies"

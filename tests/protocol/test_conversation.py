@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from tests.helpers import client_bytes, masked
+from tests.support.helpers import client_bytes, masked
 from tests.support.pair import Pair
 from trioktor.protocol.close import CloseReason
 from trioktor.protocol.control import MAX_PONGS

@@ -29,7 +29,9 @@ from trioktor.protocol.extensions import (
     reserved_bits,
     run,
 )
-from trioktor.protocol.frames import RSV1, RSV2, RSV3, Frame, frame_from_wire
+from trioktor.protocol.first_byte import RSV1, RSV2, RSV3
+from trioktor.protocol.frames import Frame
+from trioktor.protocol.from_wire import frame_from_wire
 from trioktor.protocol.inflate import SLICE
 from trioktor.protocol.serializer import head
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from tests.helpers import KEY, masked
+from tests.support.helpers import KEY, masked
 from tests.support.reading import FrameReader
 from trioktor import CloseCode, Frame
 from trioktor.protocol import native, parser as parser_module, partial as partial_module

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from tests.helpers import KEY, client_bytes, masked
+from tests.support.helpers import KEY, client_bytes, masked
 from tests.support.reading import FrameReader
 from trioktor import CloseReason, Frame, FrameTooBig, ProtocolError
 from trioktor.protocol.close import may_be_sent

@@ -13,7 +13,7 @@ from hypothesis import given, strategies as st
 
 from trioktor import CloseCode, Frame, PerMessageDeflate, ProtocolError, Response
 from trioktor.protocol import inflate as inflate_module
-from trioktor.protocol.assembler import judge_text_in_steps
+from trioktor.protocol.assembler import check_text_in_steps
 from trioktor.protocol.extensions import ExtensionHeader
 
 LIMIT = 1 << 20
@@ -145,7 +145,7 @@ def test_a_long_text_is_judged_in_steps(text: str) -> None:
     """With a pause for each quarter of a megabyte; then it is known to be one."""
     data = text.encode()
     frame = Frame.Text(data)
-    pauses = len(list(judge_text_in_steps(frame)))
+    pauses = len(list(check_text_in_steps(frame)))
     assert pauses == (-(-len(data) // (1 << 18)) if len(data) > 1 << 18 else 0)
     assert frame.decoded is not None
     assert text == frame.text
@@ -155,7 +155,7 @@ def test_a_long_text_is_judged_in_steps(text: str) -> None:
 def test_a_long_text_that_is_none_is_refused(data: bytes) -> None:
     """Wherever its bad byte is, at the end included."""
     with pytest.raises(ProtocolError) as error:
-        list(judge_text_in_steps(Frame.Text(data)))
+        list(check_text_in_steps(Frame.Text(data)))
     assert CloseCode.NOT_CONSISTENT == error.value.close_code
 
 

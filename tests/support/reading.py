@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from trioktor.protocol.assembler import judge_close
+from trioktor.protocol.assembler import check_close
 from trioktor.protocol.conversation import Conversation
 from trioktor.protocol.extensions import Extension
 from trioktor.protocol.frames import CloseFrame, Frame
@@ -19,7 +19,7 @@ class _Shown(Conversation):
     def answer(self, frame: Frame) -> bool:
         """Show a control frame."""
         if isinstance(frame, CloseFrame):
-            judge_close(frame)
+            check_close(frame)
         self.shown.append(frame)
         self.frames_received += 1
         return False
@@ -78,7 +78,7 @@ class FrameReader:
         if self.is_raw:
             for frame in self.parser.feed(data):
                 if isinstance(frame, CloseFrame):
-                    judge_close(frame)
+                    check_close(frame)
                 yield frame
             return
         shown = self.conversation.shown

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from .. import __version__
-from ..application import Application
-from ..engine.listeners import inherited_listeners
-from ..program import run
 from ..protocol.native import is_native
+from ..server.application import Application
+from ..server.listeners import inherited_listeners
+from ..server.run import run
 from .connect import add_connect_arguments, connect
 from .echo import add_echo_arguments, echo_application
 from .load import LoadError, load_application

@@ -11,15 +11,15 @@ from typing import Any
 
 import attrs
 
-from ..application import Application
-from ..call import Call
 from ..config import WebSockets
+from ..http.call import Call
+from ..http.handshake import LOOPBACK
+from ..http.responses import Response
 from ..protocol.close import CloseReason
 from ..protocol.deflate import PerMessageDeflate
 from ..protocol.frames import Frame
-from ..protocol.handshake import LOOPBACK
-from ..protocol.responses import Response
-from ..session import WebSocketSession
+from ..server.application import Application
+from ..session.session import WebSocketSession
 
 _LISTS = {"origins": "--origin", "hosts": "--served-host", "subprotocols": "--subprotocol"}
 """Settings that are lists, and their flags; `--host` says where to listen."""

@@ -7,8 +7,8 @@ import os
 import sys
 from types import ModuleType
 
-from ..application import Application
-from ..server import Import, current_import
+from ..server.application import Application
+from ..server.serve import Import, current_import
 
 
 class LoadError(Exception):

@@ -1,5 +1,6 @@
 """The engine: carries bytes and frames on Trio, and decides nothing about the protocol.
 
-`transport` is the stream below, `inbox` and `outbox` are the two queues, `writer` and `keepalive` the tasks
-beside them, `connection` is the nursery that holds it all together. See `connection` for how it works.
+`transport` is the stream below; `poller` or `reader` reads it, `intake` hands on what was read to `inbox`; `outbox` is
+what waits to be written, `writing` and `writer` write it; `ends` are the ways to an end, `ending` sees it out;
+`connection` is the nursery that holds it all together. See `connection` for how it works.
 """

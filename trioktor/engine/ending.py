@@ -13,10 +13,13 @@ import trio
 
 from ..config import WebSockets
 from ..errors import CloseTimeout
-from ..protocol.closing import ClosingHandshake
+from ..protocol.conversation import Conversation
 from ..protocol.halves import Ours, Step, Timer, Wait
+from .ends import Ends
+from .inbox import Inbox
 from .patience import Patience
 from .shields import Shields
+from .tasks import HandlerTasks
 from .transport import Transport
 
 LAST_INPUT: Final = 0.5
@@ -28,25 +31,18 @@ _LATE: Final = "the peer did not answer our Close in time"
 class Owner(Protocol):
     """What the ending sees of its connection, and asks of it."""
 
+    conversation: Conversation
     settings: WebSockets
     transport: Transport
     answer_grace: float
-
-    @property
-    def closing(self) -> ClosingHandshake:
-        """Where the conversation stands."""
+    ends: Ends
+    inbox: Inbox
 
     def look_up(self) -> None:
         """Something happened in the conversation."""
 
-    def end_sending(self) -> None:
-        """Nothing more is accepted; our Close follows, where one is due."""
-
     async def wait_unread(self) -> None:
         """Wait until nobody reads the stream any more."""
-
-    def interrupted(self) -> None:
-        """Cancelled from outside: a short goodbye."""
 
     async def finish(self) -> None:
         """Close the stream."""
@@ -55,17 +51,18 @@ class Owner(Protocol):
 class Ending:
     """The end of one connection."""
 
-    __slots__ = ("_changed", "_connection", "_shields", "_step")
+    __slots__ = ("_changed", "_closing", "_connection", "_shields", "_step")
 
     def __init__(self, connection: Owner, shields: Shields) -> None:
         self._connection = connection
+        self._closing = connection.conversation.closing
         self._shields = shields
         self._changed: trio.Event | None = None
         self._step: Step | None = None  # that is being waited for
 
     def look_up(self) -> None:
         """The conversation may stand elsewhere by now."""
-        if self._changed is not None and self._connection.closing.step != self._step:
+        if self._changed is not None and self._closing.step != self._step:
             self._changed.set()
 
     async def run(self, *, shield: bool) -> None:
@@ -74,14 +71,28 @@ class Ending:
             try:
                 await self._see_out(shield=shield)
             except BaseException:
-                self._connection.interrupted()
+                self._connection.ends.interrupted()
                 await self._see_out(shield=True)
                 raise
         finally:
             await self._connection.finish()
 
+    async def run_beside(self, tasks: HandlerTasks) -> None:
+        """See it out while the handler runs, and then the handler."""
+        await self.run(shield=True)
+        connection = self._connection
+        tasks.cancel_children("the connection has ended")
+        grace = connection.settings.handler_grace
+        while not tasks.are_done and grace is not None:
+            left = connection.inbox.waiting
+            if connection.inbox.has_lost_patience or (
+                await Patience(grace).outlast(tasks.wait_done) and connection.inbox.waiting >= left
+            ):
+                tasks.cancel("the conversation is over")
+                return
+
     async def _see_out(self, *, shield: bool) -> None:
-        closing = self._connection.closing
+        closing = self._closing
         is_unread = closing.step[0] is Wait.NOTHING and self._is_input_unread()
         if closing.step[0] is Wait.NOTHING and not is_unread:
             return
@@ -102,16 +113,16 @@ class Ending:
             await connection.wait_unread()
             self._changed = trio.Event()
             await connection.transport.linger()
-            connection.closing.expire(Timer.LINGER, CloseTimeout(_LATE))
+            self._closing.expire(Timer.LINGER, CloseTimeout(_LATE))
             return
         self._changed = trio.Event()
         if not await Patience(self._seconds(timer)).outlast(self._changed.wait):
             return
         if wait is Wait.ANSWERS:
-            connection.end_sending()
+            connection.ends.end_sending()
         else:
             assert timer is not None
-            connection.closing.expire(timer, CloseTimeout(_LATE))
+            self._closing.expire(timer, CloseTimeout(_LATE))
             connection.look_up()
 
     def _seconds(self, timer: Timer | None) -> float | None:
@@ -123,6 +134,6 @@ class Ending:
 
     def _is_input_unread(self) -> bool:
         """Whether input is unread though the end is clean; closing with it would reset the connection."""
-        closing = self._connection.closing
+        closing = self._closing
         is_clean = closing.is_clean and closing.ours is Ours.CLOSED and not closing.is_client
         return is_clean and bool(self._connection.transport.receive_nowait())

@@ -18,7 +18,9 @@ from ..errors import ChannelOverflow
 from ..protocol.close import CloseCode, CloseReason
 from ..protocol.conversation import TURN, Conversation
 from ..protocol.frames import Frame
+from .ends import Ends
 from .inbox import Inbox
+from .stall import wait_for_room
 from .transport import CHUNK, LONG_READ, Transport
 
 _NOTHING: Final[Iterator[Frame | None]] = iter(())
@@ -28,6 +30,7 @@ class Owner(Protocol):
     """What an intake sees of its connection."""
 
     owner: Any
+    ends: Ends
     settings: WebSockets
     transport: Transport
     inbox: Inbox
@@ -35,9 +38,6 @@ class Owner(Protocol):
 
     def look_up(self) -> None:
         """Something happened in the conversation."""
-
-    def crashed(self, error: Exception) -> None:
-        """A fault of an extension's, or ours."""
 
     def sign_of_life(self) -> None:
         """The peer sent something, or was not listened to."""
@@ -97,7 +97,7 @@ class Intake:
 
     def fail(self, error: Exception) -> None:
         """Handing on failed by a fault of an extension's, or ours: it is this connection's alone."""
-        self._connection.crashed(error)
+        self._connection.ends.crashed(error)
 
     def _go_on(self) -> bool:
         """Hand on what is at hand; False if that has to wait."""
@@ -119,10 +119,10 @@ class Intake:
         """What the bytes that were read completed decides how many are read next, and whether there is room."""
         connection = self._connection
         inbox = connection.inbox
-        inbox.is_burst = completed > 1
+        inbox.is_batch = completed > 1
         if completed:
             connection.transport.read_size = CHUNK
-            if inbox.is_burst:
+            if inbox.is_batch:
                 inbox.waiting  # noqa: B018  # keeps the peak
             return True
         # in the middle of a long message, or at the beginning
@@ -136,7 +136,9 @@ class Intake:
         closing = connection.conversation.closing
         settings = connection.settings
         try:
-            await connection.inbox.wait(connection.transport.hang_up, settings.handler_grace, connection.owner)
+            await wait_for_room(
+                connection.inbox, connection.transport.hang_up, settings.handler_grace, connection.owner
+            )
             connection.sign_of_life()
         except ChannelOverflow as error:
             closing.violate(CloseReason(CloseCode.VIOLATED_POLICY), error)

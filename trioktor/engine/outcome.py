@@ -1,8 +1,8 @@
 """What left a handler, and what it means for the conversation.
 
 A handler may let the end of its own conversation escape: that is a return, not a failure ("quiet by
-construction"). An exception group is judged by its leaves. Whatever is not an `Exception` (`Cancelled`,
-`KeyboardInterrupt`, `SystemExit`) is nobody's to judge and goes on.
+construction"). An exception group counts as what its leaves are. What is not an `Exception` (`Cancelled`,
+`KeyboardInterrupt`, `SystemExit`) is raised again as it is.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Outcome(Enum):
 
 
 def split(error: BaseException) -> tuple[Exception | None, BaseException | None]:
-    """Divide what was raised into what is judged here and what goes on."""
+    """Divide what was raised into what counts here and what is raised again."""
     if isinstance(error, Exception):
         return error, None
     if isinstance(error, BaseExceptionGroup):
@@ -44,19 +44,19 @@ def split(error: BaseException) -> tuple[Exception | None, BaseException | None]
     return None, error
 
 
-def judge(error: Exception, session: object, *, is_over: bool) -> Outcome:
+def classify(error: Exception, session: object, *, is_over: bool) -> Outcome:
     """Say what an exception means that left the handler of `session`.
 
     Args:
       is_over: whether the end of the conversation was settled by then; before that, a closed resource is
         somebody else's and a failure like any other.
     """
-    kinds = {_judge_leaf(leaf, session, is_over=is_over) for leaf in _leaves(error)}
+    kinds = {_classify_leaf(leaf, session, is_over=is_over) for leaf in _leaves(error)}
     worst_first = (Outcome.FAILED, Outcome.INCONSISTENT, Outcome.REFUSED)
     return next((kind for kind in worst_first if kind in kinds), Outcome.RETURNED)
 
 
-def _judge_leaf(leaf: BaseException, session: object, *, is_over: bool) -> Outcome:
+def _classify_leaf(leaf: BaseException, session: object, *, is_over: bool) -> Outcome:
     if isinstance(leaf, UnexpectedFrame):
         return Outcome.REFUSED
     if isinstance(leaf, DeserializationError):

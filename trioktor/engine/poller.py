@@ -128,10 +128,20 @@ class PolledReader:
     """One connection's side of a poller; the same as a `Reader`, without a task.
 
     Args:
-      trailing: bytes that came with the handshake.
+      trailing_data: bytes that came with the handshake.
     """
 
-    __slots__ = ("_closing", "_fd", "_intake", "_nursery", "_pause", "_poller", "_shields", "_trailing", "_transport")
+    __slots__ = (
+        "_closing",
+        "_fd",
+        "_intake",
+        "_nursery",
+        "_pause",
+        "_poller",
+        "_shields",
+        "_trailing_data",
+        "_transport",
+    )
 
     def __init__(
         self,
@@ -140,14 +150,14 @@ class PolledReader:
         intake: Intake,
         closing: ClosingHandshake,
         shields: Shields,
-        trailing: bytes,
+        trailing_data: bytes,
     ) -> None:
         self._poller = poller
         self._transport = transport
         self._intake = intake
         self._closing = closing
         self._shields = shields
-        self._trailing = trailing
+        self._trailing_data = trailing_data
         self._fd = transport.fileno()
         self._nursery: trio.Nursery | None = None
         self._pause: _Pause | None = None  # while a task hands on what was read
@@ -158,7 +168,7 @@ class PolledReader:
             return
         self._nursery = nursery
         self._poller.add(self._fd, self)
-        if self._trailing:
+        if self._trailing_data:
             self._begin_pause()
 
     def read(self) -> None:
@@ -202,7 +212,7 @@ class PolledReader:
 
     async def _finish(self, pause: _Pause) -> None:
         """Hand on what was read, and then let more be read."""
-        data, self._trailing = self._trailing, b""
+        data, self._trailing_data = self._trailing_data, b""
         try:
             with self._shields.open(pause.scope):
                 try:

@@ -16,19 +16,19 @@ class Reader:
     """The task that reads one connection.
 
     Args:
-      trailing: bytes that came with the handshake.
+      trailing_data: bytes that came with the handshake.
     """
 
-    __slots__ = ("_closing", "_ended", "_intake", "_scope", "_shields", "_trailing", "_transport")
+    __slots__ = ("_closing", "_ended", "_intake", "_scope", "_shields", "_trailing_data", "_transport")
 
     def __init__(
-        self, transport: Transport, intake: Intake, closing: ClosingHandshake, shields: Shields, trailing: bytes
+        self, transport: Transport, intake: Intake, closing: ClosingHandshake, shields: Shields, trailing_data: bytes
     ) -> None:
         self._transport = transport
         self._intake = intake
         self._closing = closing
         self._shields = shields
-        self._trailing = trailing
+        self._trailing_data = trailing_data
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
 
@@ -57,7 +57,7 @@ class Reader:
         await self._ended.wait()
 
     async def _read(self) -> None:
-        data, self._trailing = self._trailing, b""
+        data, self._trailing_data = self._trailing_data, b""
         try:
             while True:
                 if data and not self._intake.take(data):

@@ -14,7 +14,8 @@ from typing import final
 
 import trio
 
-from ..protocol.frames import FIN, Frame
+from ..protocol.first_byte import FIN
+from ..protocol.frames import Frame
 from .flushes import Flushes
 from .waiting_room import WaitingRoom
 

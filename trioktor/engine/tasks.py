@@ -32,13 +32,15 @@ class HandlerTasks:
     """The handler of one connection and the tasks of `session.start_soon`.
 
     Attributes:
+      task: the one that the handler runs in.
       has_returned: whether the handler itself has.
     """
 
-    __slots__ = ("_children", "_errors", "_gone", "_owner", "_running", "_scope", "has_returned")
+    __slots__ = ("_children", "_errors", "_gone", "_owner", "_running", "_scope", "has_returned", "task")
 
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
+        self.task: trio.lowlevel.Task = trio.lowlevel.current_task()
         self._scope = trio.CancelScope()
         self._children: set[trio.CancelScope] | None = None
         self._errors: list[Exception] | None = None

@@ -23,16 +23,16 @@ class Wire:
     """Write to a transport, one whole piece after the other.
 
     Args:
-      greeting: what has to go out first; it does not count as a part of the conversation.
+      response: what has to go out first; it does not count as a part of the conversation.
 
     """
 
     __slots__ = ("_pending", "_transport", "_written")
 
-    def __init__(self, transport: Transport, greeting: bytes) -> None:
+    def __init__(self, transport: Transport, response: bytes) -> None:
         self._transport = transport
-        self._pending: bytes | memoryview = greeting
-        self._written = -len(greeting)
+        self._pending: bytes | memoryview = response
+        self._written = -len(response)
 
     @property
     def is_clear(self) -> bool:

@@ -9,37 +9,32 @@ lone message pays nothing: nothing is pending then.
 
 The writer parks on the outgoing channel, or on the message that goes out in pieces, inside a scope that is
 cancelled for one purpose only: to have it look at the control lane, or at what a sender could not write whole.
-`nudge` does so when the place itself shows the writer parked; a flag of our own would lag by a pass, and a
+`wake` does so when the place itself shows the writer parked; a flag of our own would lag by a pass, and a
 cancellation that arrives in the middle of a write would tear a frame.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 import trio
 
+from .ends import Ends
 from .inbox import Inbox
 from .outbox import Outbox
 from .shields import Shields
 from .transport import CHUNK
-from .wire import Wire
 
 _LINGER_PASSES: Final = 3
 
 
 class Writer:
-    """Write what an outbox holds to a transport, until it is sealed and empty.
-
-    Args:
-      on_last_handle_closed: called when the user closed every handle on `outgoing`.
-    """
+    """Write what an outbox holds to a transport, until it is sealed and empty."""
 
     __slots__ = (
+        "_ends",
         "_inbox",
-        "_is_nudged",
-        "_on_last_handle_closed",
+        "_is_woken",
         "_outbox",
         "_scope",
         "_shields",
@@ -47,15 +42,13 @@ class Writer:
         "is_done",
     )
 
-    def __init__(
-        self, outbox: Outbox, inbox: Inbox, wire: Wire, shields: Shields, on_last_handle_closed: Callable[[], None]
-    ) -> None:
+    def __init__(self, outbox: Outbox, inbox: Inbox, shields: Shields, ends: Ends) -> None:
         self._outbox = outbox
         self._inbox = inbox
-        self._wire = wire
-        self._on_last_handle_closed = on_last_handle_closed
+        self._wire = outbox.wire
+        self._ends = ends
         self._scope: trio.CancelScope | None = None
-        self._is_nudged = False
+        self._is_woken = False
         self._shields = shields
         self.is_done: bool = False
 
@@ -70,16 +63,16 @@ class Writer:
                 with self._shields.open() as self._scope:
                     await self._write()
                     return True
-                if not self._is_nudged:
+                if not self._is_woken:
                     return False
-                self._is_nudged = False
+                self._is_woken = False
         finally:
             self.is_done = True
 
-    def nudge(self) -> None:
+    def wake(self) -> None:
         """Have a parked writer look at the control lane; a busy one looks by itself."""
         if self._scope is not None and self._outbox.is_writer_parked:
-            self._is_nudged = True
+            self._is_woken = True
             self._scope.cancel("control frames wait")
 
     async def _write(self) -> None:
@@ -90,8 +83,8 @@ class Writer:
                 await self._wire.drain()
                 outbox.note_written()
             size = outbox.gather(pieces)
-            if not pieces and outbox.is_encoding:
-                outbox.encode_step(pieces)
+            if not pieces and outbox.encoder.steps is not None:
+                outbox.encoder.step(pieces)
                 await trio.lowlevel.checkpoint()
                 if not pieces:
                     continue
@@ -103,9 +96,9 @@ class Writer:
                 try:
                     await outbox.receive(pieces)
                 except trio.EndOfChannel:
-                    self._on_last_handle_closed()
+                    self._ends.last_handle_closed()
                 continue
-            if size < CHUNK and self._inbox.waiting and not outbox.is_encoding:
+            if size < CHUNK and self._inbox.waiting and outbox.encoder.steps is None:
                 size = await self._linger(pieces)
             await self._hand_over(pieces)
             outbox.note_written()

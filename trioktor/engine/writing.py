@@ -14,16 +14,15 @@ from typing import Protocol
 import trio
 
 from ..errors import WriteTimeout
-from ..protocol.closing import ClosingHandshake
 from ..protocol.conversation import Conversation
 from ..protocol.frames import Frame
 from ..protocol.prepared import PreparedMessage
+from .ends import Ends
 from .inbox import Inbox
 from .later import Later
 from .outbox import Outbox
 from .shields import Shields
 from .transport import CHUNK, Transport
-from .wire import Wire
 from .writer import Writer
 
 
@@ -33,13 +32,9 @@ class Owner(Protocol):
     conversation: Conversation
     inbox: Inbox
     outbox: Outbox
+    ends: Ends
     shields: Shields
     transport: Transport
-    wire: Wire
-
-    @property
-    def closing(self) -> ClosingHandshake:
-        """Where the conversation stands."""
 
     @property
     def nursery(self) -> trio.Nursery | None:
@@ -47,12 +42,6 @@ class Owner(Protocol):
 
     def look_up(self) -> None:
         """Something happened in the conversation."""
-
-    def crashed(self, error: Exception) -> None:
-        """A fault of an extension's, or ours."""
-
-    def last_handle_closed(self) -> None:
-        """The user closed every handle on `outgoing`."""
 
 
 class Writing:
@@ -66,6 +55,7 @@ class Writing:
     """
 
     __slots__ = (
+        "_closing",
         "_connection",
         "_is_direct",
         "_kept",
@@ -80,6 +70,7 @@ class Writing:
 
     def __init__(self, connection: Owner, later: Later | None) -> None:
         self._connection = connection
+        self._closing = connection.conversation.closing
         self._outbox = connection.outbox
         self._outgoing = connection.conversation.outgoing
         self._is_direct = connection.transport.takes_nowait
@@ -95,12 +86,10 @@ class Writing:
         connection = self._connection
         nursery = connection.nursery
         if self.writer is not None:
-            self.writer.nudge()
+            self.writer.wake()
         elif nursery is not None:  # else `Connection.run` looks
             connection.outbox.open()
-            self.writer = Writer(
-                connection.outbox, connection.inbox, connection.wire, connection.shields, connection.last_handle_closed
-            )
+            self.writer = Writer(connection.outbox, connection.inbox, connection.shields, connection.ends)
             nursery.start_soon(self._write, self.writer, name="trioktor writer")
             if not connection.transport.takes_nowait:
                 self._watching = trio.CancelScope(shield=True)  # here: it may be cancelled before its first turn
@@ -114,7 +103,7 @@ class Writing:
         """
         pieces = self._kept
         outbox = self._outbox
-        if pieces is None or outbox.send_channel is not None or outbox.is_sealed:
+        if pieces is None or not outbox.is_direct:
             if not self._is_road_free(keep=keep):
                 return False
             pieces = []
@@ -143,7 +132,7 @@ class Writing:
         is_clear = self._is_direct and not outbox.is_sealed and outbox.is_wire_free
         if not is_clear or self._connection.conversation.has_control:
             return False
-        return not keep or (outbox.send_channel is None and self._later is not None and self._later.is_running)
+        return not keep or (outbox.is_direct and self._later is not None and self._later.is_running)
 
     def uncork(self) -> None:
         """Write what was put aside."""
@@ -165,7 +154,7 @@ class Writing:
     def _write_now(self, pieces: list[bytes]) -> None:
         """Write while nobody else does, and leave to the writer what the system does not take."""
         frames, self._kept_frames = self._kept_frames, 0
-        if self._connection.wire.write_parts(pieces):
+        if self._connection.outbox.wire.write_parts(pieces):
             self._outbox.note_taken(frames, 0)
             self._outbox.note_written()
         else:
@@ -176,7 +165,7 @@ class Writing:
         """Write what goes out by itself: control frames, and what is left in an outbox that is sealed."""
         try:
             if self._write_rest():
-                self._connection.closing.written()
+                self._closing.written()
             else:
                 self.wake()
         except trio.BrokenResourceError as error:
@@ -186,18 +175,18 @@ class Writing:
     def _write_rest(self) -> bool:
         """Write all of that in one step; False if it needs a writer."""
         outbox = self._connection.outbox
-        if outbox.send_channel is not None or not outbox.is_wire_free:
+        if outbox.has_queue or not outbox.is_wire_free:
             return False
         pieces: list[bytes] = []
         outbox.gather(pieces)
         if pieces:
             self._write_now(pieces)
-        return self._connection.wire.is_clear
+        return self._connection.outbox.wire.is_clear
 
-    def greet(self) -> None:
+    def respond(self) -> None:
         """Write the answer to the handshake, which is pending on the wire."""
         try:
-            if self._connection.wire.push():
+            if self._connection.outbox.wire.push():
                 self._connection.outbox.note_written()
             if not self._connection.outbox.is_idle:
                 self.wake()
@@ -213,14 +202,14 @@ class Writing:
         """The peer takes nothing more; what it said before may still be there to be read."""
         connection = self._connection
         cause = error.__cause__ or error
-        connection.closing.write_failed(cause)
-        if connection.inbox.is_stalled:
-            connection.closing.lose(cause)
+        self._closing.write_failed(cause)
+        if connection.inbox.pause is not None:
+            self._closing.lose(cause)
         connection.look_up()
 
     async def _write(self, writer: Writer) -> None:
         connection = self._connection
-        closing = connection.closing
+        closing = self._closing
         try:
             if await writer.run():
                 closing.written()
@@ -234,7 +223,7 @@ class Writing:
             connection.look_up()
         except Exception as error:
             closing.write_failed(error)
-            connection.crashed(error)
+            connection.ends.crashed(error)
 
     async def _watch_writer(self, scope: trio.CancelScope) -> None:
         with scope:

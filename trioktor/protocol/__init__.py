@@ -7,7 +7,7 @@ neither trio nor anything else that can. Each direction of a connection is a sho
     frames ─► Serializer ─► bytes
 
 A step that meets a broken rule raises `ProtocolError`, which carries the close code to answer with; what
-came before the violation has been given out by then. `closing` holds the closing handshake as a table,
-`http` and `handshake` the opening one. The engine above moves bytes and frames between these objects and
-the network and decides nothing about the protocol.
+came before the violation has been given out by then. `Conversation` puts them together, and says what has to be
+answered; `closing` holds the closing handshake as a table. The engine above moves bytes and frames between these
+objects and the network and decides nothing about the protocol.
 """

@@ -23,17 +23,9 @@ from io import BytesIO
 
 from .close import CloseCode, may_be_sent
 from .errors import FrameTooBig, ProtocolError
-from .frames import (
-    FIN,
-    KEPT_TEXT,
-    RESERVED,
-    CloseFrame,
-    Frame,
-    TextFrame,
-    Unkept,
-    frame_from_wire,
-    judge_utf8,
-)
+from .first_byte import FIN, RESERVED
+from .frames import KEPT_TEXT, CloseFrame, Frame, TextFrame, Unkept, check_utf8
+from .from_wire import frame_from_wire
 
 _BYTES_PER_FRAGMENT = 64
 _TURN = 0x3FF
@@ -98,10 +90,10 @@ class MessageAssembler:
             if self._payload is None:
                 self._payload = BytesIO()
             self._payload.write(frame.data)
-            self._judge_fragments(self._payload.tell())
+            self._check_fragments(self._payload.tell())
         is_text = self._is_plain_text(frame)
         if is_text:
-            self._judge_more(frame.data[self._seen :], final=is_last)
+            self._check_more(frame.data[self._seen :], final=is_last)
             self._seen = 0
         if not is_last:
             return None
@@ -120,7 +112,7 @@ class MessageAssembler:
           ProtocolError: 1007, it can't become UTF-8.
         """
         if self._is_plain_text(frame):
-            self._judge_more(frame.data, final=False)
+            self._check_more(frame.data, final=False)
             self._seen += len(frame.data)
 
     # pieces of messages
@@ -160,10 +152,10 @@ class MessageAssembler:
         if is_last:
             self._size = self._fragments = 0
         else:
-            self._judge_fragments(self._size)
+            self._check_fragments(self._size)
         if type(frame) is TextFrame:
             begun = b"" if self._decoder is None else self._decoder.getstate()[0]
-            cut = self._judge_more(frame.data, final=is_last)
+            cut = self._check_more(frame.data, final=is_last)
             frame.data = (begun + frame.data)[: -cut or None]
             frame.decoded = Unkept.TEXT
             if is_last:
@@ -182,7 +174,7 @@ class MessageAssembler:
             self._payload = BytesIO()
         self._payload.write(frame.data)
         if not is_last:
-            self._judge_fragments(self._size)
+            self._check_fragments(self._size)
             return
         message = frame_from_wire(type(frame), FIN | self._first.first_byte, self._payload.getvalue())
         self._first = self._payload = None
@@ -193,12 +185,12 @@ class MessageAssembler:
         """Whether a frame's bytes are UTF-8 as they stand: with a reserved bit an extension reads them first."""
         return type(frame) is TextFrame and not (self._first or frame).first_byte & RESERVED
 
-    def _judge_fragments(self, size: int) -> None:
+    def _check_fragments(self, size: int) -> None:
         limit = self.max_fragments
         if limit is not None and self._fragments > limit + size // _BYTES_PER_FRAGMENT:
             raise ProtocolError(f"a message of {self._fragments} fragments", CloseCode.VIOLATED_POLICY)
 
-    def _judge_more(self, data: bytes, *, final: bool) -> int:
+    def _check_more(self, data: bytes, *, final: bool) -> int:
         """Judge more of a text; returns the bytes at the end that begin a character, and do not end it."""
         if self._decoder is None:
             self._decoder = _new_decoder()
@@ -212,7 +204,7 @@ class MessageAssembler:
         return len(begun)
 
 
-def judge_text(message: Frame) -> None:
+def check_text(message: Frame) -> None:
     """Judge the text of a whole message, and keep it if it is short.
 
     Raises:
@@ -222,15 +214,15 @@ def judge_text(message: Frame) -> None:
         if len(message.data) <= KEPT_TEXT:
             message.decoded = message.data.decode()
         else:
-            judge_utf8(message)
+            check_utf8(message)
     except UnicodeDecodeError as error:
         raise _not_utf8(error) from None
 
 
-def judge_text_in_steps(message: Frame) -> Generator[None]:
-    """As `judge_text`, with pauses in which others may have their turn."""
+def check_text_in_steps(message: Frame) -> Generator[None]:
+    """As `check_text`, with pauses in which others may have their turn."""
     if len(message.data) <= _DECODED_AT_ONCE:
-        judge_text(message)
+        check_text(message)
         return
     decoder = _new_decoder()
     view = memoryview(message.data)
@@ -248,7 +240,7 @@ def _not_utf8(error: UnicodeDecodeError) -> ProtocolError:
     return ProtocolError(f"a text message is not UTF-8: {error.reason}", CloseCode.NOT_CONSISTENT)
 
 
-def judge_close(frame: CloseFrame) -> None:
+def check_close(frame: CloseFrame) -> None:
     """Refuse a Close frame that may not be sent (RFC 6455 §7.4).
 
     Raises:

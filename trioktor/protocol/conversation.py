@@ -17,13 +17,14 @@ from collections.abc import Iterator
 from functools import partial
 from typing import ClassVar, Final
 
-from .assembler import MessageAssembler, judge_close, judge_text, judge_text_in_steps
+from .assembler import MessageAssembler, check_close, check_text, check_text_in_steps
 from .close import CloseReason
 from .closing import ClosingHandshake
 from .control import ControlLane
 from .errors import ProtocolError
 from .extensions import Extension, Steps, begin_decode, reserved_bits
-from .frames import CONTROL, FIN, WHOLE_BINARY, WHOLE_TEXT, CloseFrame, Frame, PingFrame, TextFrame
+from .first_byte import CONTROL, FIN, WHOLE_BINARY, WHOLE_TEXT
+from .frames import CloseFrame, Frame, PingFrame, TextFrame
 from .outgoing import Outgoing
 from .parser import FrameParser
 from .serializer import Serializer
@@ -55,7 +56,6 @@ class Conversation:
 
     __slots__ = (
         "_assembler",
-        "_control",
         "_decoders",
         "_is_goodbye_taken",
         "_is_streaming",
@@ -64,6 +64,7 @@ class Conversation:
         "closing",
         "frames_received",
         "has_news",
+        "lane",
         "outgoing",
         "parser",
         "serializer",
@@ -95,7 +96,7 @@ class Conversation:
         self._wants_pieces = False
         self._is_streaming = False
         self.frames_received: int = 0
-        self._control: ControlLane | None = None
+        self.lane: ControlLane | None = None  # once there is a Ping or Pong
         self._is_goodbye_taken = False
         self.has_news: bool = False
 
@@ -134,7 +135,7 @@ class Conversation:
                     pass
                 elif first_byte == WHOLE_TEXT and (assembler is None or not assembler.is_judging):
                     if frame.decoded is None:
-                        judge_text(frame)
+                        check_text(frame)
                 elif first_byte & CONTROL:
                     if self.answer(frame):
                         return
@@ -156,7 +157,7 @@ class Conversation:
                         yield from self._decode(decoded)
                         continue
                     if decoded.decoded is None and type(decoded) is TextFrame:
-                        judge_text(decoded)
+                        check_text(decoded)
                     frame = decoded
                     inflated += len(frame.data)
                 self.frames_received += 1
@@ -185,7 +186,7 @@ class Conversation:
             else:
                 yield None
         if type(decoded) is TextFrame and decoded.decoded is None:
-            yield from judge_text_in_steps(decoded)
+            yield from check_text_in_steps(decoded)
         self.frames_received += 1
         yield decoded
 
@@ -198,14 +199,14 @@ class Conversation:
         self.frames_received += 1
         self.has_news = True
         if type(frame) is CloseFrame:
-            judge_close(frame)
+            check_close(frame)
             self.receive_close(frame)
             return True
         if type(frame) is PingFrame:
             if self.closing.may_accept:
                 self.control.owe_pong(frame)
-        elif self._control is not None:
-            self._control.receive_pong(frame.data)
+        elif self.lane is not None:
+            self.lane.receive_pong(frame.data)
         return False
 
     def note_received(self) -> None:
@@ -262,19 +263,14 @@ class Conversation:
     @property
     def control(self) -> ControlLane:
         """The Pings and Pongs; there is none before it is first asked for."""
-        if self._control is None:
-            self._control = ControlLane()
-        return self._control
+        if self.lane is None:
+            self.lane = ControlLane()
+        return self.lane
 
     @property
     def has_control(self) -> bool:
         """Whether Pings or Pongs wait to be written."""
-        return self._control is not None and self._control.is_waiting
-
-    @property
-    def has_answers(self) -> bool:
-        """Whether Pings were answered since somebody looked."""
-        return self._control is not None and bool(self._control.answered)
+        return self.lane is not None and self.lane.is_waiting
 
     @property
     def is_goodbye_due(self) -> bool:
@@ -295,6 +291,6 @@ class Conversation:
 
     def abandon(self) -> None:
         """Nothing will be written any more."""
-        if self._control is not None:
-            self._control.drop()
+        if self.lane is not None:
+            self.lane.drop()
         self._is_goodbye_taken = True

@@ -15,7 +15,9 @@ from typing import Any, Final, final
 import attrs
 
 from .extensions import Extension, ExtensionFactory, ExtensionHeader, Steps, run
-from .frames import RSV1, Frame, frame_from_wire
+from .first_byte import RSV1
+from .frames import Frame
+from .from_wire import frame_from_wire
 from .inflate import SLICE, TAIL, Inflater
 
 NAME: Final = "permessage-deflate"

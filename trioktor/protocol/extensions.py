@@ -17,7 +17,8 @@ from typing import Final, TypeAlias, final
 
 import attrs
 
-from .frames import RESERVED, Frame
+from .first_byte import RESERVED
+from .frames import Frame
 
 _MAX_PARTS: Final = 1000
 """Tokens, quoted strings and delimiters of all offers together; a browser's has one to five."""

@@ -20,18 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, final
 
 from .close import CloseCode, CloseReason
 from .errors import ProtocolError, UnexpectedFrame
-
-FIN = 0x80
-RSV1 = 0x40
-RSV2 = 0x20
-RSV3 = 0x10
-RESERVED = RSV1 | RSV2 | RSV3
-CONTROL = 0x08
-OPCODE = 0x0F
-CONTINUATION = 0x0
-WHOLE_TEXT = FIN | 0x1
-WHOLE_BINARY = FIN | 0x2
-MAX_CONTROL_BYTES = 125
+from .first_byte import FIN, MAX_CONTROL_BYTES, OPCODE, RSV1, RSV2, RSV3, WHOLE_TEXT, FrameType
 
 KEPT_TEXT: Final = 1 << 12
 """Bytes up to which a text is kept beside its bytes."""
@@ -42,27 +31,6 @@ class Unkept(Enum):
     """Stands for a text that is known to be UTF-8, and too long to be kept."""
 
     TEXT = "…"
-
-
-@final
-class FrameType(Enum):
-    """The five kinds of frames; a continuation is shown as the type of the message it continues."""
-
-    TEXT = 0x1
-    BINARY = 0x2
-    CLOSE = 0x8
-    PING = 0x9
-    PONG = 0xA
-
-    @property
-    def opcode(self) -> int:
-        """The four bits that name this type on the wire."""
-        return self.value
-
-    @property
-    def is_control(self) -> bool:
-        """Whether frames of this type may stand between the fragments of a message."""
-        return self.value >= CONTROL
 
 
 class Frame:
@@ -282,7 +250,7 @@ class PongFrame(_PingPongFrame):
     type = FrameType.PONG
 
 
-def judge_utf8(frame: Frame) -> None:
+def check_utf8(frame: Frame) -> None:
     """Find out whether the bytes of a frame are UTF-8; nothing is done if that is known.
 
     Raises:
@@ -319,35 +287,3 @@ if not TYPE_CHECKING:
     Frame.Close = CloseFrame
     Frame.Ping = PingFrame
     Frame.Pong = PongFrame
-
-FRAME_CLASSES: dict[int, type[Frame]] = {
-    0x1: TextFrame,
-    0x2: BinaryFrame,
-    0x8: CloseFrame,
-    0x9: PingFrame,
-    0xA: PongFrame,
-}
-"""Frame classes by opcode; an opcode that is not here is reserved (RFC 6455 §5.2)."""
-
-
-def frame_from_wire(kind: type[Frame], first_byte: int, data: bytes) -> Frame:
-    """Make a frame from parts that the parser has checked, past the constructor."""
-    frame = kind.__new__(kind)
-    frame.first_byte = first_byte
-    frame.data = data
-    frame.decoded = None
-    return frame
-
-
-def message_from_wire(payload: bytes, text: str | None) -> Frame:
-    """Make a whole Text frame of a payload and its text, or without a text a Binary one."""
-    frame: Frame
-    if text is None:
-        frame = BinaryFrame.__new__(BinaryFrame)
-        frame.first_byte = WHOLE_BINARY
-    else:
-        frame = TextFrame.__new__(TextFrame)
-        frame.first_byte = WHOLE_TEXT
-    frame.data = payload
-    frame.decoded = text
-    return frame

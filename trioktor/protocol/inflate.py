@@ -14,7 +14,9 @@ from typing import Any, Final, NamedTuple, final
 from .close import CloseCode
 from .errors import FrameTooBig, ProtocolError
 from .extensions import Steps
-from .frames import RSV1, Frame, frame_from_wire
+from .first_byte import RSV1
+from .frames import Frame
+from .from_wire import frame_from_wire
 
 TAIL: Final = b"\x00\x00\xff\xff"
 """The end of a flushed block, which stays away from the wire."""

@@ -7,11 +7,13 @@ get (`PreparedMessage`) may be bytes already.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final, final
 
 from .errors import ProtocolError
-from .extensions import Extension, Steps, encode, encode_in_steps
-from .frames import CONTROL, FIN, RESERVED, Frame, TextFrame, judge_utf8
+from .extensions import Extension, Steps, encode, encode_alone_in_steps, encode_in_steps
+from .first_byte import CONTROL, FIN, RESERVED, FrameType
+from .frames import Frame, TextFrame, check_utf8
 from .prepared import Key, PreparedMessage, shared_key
 from .serializer import Serializer
 
@@ -27,20 +29,48 @@ class Outgoing:
       extensions: those at work, in the order in which messages pass them.
       shared_key: what they have in common with those of other connections; None if that is nothing.
       frames_sent: frames that were made bytes.
+      opened: the kind of the message whose fragments were accepted from sessions, until its last one.
     """
 
-    __slots__ = ("extensions", "frames_sent", "serializer", "shared_key")
+    __slots__ = ("extensions", "frames_sent", "opened", "serializer", "shared_key")
 
     def __init__(self, serializer: Serializer, extensions: tuple[Extension, ...]) -> None:
         self.serializer: Serializer = serializer
         self.extensions: tuple[Extension, ...] = extensions
         self.shared_key: Key | None = shared_key(extensions)
         self.frames_sent: int = 0
+        self.opened: FrameType | None = None
 
-    @property
-    def free_bits(self) -> int:
-        """The reserved bits that whoever sends may set himself; those of extensions at work are theirs."""
-        return 0 if self.extensions else self.serializer.reserved
+    # what may be said
+
+    def check(self, item: object) -> None:
+        """Refuse what may not be sent behind what was accepted.
+
+        Raises:
+          ProtocolError: a reserved bit without its extension, or a message inside another one's fragments.
+          UnicodeDecodeError: a Text message that is not UTF-8.
+        """
+        if isinstance(item, Frame):
+            free_bits = 0 if self.extensions else self.serializer.reserved  # those of extensions at work are theirs
+            if item.first_byte & RESERVED & ~free_bits:
+                raise ProtocolError(f"{item!r}: a reserved bit needs an extension that uses it")
+            if item.first_byte & CONTROL:
+                return
+            if self.opened is None:
+                if isinstance(item, TextFrame) and item.first_byte >= FIN and not item.first_byte & RESERVED:
+                    check_utf8(item)
+                return
+            if self.opened is item.type:
+                return
+        if self.opened is not None:
+            raise ProtocolError(f"{item!r}: finish the fragmented {self.opened.name} message first")
+
+    def note_accepted(self, item: object) -> None:
+        """Keep in mind which message is open behind a fragment, or a message, that was accepted."""
+        if isinstance(item, Frame) and not item.first_byte & CONTROL:
+            self.opened = None if item.first_byte >= FIN else item.type
+
+    # bytes
 
     def add(self, item: Frame | PreparedMessage, pieces: list[bytes]) -> Steps | None:
         """Append the bytes of a frame or message to `pieces`; or give the steps that it takes, to be told to `finish`.
@@ -57,7 +87,7 @@ class Outgoing:
         else:
             frame = item
         if self.extensions and self._is_whole(frame):
-            self._judge_plain(frame)
+            self._check_plain(frame)
             if len(frame.data) > LONG:
                 return encode_in_steps(self.extensions, frame)
             frame = encode(self.extensions, frame)
@@ -78,6 +108,16 @@ class Outgoing:
         self.serializer.add(frame, pieces)
         self.frames_sent += 1
 
+    def preparing(self, message: PreparedMessage) -> Iterator[None] | None:
+        """The steps that compress a long message for connections like this one; None if there is nothing to do."""
+        key = self.shared_key
+        if key is None or len(message.frame.data) <= LONG or message.is_prepared(key):
+            return None
+        return self._prepare(message, key)
+
+    def _prepare(self, message: PreparedMessage, key: Key) -> Iterator[None]:
+        message.prepare(key, (yield from encode_alone_in_steps(self.extensions, message.frame)))
+
     @property
     def _may_take_prepared(self) -> bool:
         """Whether the bytes that others get, too, can stand here."""
@@ -87,9 +127,9 @@ class Outgoing:
         """Whether this is a message; fragments go out as they are."""
         return not frame.first_byte & CONTROL and frame.first_byte >= FIN and not self.serializer.is_in_message
 
-    def _judge_plain(self, frame: Frame) -> None:
+    def _check_plain(self, frame: Frame) -> None:
         """Refuse what extensions cannot be given."""
         if frame.first_byte & RESERVED:
             raise ProtocolError(f"{frame!r}: its reserved bits are the extensions'")
         if type(frame) is TextFrame:
-            judge_utf8(frame)
+            check_utf8(frame)

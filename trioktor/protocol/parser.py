@@ -18,22 +18,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .errors import FrameTooBig, ProtocolError
-from .frames import (
-    CONTROL,
-    FIN,
-    FRAME_CLASSES,
-    KEPT_TEXT,
-    MAX_CONTROL_BYTES,
-    OPCODE,
-    RESERVED,
-    WHOLE_BINARY,
-    WHOLE_TEXT,
-    BinaryFrame,
-    Frame,
-    TextFrame,
-    frame_from_wire,
-    message_from_wire,
-)
+from .first_byte import CONTROL, FIN, MAX_CONTROL_BYTES, OPCODE, RESERVED, WHOLE_BINARY, WHOLE_TEXT
+from .frames import KEPT_TEXT, BinaryFrame, Frame, TextFrame
+from .from_wire import FRAME_CLASSES, frame_from_wire, message_from_wire
 from .native import mask, scan
 from .partial import PartialFrame
 
@@ -124,7 +111,7 @@ class FrameParser:
                     parts = iter(run)
                     for payload, text in zip(parts, parts, strict=True):
                         if self.max_frame_size is not limit:  # it was changed meanwhile
-                            self._judge_whole(payload)
+                            self._check_whole(payload)
                         yield message_from_wire(payload, text)
                     continue
             first_byte = data[position]
@@ -134,16 +121,16 @@ class FrameParser:
             elif self._message_kind is None and first_byte == WHOLE_BINARY:
                 kind = BinaryFrame
             else:
-                kind = self._judge_first_byte(first_byte)
+                kind = self._check_first_byte(first_byte)
             if length >= _LENGTH_16:
-                start = self._judge_length(first_byte, length, data, position, end)
+                start = self._check_length(first_byte, length, data, position, end)
                 if not start:
                     break
                 length = int.from_bytes(data[position + 2 : start], "big")
             else:
                 start = position + 2
             if (limit := self.max_frame_size) is not None and length + self._message_size > limit:
-                self._judge_size(first_byte, length, limit)
+                self._check_size(first_byte, length, limit)
             payload_start = start + key_size
             if payload_start > end:
                 break
@@ -175,7 +162,7 @@ class FrameParser:
             return partial.take_all()
         return partial.take_fresh()
 
-    def _judge_first_byte(self, first_byte: int) -> type[Frame]:
+    def _check_first_byte(self, first_byte: int) -> type[Frame]:
         """The class of a frame with this first byte, which is not a plain whole message's."""
         stray = first_byte & RESERVED & ~self.reserved
         opcode = first_byte & OPCODE
@@ -196,7 +183,7 @@ class FrameParser:
             raise ProtocolError("a new message before the fragmented one was finished")  # RFC 6455 §5.4
         return kind
 
-    def _judge_length(self, first_byte: int, length: int, data: bytes, position: int, end: int) -> int:
+    def _check_length(self, first_byte: int, length: int, data: bytes, position: int, end: int) -> int:
         """Where an extended length ends, or 0 while its bytes are missing."""
         if length > _LENGTH_64:  # the mask bit is not what it has to be: RFC 6455 §5.1
             raise ProtocolError("a frame is not masked" if self.masked else "a frame is masked")
@@ -213,14 +200,14 @@ class FrameParser:
             raise ProtocolError("the most significant bit of a length is set")
         return stop
 
-    def _judge_size(self, first_byte: int, length: int, limit: int) -> None:
+    def _check_size(self, first_byte: int, length: int, limit: int) -> None:
         if not first_byte & CONTROL and not self.is_streaming:
             raise FrameTooBig(length + self._message_size, limit)
 
-    def _judge_whole(self, payload: bytes) -> None:
+    def _check_whole(self, payload: bytes) -> None:
         limit = self.max_frame_size
         if limit is not None and len(payload) > limit:
-            self._judge_size(WHOLE_BINARY, len(payload), limit)
+            self._check_size(WHOLE_BINARY, len(payload), limit)
 
     def _note_fragment(self, kind: type[Frame], first_byte: int, length: int) -> None:
         """Keep in mind whether a message is open after this complete frame, and how long it is."""

@@ -11,7 +11,8 @@ from __future__ import annotations
 from io import BytesIO
 from typing import Final, final
 
-from .frames import BinaryFrame, Frame, frame_from_wire
+from .frames import BinaryFrame, Frame
+from .from_wire import frame_from_wire
 from .mask import rotate
 from .native import join, mask
 

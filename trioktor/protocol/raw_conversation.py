@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import final
 
-from .assembler import judge_close
+from .assembler import check_close
 from .conversation import Conversation
 from .errors import ProtocolError
 from .frames import CloseFrame, Frame
@@ -23,7 +23,7 @@ class RawConversation(Conversation):
         try:
             for frame in self.parser.feed(data):
                 if isinstance(frame, CloseFrame):
-                    judge_close(frame)
+                    check_close(frame)
                 self.note_received()
                 yield frame
                 if isinstance(frame, CloseFrame):

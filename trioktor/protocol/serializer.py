@@ -12,18 +12,8 @@ import os
 
 from .close import may_be_sent
 from .errors import ProtocolError
-from .frames import (
-    CONTROL,
-    FIN,
-    OPCODE,
-    RESERVED,
-    WHOLE_BINARY,
-    WHOLE_TEXT,
-    CloseFrame,
-    Frame,
-    FrameType,
-    TextFrame,
-)
+from .first_byte import CONTROL, FIN, OPCODE, RESERVED, WHOLE_BINARY, WHOLE_TEXT, FrameType
+from .frames import CloseFrame, Frame, TextFrame
 from .native import mask
 
 _LENGTH_16 = 126
@@ -70,7 +60,7 @@ class Serializer:
             or self.masking
             or (first_byte == WHOLE_TEXT and frame.decoded is None)
         ):
-            first_byte = self._judge(frame)
+            first_byte = self._check(frame)
             if self.masking:
                 key = os.urandom(4)
                 pieces.append(head(first_byte, size, 0x80) + key)
@@ -82,23 +72,23 @@ class Serializer:
         if size:
             pieces.append(data)
 
-    def _judge(self, frame: Frame) -> int:
+    def _check(self, frame: Frame) -> int:
         """Check a frame against what went out before it; returns the first byte it has on the wire."""
         if frame.first_byte & RESERVED & ~self.reserved:
             raise ProtocolError(f"{frame!r}: a reserved bit needs an extension that uses it")
         if frame.first_byte & CONTROL:
             if type(frame) is CloseFrame:
-                judge_close_reason(frame)
+                check_close_reason(frame)
             return frame.first_byte
         if self._open is not None and self._open is not frame.type:
             raise ProtocolError(f"{frame!r}: inside the fragments of a {self._open.name} message")
         if type(frame) is TextFrame and not frame.first_byte & RESERVED:  # else an extension has made it bytes
-            self._judge_text(frame)
+            self._check_text(frame)
         first_byte = frame.first_byte & ~OPCODE | (frame.type.opcode if self._open is None else 0)
         self._open = None if frame.first_byte >= FIN else frame.type
         return first_byte
 
-    def _judge_text(self, frame: TextFrame) -> None:
+    def _check_text(self, frame: TextFrame) -> None:
         last = frame.first_byte >= FIN
         decoder = self._decoder or _new_decoder()
         try:
@@ -114,7 +104,7 @@ def is_sendable(frame: CloseFrame) -> bool:
     return reason is None or may_be_sent(reason.code)
 
 
-def judge_close_reason(frame: CloseFrame) -> None:
+def check_close_reason(frame: CloseFrame) -> None:
     """Refuse a Close frame whose code may not be sent.
 
     Raises:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TypeAlias, final
 
-from .frames import CONTROL, Frame
+from .first_byte import CONTROL
+from .frames import Frame
 from .parser import FrameParser
 from .serializer import Serializer
 

@@ -13,20 +13,20 @@ from typing import Generic, Self, TypeVar, final
 import trio
 import trio.testing
 
-from ..application import Application
-from ..base_session import BaseSession
-from ..call import Call
 from ..config import WebSockets
 from ..engine.connection import Connection
 from ..engine.items import Message
 from ..engine.outcome import merge
 from ..engine.streams import StreamTransport
-from ..host import Host
+from ..http.call import Call
+from ..http.responses import HeaderPairs, header_pairs
 from ..protocol.close import CloseReason
 from ..protocol.frames import Frame
-from ..protocol.responses import HeaderPairs, header_pairs
-from ..raw_session import RawWebSocketSession
-from ..session import WebSocketSession
+from ..server.application import Application
+from ..server.host import Host
+from ..session.base import BaseSession
+from ..session.raw import RawWebSocketSession
+from ..session.session import WebSocketSession
 from .cutting import CutStream
 from .handshake import Handshake, shake_hands
 
@@ -182,12 +182,12 @@ async def converse(
 async def _client(
     stream: trio.abc.HalfCloseableStream, kind: type[S], uri: str, headers: list[tuple[str, str]], cut_after: int | None
 ) -> AsyncIterator[Conversation[S]]:
-    request, response, trailing = await shake_hands(stream, uri, headers)
+    request, response, trailing_data = await shake_hands(stream, uri, headers)
     # It answers a Close at once: a test that is told the end has nothing more to say.
     settings = WebSockets(max_frame_size=None, answer_grace=0)
     transport = StreamTransport(stream if cut_after is None else CutStream(stream, cut_after))
     raw = kind is RawWebSocketSession
-    connection = Connection(transport, settings, client=True, raw=raw, trailing=trailing)
+    connection = Connection(transport, settings, client=True, raw=raw, trailing_data=trailing_data)
     protocol = response.headers.get("sec-websocket-protocol")
     call = Call(request, path_parameters={}, client=None, scheme="ws", protocol=protocol)
     session = kind(connection, call, None)

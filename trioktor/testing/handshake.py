@@ -12,9 +12,9 @@ import h11
 import trio
 
 from ..errors import HandshakeRefused
-from ..protocol.handshake import accept_token
-from ..protocol.headers import Headers
-from ..protocol.http import RequestHead
+from ..http.handshake import accept_token
+from ..http.headers import Headers
+from ..http.requests import RequestHead
 
 HOST: Final = "localhost"
 
@@ -45,12 +45,12 @@ async def shake_hands(
         ("Sec-WebSocket-Version", "13"),
     ]
     request = _request(uri, [*headers, *upgrade])
-    answer, trailing = await _ask(stream, request)
+    answer, trailing_data = await _ask(stream, request)
     if answer.status != 101:
         raise HandshakeRefused(answer.status, answer.headers, answer.body)
     assert answer.headers.get("sec-websocket-accept") == accept_token(key)
     sent = Headers(tuple((bytes(name), bytes(value)) for name, value in request.headers))
-    return RequestHead("GET", uri, "1.1", sent, sent.get("host", "")), answer, trailing
+    return RequestHead("GET", uri, "1.1", sent, sent.get("host", "")), answer, trailing_data
 
 
 async def get(stream: trio.abc.Stream, uri: str, headers: Sequence[tuple[str, str]]) -> Handshake:

@@ -8,11 +8,11 @@ from typing import final
 
 import trio
 
-from ..application import Application
-from ..base_session import BaseSession
-from ..protocol.responses import HeaderPairs, header_pairs
-from ..raw_session import RawWebSocketSession
-from ..session import WebSocketSession
+from ..http.responses import HeaderPairs, header_pairs
+from ..server.application import Application
+from ..session.base import BaseSession
+from ..session.raw import RawWebSocketSession
+from ..session.session import WebSocketSession
 from .conversation import Conversation, Served, connect, converse, request_headers
 from .cutting import CutStream
 from .handshake import Handshake, get, shake_hands

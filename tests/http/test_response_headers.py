@@ -1,0 +1,193 @@
+"""Headers that hooks and handlers add to the answer, the 101 included."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import trio.testing
+from hypothesis import given, strategies as st
+
+from trioktor import Application, Call, Response, ResponseHeaders, WebSockets, WebSocketSession
+from trioktor.http.requests import HeadReader
+
+Clock = trio.testing.MockClock
+
+
+async def head_of(app: Application, request: bytes) -> tuple[str, list[str]]:
+    """The first line and the headers of the answer to a request."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(app.handle_stream, theirs)
+        await ours.send_all(request)
+        data = b""
+        while b"\r\n\r\n" not in data:
+            data += await ours.receive_some()
+        nursery.cancel_scope.cancel()
+    line, *headers = data.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")
+    return line, headers
+
+
+UPGRADE = (
+    b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+too_late: list[str] = []
+"""What handlers of WebSockets were told that added a header."""
+
+
+def application(hook: Callable[[Call], Any], **settings: Any) -> Application:
+    """A WebSocket and a page behind a hook."""
+    app = Application()
+    app.install(WebSockets(**settings))
+
+    async def asked(call: Call) -> Any:
+        return hook(call)
+
+    @app.websocket("/", before=asked)
+    async def handler(session: WebSocketSession) -> None:
+        try:
+            session.call.response_headers.append("X-Late", "1")
+        except RuntimeError as error:
+            too_late.append(str(error))
+        await session.receive()
+
+    @app.get("/page", before=asked)
+    async def page(call: Call) -> str:
+        call.response_headers.append("X-Page", "1")
+        return "hello"
+
+    return app
+
+
+async def test_a_hook_adds_headers_to_the_101(autojump_clock: Clock) -> None:
+    """In order, twice the same name too, cookies among them; and the handshake is whole all the same."""
+
+    def hook(call: Call) -> None:
+        call.response_headers.append("X-One", "1")
+        call.response_headers.set_cookie("a", "b", max_age=60, path="/p", domain="x.org", secure=True, same_site=None)
+        call.response_headers.set_cookie("c", "", http_only=False)
+        assert ["X-One", "Set-Cookie", "Set-Cookie"] == [name for name, _ in call.response_headers]
+        assert 3 == len(call.response_headers)
+        assert "<ResponseHeaders X-One, Set-Cookie, Set-Cookie>" == repr(call.response_headers)
+
+    line, headers = await head_of(application(hook), UPGRADE)
+    assert "HTTP/1.1 101 Switching Protocols" == line
+    assert [
+        "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=",
+        "X-One: 1",
+        "Set-Cookie: a=b; Max-Age=60; Path=/p; Domain=x.org; Secure; HttpOnly",
+        "Set-Cookie: c=; SameSite=Lax",
+    ] == headers[2:]
+
+
+async def test_without_any_the_101_is_as_ever(autojump_clock: Clock) -> None:
+    """And what is asked for behind it is refused: see the handler."""
+    too_late.clear()
+    _, headers = await head_of(application(lambda call: None), UPGRADE)
+    assert 3 == len(headers)
+    assert ["in a hook" in text for text in too_late] == [True]
+
+
+async def test_the_function_that_chooses_a_subprotocol_may_add_some(autojump_clock: Clock) -> None:
+    """It runs before the answer, too."""
+
+    def choose(call: Call) -> None:
+        call.response_headers.append("X-Chosen", "nothing")
+
+    _, headers = await head_of(application(lambda call: None, subprotocols=choose), UPGRADE)
+    assert "X-Chosen: nothing" in headers
+
+
+async def test_pages_and_refusals_of_hooks_have_them(autojump_clock: Clock) -> None:
+    """Behind their own."""
+    request = UPGRADE.replace(b"Upgrade: websocket\r\nConnection: Upgrade\r\n", b"").replace(b"GET / ", b"GET /page ")
+    line, headers = await head_of(application(lambda call: call.response_headers.append("X-Hook", "1")), request)
+    assert ("HTTP/1.1 200 OK", ["X-Hook: 1", "X-Page: 1"]) == (line, headers[-2:])
+
+    def refuse(call: Call) -> Response:
+        call.response_headers.append("X-Why", "b")
+        return Response("no", status=403, headers={"X-Own": "a"})
+
+    for wire in (request, UPGRADE):
+        line, headers = await head_of(application(refuse), wire)
+        assert ("HTTP/1.1 403 Forbidden", ["X-Own: a", "X-Why: b"]) == (line, headers[-2:])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("X-A", "1\r\nX-B: 2"),
+        ("X-A", "\n"),
+        ("X-A\r\nX-B", "1"),
+        ("X A", "1"),
+        ("", "1"),
+        ("X-A", "\u20ac"),
+        ("X-A", "\x00"),
+        ("Connection", "close"),
+        ("upgrade", "h2c"),
+        ("Sec-WebSocket-Accept", "x"),
+        ("sec-websocket-protocol", "x"),
+        ("Content-Length", "5"),
+        ("Transfer-Encoding", "chunked"),
+        ("Date", "now"),
+        ("Content-Type", "text/html"),
+    ],
+)
+def test_what_cannot_be_written_is_refused(name: str, value: str) -> None:
+    """And nothing of it stays."""
+    headers = ResponseHeaders()
+    with pytest.raises(ValueError, match=r"header|server"):
+        headers.append(name, value)
+    assert 0 == len(headers)
+
+
+@pytest.mark.parametrize(
+    "cookie",
+    [
+        {"name": "a b"},
+        {"name": ""},
+        {"name": "a=b"},
+        {"value": "a;b"},
+        {"value": 'a"b'},
+        {"value": "a b"},
+        {"value": "a,b"},
+        {"value": "a\\b"},
+        {"value": "\u00e9"},
+        {"path": "/;Domain=evil.org"},
+        {"domain": "x\r\ny"},
+        {"same_site": "lax"},
+    ],
+)
+def test_what_is_no_cookie_is_refused(cookie: dict[str, Any]) -> None:
+    """A value is quoted by whoever means it."""
+    headers = ResponseHeaders()
+    with pytest.raises(ValueError, match=r"cookie|same_site"):
+        headers.set_cookie(**{"name": "a", "value": "b", **cookie})
+    assert 0 == len(headers)
+
+
+@given(st.text(max_size=20), st.text(max_size=20))
+def test_whatever_is_taken_is_one_line(name: str, value: str) -> None:
+    """No name or value begins another header, or ends the head."""
+    headers = ResponseHeaders()
+    try:
+        headers.append(name, value)
+    except ValueError:
+        return
+    line = f"{name}: {value}".encode("latin-1")
+    found = HeadReader(10_000, 10).feed(b"GET / HTTP/1.0\r\n" + line + b"\r\n\r\n")
+    assert found is not None
+    assert [name.lower()] == list(found[0].headers)
+
+
+def test_the_answer_that_went_out_takes_no_more() -> None:
+    """With or without headers."""
+    headers = ResponseHeaders()
+    headers.append("X-A", "1")
+    assert (("X-A", "1"),) == headers.take()
+    with pytest.raises(RuntimeError, match="has gone out"):
+        headers.set_cookie("a", "b")

@@ -1,0 +1,223 @@
+"""Broadcasts and rooms: nobody is waited for, nobody is hurt by who leaves."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import AsyncExitStack
+
+import pytest
+import trio
+import trio.testing
+
+from tests.support.helpers import RawClient, application, close, records_above_info
+from trioktor import (
+    CLOSE,
+    SKIP,
+    SUSPEND,
+    Application,
+    ChannelConfig,
+    ChannelOverflow,
+    CloseReason,
+    ConnectionBroken,
+    Extension,
+    ExtensionHeader,
+    Frame,
+    FrameType,
+    PerMessageDeflate,
+    Room,
+    WebSockets,
+    WebSocketSession,
+    broadcast,
+)
+from trioktor.protocol.prepared import shared_key
+from trioktor.testing import Conversation, open_test_host
+
+Clock = trio.testing.MockClock
+Session = WebSocketSession
+
+
+def room_application(room: Room, **settings: object) -> Application:
+    """Whoever connects is in the room; what one says all hear."""
+    app = Application()
+    app.install(WebSockets(**settings))  # type: ignore[arg-type]
+
+    @app.websocket("/")
+    async def member(session: Session) -> None:
+        with room.join(session):
+            async for frame in session:
+                await room.broadcast(frame)
+
+    return app
+
+
+async def test_everybody_in_the_room_hears_it(autojump_clock: Clock) -> None:
+    """W-24: the speaker, too; who left does not, and the speaker does not notice."""
+    room = Room()
+    async with open_test_host(room_application(room)) as host, AsyncExitStack() as stack:
+        members: list[Conversation[Session]] = []
+        for _ in range(5):
+            members.append(await stack.enter_async_context(host.websocket("/")))
+        await trio.testing.wait_all_tasks_blocked()
+        assert 5 == len(room) == len(list(room))
+        await members[0].outgoing.send("hello")
+        assert ["hello"] * 5 == [(await member.incoming.receive()).text for member in members]
+        members[1].cut()
+        members[2].session.close()
+        await trio.sleep(1)
+        assert 3 == len(room)
+        await members[0].outgoing.send("who is there?")
+        assert ["who is there?"] * 3 == [(await members[n].incoming.receive()).text for n in (0, 3, 4)]
+        assert "<Room of 3>" == repr(room)
+    assert 0 == len(room)
+
+
+async def test_it_returns_how_many_took_it(autojump_clock: Clock) -> None:
+    """A copy is worked on; sessions that are over are not counted, and do not raise."""
+    sessions: list[Session] = []
+
+    async def handler(session: Session) -> None:
+        sessions.append(session)
+        async for _ in session:
+            pass
+
+    async with open_test_host(application(handler)) as host, AsyncExitStack() as stack:
+        for _ in range(4):
+            await stack.enter_async_context(host.websocket("/"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert 4 == await broadcast(sessions, "to all")
+        sessions[0].terminate()
+        sessions[1].close(1001)
+        assert 2 == await broadcast(sessions, b"to two")
+        sessions.clear()
+        assert 0 == await broadcast(sessions, "to nobody")
+
+
+async def test_a_session_is_in_as_long_as_it_joined(autojump_clock: Clock) -> None:
+    """Twice in, once out: still in, and it hears everything once."""
+    room = Room()
+
+    async def handler(session: Session) -> None:
+        with room.join(session):
+            with room.join(session):
+                assert 1 == await room.broadcast("twice in")
+            assert session in room
+            assert 1 == await room.broadcast("once in")
+        assert session not in room
+        assert 0 == await room.broadcast("out")
+
+    async with open_test_host(application(handler)) as host, host.websocket("/") as (incoming, _):
+        assert ["twice in", "once in"] == [frame.text async for frame in incoming]
+
+
+@pytest.mark.parametrize("policy", [SKIP, CLOSE])
+async def test_one_stalled_reader_of_many_slows_nobody(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture, policy: object
+) -> None:
+    """SKIP leaves him out, CLOSE ends his conversation with 1013; the other 199 get everything at once."""
+    caplog.set_level(logging.DEBUG)
+    sessions: list[Session] = []
+    causes: list[object] = []
+
+    async def handler(session: Session) -> None:
+        sessions.append(session)
+        try:
+            async for _ in session:
+                pass
+        except ConnectionBroken as error:
+            causes.append(error.__cause__)
+
+    rounds = 30
+    app = application(handler, outgoing=4)
+    async with open_test_host(app) as host, trio.open_nursery() as nursery:
+        ours, theirs = trio.testing.lockstep_stream_pair()
+        nursery.start_soon(app.handle_stream, theirs)
+        await RawClient(ours).upgrade()  # and reads nothing more
+        async with AsyncExitStack() as stack:
+            members = [await stack.enter_async_context(host.websocket("/")) for _ in range(199)]
+            await trio.testing.wait_all_tasks_blocked()
+            start = trio.current_time()
+            taken = []
+            for number in range(rounds):
+                taken.append(await broadcast(sessions, f"{number} " + "x" * 10_000, on_full=policy))  # type: ignore[arg-type]
+                for member in members:
+                    assert (await member.incoming.receive()).text.startswith(f"{number} ")
+            assert start == trio.current_time()
+            assert 200 == taken[0]
+            assert [199] * 20 == taken[-20:]
+            stalled = sessions[0]
+            assert (CloseReason(1013) if policy is CLOSE else None) == stalled.close_reason
+        await ours.aclose()
+    assert ([ChannelOverflow] if policy is CLOSE else []) == [type(cause) for cause in causes if cause is not None]
+    assert not records_above_info(caplog)
+
+
+async def test_the_policy_of_the_call_rules(autojump_clock: Clock) -> None:
+    """SKIP spares a session whose own queue is configured to close on overflow."""
+
+    async def handler(session: Session) -> None:
+        counts = [await broadcast([session], "x" * 70_000) for _ in range(10)]
+        assert counts[0] == 1
+        assert counts[-1] == 0
+        assert session.close_reason is None
+
+    ours, theirs = trio.testing.lockstep_stream_pair()
+    app = application(handler, outgoing=ChannelConfig(2, on_overflow=CLOSE))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(app.handle_stream, theirs)
+        client = RawClient(ours)
+        await client.upgrade()
+        await trio.testing.wait_all_tasks_blocked()
+        frames = [await client.receive() for _ in range(4)]
+        assert close(1000) == frames[-1]
+        await ours.aclose()
+
+
+async def test_a_message_in_pieces_is_not_torn(autojump_clock: Clock) -> None:
+    """A broadcast waits behind a streamed message, and leaves out who is in fragments of his own."""
+
+    async def handler(session: Session) -> None:
+        async with session.message(FrameType.TEXT) as message:
+            await message.send("a ")
+            assert 1 == await broadcast([session], "to all")
+            await message.send("message")
+        await session.send(Frame.Text("frag", fin=False))
+        assert 0 == await broadcast([session], "to all others")
+        await session.send(Frame.Text("ments"))
+
+    async with open_test_host(application(handler)) as host, host.websocket("/") as (incoming, _):
+        assert ["a message", "to all", "fragments"] == [frame.text async for frame in incoming]
+
+
+async def test_what_cannot_be_broadcast_is_refused(autojump_clock: Clock) -> None:
+    """A policy that would wait, or a thing that is no message: an error before anything is sent."""
+    with pytest.raises(ValueError, match="SKIP or CLOSE"):
+        await broadcast([], "x", on_full=SUSPEND)
+    with pytest.raises(TypeError, match="Frame, str or bytes"):
+        await broadcast([], 5)  # type: ignore[arg-type]
+
+
+async def test_it_gives_others_their_turn() -> None:
+    """A checkpoint every so many sessions, and at least one."""
+    with trio.testing.assert_checkpoints():
+        await broadcast([], "x")
+    with trio.move_on_after(0) as scope:
+        await broadcast([], "x")
+    assert scope.cancelled_caught
+
+
+async def test_a_fragment_is_no_message(autojump_clock: Clock) -> None:
+    """It would leave every session in the middle of one."""
+    with pytest.raises(ValueError, match="whole messages"):
+        await broadcast([], Frame.Text("a", fin=False))
+    for frame in (Frame.Ping(), close(1000)):
+        with pytest.raises(ValueError, match="only messages"):
+            await broadcast([], frame)
+
+
+def test_sessions_without_extensions_are_all_alike() -> None:
+    """One message is serialized once for all of them; an extension that says nothing of itself shares nothing."""
+    assert shared_key(()) == ()
+    agreed = PerMessageDeflate().negotiate(ExtensionHeader("permessage-deflate"))
+    assert agreed is not None
+    assert shared_key((agreed[1],)) is not None
+    assert shared_key((agreed[1], Extension(PerMessageDeflate()))) is None

@@ -1,0 +1,126 @@
+"""What was accepted and is not taken to be written yet.
+
+It is in up to three places, emptied in this order: the message in pieces that is going out, the backlog, the queue.
+The backlog exists only once the outbox is sealed: everything is moved there out of the queue, which also completes the
+sends that were blocked on it. Normally an item waits in one place only.
+
+A message that is sent piece by piece is one item of the queue (`streamed`): while it is open, it is what the writer
+takes from, and the queue waits. If it can't be finished, nothing behind it can be said either.
+
+Trio hands what is put into a channel straight to the task that is parked on it, one pass before that runs. If the
+outbox is sealed in that pass, the item is in nobody's sight; it stands before all that was found then, and is put
+there when the writer has its turn.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from ..protocol.conversation import Conversation
+from ..protocol.frames import CloseFrame
+from .backlog import Backlog
+from .flushes import Flushes
+from .items import Item
+from .send_queue import SendQueue
+from .streamed import StreamedMessage
+
+
+class Pending:
+    """What waits on one connection.
+
+    Attributes:
+      stream: the message in pieces that is going out.
+      queue: once the channel was asked for.
+      backlog: once the outbox is sealed.
+      overtaken: a Close that came to light behind the end, from the writer's hand.
+    """
+
+    __slots__ = ("_conversation", "_flushes", "backlog", "overtaken", "queue", "stream")
+
+    def __init__(self, conversation: Conversation, flushes: Flushes) -> None:
+        self._conversation = conversation
+        self._flushes = flushes
+        self.stream: StreamedMessage | None = None
+        self.queue: SendQueue | None = None
+        self.backlog: Backlog | None = None
+        self.overtaken: CloseFrame | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Items, and pieces, that nobody has taken yet."""
+        queued = self.queue.waiting if self.queue is not None else 0
+        backlog = len(self.backlog) if self.backlog is not None else 0
+        return queued + backlog + (self.stream.waiting if self.stream is not None else 0)
+
+    @property
+    def is_writer_parked(self) -> bool:
+        """Whether the writer waits for something, and nothing has been handed to it."""
+        if self.stream is not None:
+            return self.stream.is_awaited
+        return self.queue is not None and self.queue.is_writer_parked
+
+    def take(self, *, at_start: bool) -> Item:
+        """Take the next item, and count it; the last one is the Close that is due.
+
+        Args:
+          at_start: nothing was gathered that has to be written first.
+
+        Raises:
+          trio.WouldBlock: there is none now.
+        """
+        while self.stream is not None:
+            piece = self.stream.take()
+            if piece is not None:
+                return piece  # its message was counted
+            if not at_start or not self.stream.is_over:
+                raise trio.WouldBlock
+            self.stream = None
+        item = self._take()
+        self._flushes.taken += 1
+        return item
+
+    def _take(self) -> Item:
+        if self.backlog:
+            return self.backlog.take()
+        if self.backlog is not None:
+            goodbye = self._conversation.take_goodbye()
+            if goodbye is not None:
+                return goodbye
+        elif self.queue is not None:
+            return self.queue.take()
+        raise trio.WouldBlock
+
+    async def wait(self) -> Item | None:
+        """Wait for the next item, and take it; None: there is something to be taken, or nothing more will come.
+
+        Raises:
+          trio.EndOfChannel: the last handle of the channel was closed.
+        """
+        if self.stream is not None:
+            await self.stream.wait()
+            return None
+        assert self.queue is not None
+        try:
+            item = await self.queue.receive()
+        except trio.ClosedResourceError:
+            return None  # sealed
+        if self.backlog is None:
+            return item
+        self.overtaken = self.backlog.put_before(item)
+        return None
+
+    def seal(self, *, drop: bool) -> CloseFrame | None:
+        """Move everything to the backlog; returns the Close that stands among it, and ends it.
+
+        Who waits for room is accepted, too, unless what stands before him can't be finished.
+        """
+        items: list[Item] = [] if self.stream is None else [self.stream]
+        self.stream = None
+        if self.queue is not None:
+            items.extend(self.queue.shut())
+        self.backlog = Backlog(items, drop=drop)
+        if self.queue is not None:
+            if not self.backlog.is_final and not drop:
+                self.backlog.extend(self.queue.accept_rest())
+            self.queue.senders.refuse_all()
+        return self.backlog.close

@@ -1,0 +1,91 @@
+"""The Pings of one connection: those that somebody waits for, and the pinger's. Made when there is one to be sent."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import trio
+
+from ..protocol.conversation import Conversation
+from .ends import Ends
+from .inbox import Inbox
+from .keepalive import Keepalive
+from .pings import Ping, Pings
+from .transport import Transport
+
+
+class Owner(Protocol):
+    """What pinging sees of its connection."""
+
+    conversation: Conversation
+    ends: Ends
+    inbox: Inbox
+    transport: Transport
+
+    @property
+    def nursery(self) -> trio.Nursery | None:
+        """Where tasks are started; None before and after."""
+
+    def look_up(self) -> None:
+        """The conversation was told something."""
+
+
+class Pinging:
+    """Pings out and Pongs in.
+
+    Attributes:
+      pings: those that are out.
+      timeout: seconds for a Ping and its Pong.
+    """
+
+    __slots__ = ("_connection", "_keepalive", "pings", "timeout")
+
+    def __init__(self, connection: Owner, timeout: float) -> None:
+        self._connection = connection
+        self._keepalive: Keepalive | None = None  # while it runs
+        self.pings: Pings = Pings(connection.conversation)
+        self.timeout: float = timeout
+
+    @property
+    def period(self) -> float | None:
+        """Seconds between the pinger's Pings, or None while there are none."""
+        return self._keepalive.period if self._keepalive is not None else None
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether our own reader waits for the handler, so that a Pong may be there unread."""
+        return self._connection.inbox.pause is not None
+
+    def set(self, period: float | None, timeout: float) -> None:
+        """Start, stop or re-arm the pinger."""
+        self.timeout = timeout
+        connection = self._connection
+        self.stop()
+        self._keepalive = None
+        if period is not None and connection.conversation.closing.is_open and connection.nursery is not None:
+            self._keepalive = Keepalive(self, period, timeout, self._timed_out)
+            connection.transport.on_progress = self._keepalive.sign_of_life
+            connection.nursery.start_soon(self._keepalive.run_pinger, name="trioktor pinger")
+
+    def stop(self) -> None:
+        """Stop the pinger."""
+        if self._keepalive is not None:
+            self._keepalive.stop()
+
+    def sign_of_life(self) -> None:
+        """The peer sent something, or was not listened to."""
+        if self._keepalive is not None:
+            self._keepalive.sign_of_life()
+
+    def ping(self, payload: bytes | None = None) -> Ping:
+        """Send a Ping; its event is set when the Pong has come, or the conversation is over.
+
+        Raises:
+          ValueError: too many bytes, or one with the same is out.
+        """
+        ping = self.pings.begin(payload)
+        self._connection.look_up()
+        return ping
+
+    def _timed_out(self) -> None:
+        self._connection.ends.ping_timed_out(self.timeout)

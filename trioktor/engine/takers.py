@@ -1,0 +1,36 @@
+"""Tasks that wait for a message, and get it from the hand of the reader."""
+
+from __future__ import annotations
+
+import trio
+from outcome import Value
+
+from ..protocol.frames import Frame
+
+
+class Takers(list[trio.lowlevel.Task]):
+    """Tasks parked in `receive`, first come, first served."""
+
+    __slots__ = ()
+
+    def hand(self, message: Frame) -> None:
+        """Give a message to the first of them; there has to be one."""
+        trio.lowlevel.reschedule(self.pop(0), Value(message))
+
+    def wake(self) -> None:
+        """Have all of them look again: none gets a message."""
+        for task in self:
+            trio.lowlevel.reschedule(task)
+        self.clear()
+
+    async def wait(self) -> Frame | None:
+        """Wait for a message; None means: look again. A checkpoint. Cancelled, it took none."""
+        task = trio.lowlevel.current_task()
+        self.append(task)
+
+        def leave(_raise_cancel: object) -> trio.lowlevel.Abort:
+            self.remove(task)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        handed: Frame | None = await trio.lowlevel.wait_task_rescheduled(leave)
+        return handed

@@ -1,0 +1,1 @@
+"""What HTTP needs: requests, answers and the upgrade, as values and bytes; without input or output."""

@@ -1,0 +1,87 @@
+"""The headers of a request, as the lines that came, and the refusal of what is none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final, final
+
+_NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+
+
+class Refusal(Exception):
+    """A request is answered with an error status and the connection closed."""
+
+    def __init__(self, status: int, text: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(text)
+        self.status: int = status
+        self.text: str = text
+        self.headers: tuple[tuple[str, str], ...] = headers
+
+
+@final
+class Headers(Mapping[str, str]):
+    """Request headers: names compare without case; `headers[name]` is the first value.
+
+    Values are latin-1 as HTTP has it; `get_all` gives every line of a name, in order. They are kept as the lines that
+    came; the index is made when it is needed, and may be dropped.
+    """
+
+    __slots__ = ("_index", "_lines")
+
+    def __init__(self, pairs: Iterable[tuple[bytes, bytes]] = (), *, lines: bytes | None = None) -> None:
+        if lines is None:
+            lines = b"\r\n".join(name + b":" + value for name, value in pairs)
+        self._lines = lines
+        self._index: dict[bytes, list[bytes]] | None = None
+
+    def check(self) -> None:
+        """Look at every line.
+
+        Raises:
+          Refusal: 400, a line has no name, or a blank before its colon.
+        """
+        self._values()
+
+    def compact(self) -> None:
+        """Drop the index: nobody is going to look for some time."""
+        self._index = None
+
+    def _values(self) -> dict[bytes, list[bytes]]:
+        if self._index is None:
+            self._index = {}
+            for line in self._lines.split(b"\r\n") if self._lines else ():
+                name, value = _header(line)
+                self._index.setdefault(name, []).append(value)
+        return self._index
+
+    def get_all(self, name: str) -> list[str]:
+        """Every value of the header `name`, in the order of the lines; empty if there is none."""
+        return [value.decode("latin-1") for value in self._values().get(name.lower().encode("latin-1"), ())]
+
+    def tokens(self, name: str) -> list[str]:
+        """The comma-separated values of all lines of a header, as RFC 9110 §5.6.1 joins them."""
+        return [token for line in self.get_all(name) for part in line.split(",") if (token := part.strip(" \t"))]
+
+    def __getitem__(self, name: str) -> str:
+        values = self.get_all(name)
+        if not values:
+            raise KeyError(name)
+        return values[0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([name.decode("latin-1") for name in self._values()])
+
+    def __len__(self) -> int:
+        return len(self._values())
+
+    def __repr__(self) -> str:
+        return f"<Headers {', '.join(self):.200}>"  # what they say may be secret
+
+
+def _header(line: bytes) -> tuple[bytes, bytes]:
+    """The name, in lower case, and the value of a header line."""
+    name, colon, value = line.partition(b":")
+    if not colon or not _NAME.fullmatch(name):  # RFC 9112 §5.1: no blank before the colon
+        raise Refusal(400, "a header of the request has no name")
+    return name.lower(), value.strip(b" \t")

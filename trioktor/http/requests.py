@@ -1,0 +1,222 @@
+"""The HTTP/1.1 around the opening handshake: one request head in, one response out.
+
+The head is collected and judged as it comes: its length, and every line of it. Bare line feeds, bare carriage
+returns and folded lines, which a proxy in front may read differently (request smuggling), are refused, and so are
+control characters. What is left is divided at its line ends and colons; no pattern has a choice that it could
+take back, so the time grows with the length alone. What follows the head is the conversation's.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Final, final
+from urllib.parse import unquote_to_bytes
+
+import attrs
+
+from .headers import Headers, Refusal
+
+_END: Final = b"\r\n\r\n"
+TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+"""A token of RFC 9110 §5.6.2: header names, subprotocols."""
+
+_REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!-~]+) HTTP/([0-9]\.[0-9])")
+
+_CONTROLS: Final = bytes({*range(0x20), 0x7F} - {*b"\t\r\n"})
+"""What no line of a head may hold (RFC 9110 §5.5); line ends are judged by themselves."""
+
+_ABSOLUTE: Final = re.compile(r"(?:https?|wss?)://([^/?#]*)", re.IGNORECASE)
+_HOST: Final = re.compile(
+    r"(?:\[(?:([0-9A-Fa-f:.]+)|[Vv][0-9A-Fa-f]+\.[A-Za-z0-9\-._~!$&'()*+,;=:]+)\]|(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*)"
+    r"(?::[0-9]*)?"
+)
+"""uri-host [ ":" port ] of RFC 9110 §7.2; the first group is an IPv6 address."""
+
+_ESCAPE: Final = re.compile("%([0-9A-Fa-f]{2})")
+_UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+
+
+@final
+@attrs.frozen(repr=False)
+class RequestHead:
+    """The request line and headers of one request.
+
+    Attributes:
+      target: in origin form: path and query; nothing is escaped in the path that need not be (RFC 3986 §6.2.2).
+      authority: the host and port that are asked for: those of a target that was a whole address, or else of
+        the Host header.
+    """
+
+    method: str
+    target: str
+    http_version: str
+    headers: Headers
+    authority: str = ""
+    is_upgrade: bool = attrs.field(init=False)
+    """Whether the client asks for a WebSocket (RFC 6455 §4.2.1, items 3 and 4)."""
+
+    def __attrs_post_init__(self) -> None:
+        headers = self.headers
+        is_upgrade = _has_token(headers, "connection", "upgrade") and _has_token(headers, "upgrade", "websocket")
+        object.__setattr__(self, "is_upgrade", is_upgrade)
+
+    def __repr__(self) -> str:
+        path = self.target.partition("?")[0]  # what stands behind it may be secret
+        return f"<RequestHead {self.method} {path:.200}>"
+
+
+def _has_token(headers: Headers, name: str, token: str) -> bool:
+    return any(value.lower() == token for value in headers.tokens(name))
+
+
+class HeadReader:
+    """Collect the bytes of one request head, whatever pieces they come in.
+
+    Args:
+      max_size: the bytes that the head may have, its empty line included.
+      max_headers: how many header lines it may have.
+    """
+
+    __slots__ = ("_data", "_max_headers", "_max_size", "_scanned")
+
+    def __init__(self, max_size: int, max_headers: int) -> None:
+        self._max_size = max_size
+        self._max_headers = max_headers
+        self._data = bytearray()
+        self._scanned = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing has come yet."""
+        return not self._data
+
+    def feed(self, data: bytes) -> tuple[RequestHead, bytes] | None:
+        """Add bytes; returns the head and what follows it once it is complete, None until then.
+
+        Raises:
+          Refusal: the bytes are no acceptable request head, with the status to answer.
+        """
+        head = self._data
+        head += data
+        if head.startswith((b"\r", b"\n")):
+            self._skip_empty_lines()
+        # Each byte is looked at once, or a head sent byte by byte would cost the square of its length.
+        start = max(0, self._scanned - len(_END) + 1)
+        found = head.find(_END, start)
+        size = len(head) if found < 0 else found + len(_END)
+        self._check_lines(head, start, min(size, self._max_size))
+        if size > self._max_size:
+            raise Refusal(431, f"the request head is longer than {self._max_size} bytes")
+        self._scanned = size
+        if found < 0:
+            return None
+        return self._parse(bytes(head[:size])), bytes(head[size:])
+
+    def _skip_empty_lines(self) -> None:
+        """Pass over empty lines before the request (RFC 9112 §2.2); they count as bytes of the head."""
+        head = self._data
+        empty = len(head) - len(head.lstrip(b"\r\n"))
+        lines = bytes(head[:empty])
+        is_half = lines.endswith(b"\r") and empty == len(head)  # its line feed is still to come
+        if lines.replace(b"\r\n", b"") != b"\r" * is_half:
+            raise Refusal(400, "this is not an HTTP request")
+        self._max_size -= empty - is_half
+        del head[: empty - is_half]
+        self._scanned = 0
+
+    @staticmethod
+    def _check_lines(head: bytearray, start: int, stop: int) -> None:
+        if not head[:1].isalpha() and head.strip(b"\r"):
+            raise Refusal(400, "this is not an HTTP request")
+        fresh = head[start:stop]
+        if len(fresh.translate(None, _CONTROLS)) != len(fresh):
+            raise Refusal(400, "the request head holds a control character")
+        # RFC 9112 §2.2 lets a recipient take a bare line feed for a line end and has it refuse a bare CR, §5.2
+        # has it refuse folding. The last byte may be a CR whose line feed is still to come.
+        if fresh.count(b"\r", 0, -1) != fresh.count(b"\r\n"):
+            raise Refusal(400, "a line of the request head does not end with CR LF")
+        feed = head.find(b"\n", start, stop)
+        while feed >= 0:
+            if head[feed - 1] != 0x0D:
+                raise Refusal(400, "a line of the request head does not end with CR LF")
+            if head[feed + 1 : feed + 2].isspace() and head[feed + 1] not in b"\r\n":
+                raise Refusal(400, "a header is folded over several lines")
+            feed = head.find(b"\n", feed + 1, stop)
+
+    def _parse(self, head: bytes) -> RequestHead:
+        request_line, _, lines = head[: -len(_END)].partition(b"\r\n")
+        if lines.count(b"\r\n") + bool(lines) > self._max_headers:
+            raise Refusal(431, f"the request has more than {self._max_headers} headers")
+        found = _REQUEST_LINE.fullmatch(request_line)
+        if found is None:
+            raise Refusal(400, "this is not an acceptable HTTP request")
+        method, raw_target, version = found.groups()
+        headers = Headers(lines=lines)
+        headers.check()
+        if version not in (b"1.0", b"1.1"):
+            raise Refusal(400, "this server speaks HTTP/1.1")
+        hosts = headers.get_all("host")
+        if len(hosts) != 1 and (hosts or version == b"1.1"):  # RFC 9112 §3.2
+            raise Refusal(400, "a request names one host")
+        # A body would be read as frames, or hide a second request from a proxy in front.
+        if headers.get_all("transfer-encoding") or any(value != "0" for value in headers.get_all("content-length")):
+            raise Refusal(400, "a request with a body is not served here")
+        target, authority = _origin_form(method, raw_target.decode("ascii"))
+        target = _normal_form(target)
+        for host in hosts if authority is None else [*hosts, authority]:
+            _check_host(host)
+        return RequestHead(
+            method.decode("ascii"),
+            target,
+            version.decode("ascii"),
+            headers,
+            authority if authority is not None else "".join(hosts),
+        )
+
+
+def _origin_form(method: bytes, target: str) -> tuple[str, str | None]:
+    """The path and query of a target, and its authority, if it has one.
+
+    RFC 9112 §3.2.2 has servers accept whole addresses, and ignore the Host header beside them.
+    """
+    if target.startswith("/") or (target == "*" and method == b"OPTIONS"):
+        return target, None
+    found = _ABSOLUTE.match(target)
+    if found is None or not found[1]:
+        raise Refusal(400, "the target of the request is neither a path nor a whole address")
+    rest = target[found.end() :]
+    return rest if rest.startswith("/") else "/" + rest, found[1]
+
+
+def _normal_form(target: str) -> str:
+    """A target of which there is one reading: what need not be escaped is not, other escapes are in upper case.
+
+    So hooks, routes and logs see the same path (RFC 3986 §6.2.2). What is no UTF-8 is refused: replaced, two paths
+    would be one.
+    """
+    path, question, query = target.partition("?")
+    try:
+        unquote_to_bytes(path).decode()
+        unquote_to_bytes(query).decode()
+    except UnicodeDecodeError:
+        raise Refusal(400, "the target of the request is not UTF-8") from None
+    return _ESCAPE.sub(_unescaped, path) + question + query
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    character = chr(int(escape[1], 16))
+    return character if character in _UNRESERVED else escape[0].upper()
+
+
+def _check_host(host: str) -> None:
+    """Refuse what is no host (RFC 9112 §3.2)."""
+    found = _HOST.fullmatch(host)
+    try:
+        if found is not None:
+            if found[1]:
+                ipaddress.IPv6Address(found[1])
+            return
+    except ValueError:
+        pass
+    raise Refusal(400, "the host that is asked for is none")

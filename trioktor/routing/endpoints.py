@@ -1,0 +1,70 @@
+"""What is kept of a route: its handlers, with their settings."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias, final
+
+import attrs
+
+from ..config import WebSockets
+from ..http.call import Call
+from ..http.headers import Headers
+from ..http.responses import Response
+
+Before: TypeAlias = "Callable[[Call], Awaitable[Response | None]]"
+"""Asked before a request is served: None lets that happen, a `Response` is sent instead."""
+
+
+@final
+@attrs.frozen
+class WebSocketRoute:
+    """A WebSocket handler with its settings, and the path parameters it wants by name."""
+
+    handler: Callable[..., Awaitable[object]]
+    settings: WebSockets
+    wanted: tuple[str, ...]
+    protocol: str | None = None
+    before: tuple[Before, ...] = ()
+    is_raw: bool = False
+    negotiates_extensions: bool = True
+    pattern: str = ""
+
+
+@final
+@attrs.frozen
+class GetRoute:
+    """A handler of plain GET requests, and the path parameters it wants by name."""
+
+    handler: Callable[..., Awaitable[object]]
+    wanted: tuple[str, ...]
+    pattern: str = ""
+    before: tuple[Before, ...] = ()
+
+    async def respond(self, call: Call) -> Response:
+        """Run the handler for a request."""
+        values = call.path_parameters
+        answer = await self.handler(call, **{name: values.get(name) for name in self.wanted})
+        if isinstance(answer, (str, bytes)):
+            return Response(answer)
+        if not isinstance(answer, Response):
+            raise TypeError(f"a GET handler returns a Response, str or bytes, not {type(answer).__name__}")
+        return answer
+
+
+@final
+@attrs.define
+class Endpoint:
+    """What is served under one pattern."""
+
+    websockets: list[WebSocketRoute] = attrs.field(factory=list)
+    get: GetRoute | None = None
+
+    def websocket(self, headers: Headers) -> WebSocketRoute | None:
+        """The route for a client: one that asks for a subprotocol which the client offers comes first."""
+        if any(route.protocol is not None for route in self.websockets):
+            offered = headers.tokens("sec-websocket-protocol")
+            for route in self.websockets:
+                if route.protocol is not None and route.protocol in offered:
+                    return route
+        return next((route for route in self.websockets if route.protocol is None), None)

@@ -1,0 +1,52 @@
+"""Answers plain requests: the GET routes beside the WebSockets."""
+
+from __future__ import annotations
+
+import logging
+
+from ..engine.patience import Patience
+from ..engine.transport import Transport
+from ..http.call import Call
+from ..http.headers import Refusal
+from ..http.responses import Response
+from ..routing.endpoints import GetRoute
+from .answering import answer, http_date, with_headers
+from .hooks import Hooks
+from .running import Running
+
+logger: logging.Logger = logging.getLogger("trioktor.server")
+
+
+async def serve_get(
+    transport: Transport, route: GetRoute, call: Call, *, hooks: Hooks, running: Running, limit: float | None
+) -> Response | None:
+    """Answer a plain request, within the limit; returns what a hook answers instead.
+
+    Raises:
+      Refusal: 503, the handler took too long, or the server is shutting down.
+    """
+    if route.before:
+        no = await hooks.ask(transport, route.before, call)
+        if no is not None:
+            return with_headers(no, call)
+    with running.answering(call.path[:100]) as scope, scope:
+        response = with_headers(await _respond(route, call, limit), call)
+        await answer(transport, response.to_bytes(date=http_date(), with_body=call.method != "HEAD"))
+        return None
+    raise Refusal(503, "the server is shutting down")
+
+
+async def _respond(route: GetRoute, call: Call, limit: float | None) -> Response:
+    responses: list[Response] = []
+
+    async def respond() -> None:
+        responses.append(await route.respond(call))
+
+    try:
+        if await Patience(limit).finish(respond):
+            return responses[0]
+    except Exception:
+        logger.exception("the handler of GET %.200s failed", call.path)
+        return Response("the server failed\n", status=500)
+    logger.warning("the handler of GET %.200s took longer than %g s", call.path, limit)
+    raise Refusal(503, "the server took too long")

@@ -1,0 +1,83 @@
+"""What is running on a server, and who waits for its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import final
+
+import attrs
+import trio
+
+from ..engine.connection import Connection
+from ..engine.tasks import lineage
+
+
+@final
+@attrs.define(eq=False)
+class Answering:
+    """A GET handler that is running."""
+
+    path: str
+    task: trio.lowlevel.Task = attrs.field(factory=trio.lowlevel.current_task, repr=False)
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, repr=False)
+
+
+@final
+class Running:
+    """The connections and GET handlers of one server.
+
+    Attributes:
+      everything: the connections, for whoever may change them.
+    """
+
+    def __init__(self) -> None:
+        self.everything: set[Connection] = set()
+        self._answering: set[Answering] = set()
+        self._changed = trio.lowlevel.ParkingLot()
+
+    @contextmanager
+    def conversing(self, connection: Connection) -> Iterator[None]:
+        """A connection runs while the block does."""
+        self.everything.add(connection)
+        try:
+            yield
+        finally:
+            self.everything.discard(connection)
+            self._changed.unpark_all()
+
+    @contextmanager
+    def answering(self, path: str) -> Iterator[trio.CancelScope]:
+        """A GET handler runs while the block does; gives the scope that ends it."""
+        answering = Answering(path)
+        self._answering.add(answering)
+        try:
+            yield answering.scope
+        finally:
+            self._answering.discard(answering)
+            self._changed.unpark_all()
+
+    def connections(self) -> set[Connection]:
+        """The connections that are running, but for the one whose handler calls this."""
+        mine = lineage()
+        return {connection for connection in self.everything if connection.task not in mine}
+
+    def others(self) -> set[Connection | Answering]:
+        """The connections and GET handlers that are running, but for the one that calls this."""
+        mine = lineage()
+        everything: set[Connection | Answering] = {*self.everything, *self._answering}
+        return {one for one in everything if one.task not in mine}
+
+    def cancel_answering(self) -> None:
+        """Cancel the GET handlers, but for the one that calls this."""
+        mine = lineage()
+        for answering in self._answering:
+            if answering.task not in mine:
+                answering.scope.cancel("the server is closing")
+
+    async def wait_gone(self, running: Iterable[Connection | Answering]) -> None:
+        """Wait until none of these is running."""
+        wanted = set(running)
+        while wanted & {*self.everything, *self._answering}:
+            await self._changed.park()
+        await trio.lowlevel.checkpoint()

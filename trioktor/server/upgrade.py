@@ -1,0 +1,76 @@
+"""From a request for a WebSocket to its 101, or to the answer that it gets instead."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+import trio
+
+from ..config import WebSockets
+from ..http.call import Call
+from ..http.handshake import check_host, check_origin, check_upgrade, choose_subprotocol, upgrade_response
+from ..http.headers import Refusal
+from ..http.requests import RequestHead
+from ..protocol.extensions import Extension, negotiate as negotiate_extensions
+from ..routing.endpoints import WebSocketRoute
+from .seldom import Seldom
+
+logger: logging.Logger = logging.getLogger("trioktor.server")
+
+_LOGGED: Final = 200
+"""Characters of a path that are logged."""
+
+
+def check_request(head: RequestHead, settings: WebSockets, logged: Seldom) -> str:
+    """Check the request, its host and its origin; returns its key.
+
+    Raises:
+      Refusal: with what to answer.
+    """
+    check_host(head.authority, settings.hosts)
+    key = check_upgrade(head)
+    try:
+        check_origin(head.headers, head.authority, settings.origins)
+    except Refusal as refusal:
+        if logged.is_due(refusal.text, trio.current_time()):
+            path = head.target.partition("?")[0][:_LOGGED]  # what stands behind it may be secret
+            logger.warning("%s at %a: list it in WebSockets(origins=[...])", refusal.text, path)
+        raise
+    return key
+
+
+def negotiate(key: str, route: WebSocketRoute, call: Call) -> tuple[bytes, tuple[Extension, ...]]:
+    """Choose the subprotocol, note it on the call, negotiate extensions, and write the 101.
+
+    Raises:
+      Refusal: 500 if the function that chooses failed, or chose what was not offered; logged. 400 if the offer of
+        extensions is malformed.
+    """
+    call.protocol = route.protocol
+    if call.protocol is None:
+        call.protocol = _chosen_protocol(route.settings, call)
+    factories = route.settings.extensions if route.negotiates_extensions else ()
+    lines = call.headers.get_all("sec-websocket-extensions")
+    if not factories and not lines:
+        return upgrade_response(key, call.protocol, headers=call.take_response_headers()), ()
+    try:
+        answers, extensions = negotiate_extensions(factories, lines)
+    except ValueError:  # RFC 6455 §9.1
+        raise Refusal(400, "Sec-WebSocket-Extensions breaks its grammar") from None
+    chosen = ", ".join(map(str, answers))
+    return upgrade_response(key, call.protocol, chosen, call.take_response_headers()), extensions
+
+
+def _chosen_protocol(settings: WebSockets, call: Call) -> str | None:
+    choose = settings.subprotocols
+    if not callable(choose):
+        return choose_subprotocol(call.offered_protocols, choose)
+    try:
+        chosen = choose(call)
+        if chosen is not None and chosen not in call.offered_protocols:
+            raise ValueError(f"the subprotocol {chosen!r:.100} was chosen, and not offered")
+    except Exception:
+        logger.exception("choosing a subprotocol failed for %.200s", call.path)
+        raise Refusal(500, "the server failed") from None
+    return chosen

@@ -1,0 +1,1 @@
+"""Sessions: what a handler sees of its conversation."""
