@@ -91,7 +91,7 @@ class Outbox:
         self._config = config
         self._max_bytes = max_bytes
         self._conversation = conversation
-        self.encoder = Encoder(owner.ends, conversation)
+        self.encoder: Encoder = Encoder(owner.ends, conversation)
         self.flushes: Flushes = Flushes(taken=0 if wire.is_clear else 1)  # the answer to the handshake
         self._pending = Pending(conversation, self.flushes)
         self.is_direct: bool = True
