@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -22,6 +22,8 @@ from trioktor.engine.intake import Intake
 from trioktor.engine.keepalive import Keepalive
 from trioktor.engine.poller import PolledReader, Poller
 from trioktor.engine.reader import Reader
+from trioktor.protocol import native
+from trioktor.protocol.conversation import Conversation
 
 Clock = trio.testing.MockClock
 Session = WebSocketSession
@@ -84,6 +86,40 @@ async def test_an_idle_connection_is_its_handlers_task_and_nothing_else(autojump
         assert set() == connection._nursery.child_tasks
         assert connection.writing.writer is None
         assert (None, False) == (connection.inbox._channel, connection.outbox.has_queue)
+
+
+@pytest.mark.skipif(not native.is_native, reason="the native part was not built, or is not wanted")
+async def test_a_message_alone_needs_no_loop_and_others_do(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that came in one read, with nothing beside it, is taken in one step; two, or a part of one, are not."""
+    looped: list[bytes] = []
+    receive = Conversation.receive
+
+    def spy(self: Conversation, data: bytes) -> Iterator[Frame | None]:
+        if data and not self.closing.is_client:
+            looped.append(data)
+        return receive(self, data)
+
+    monkeypatch.setattr(Conversation, "receive", spy)
+    async with serving(application(echo)) as server:
+        client = await connect(server)
+        for text in ("one", "another"):
+            await client.send(Frame.Text(text))
+            assert Frame.Text(text) == await client.receive()
+        assert looped == []
+        two = client_bytes(Frame.Text("a"), Frame.Text("b"))
+        await client.stream.send_all(two)
+        assert [Frame.Text("a"), Frame.Text("b")] == [await client.receive(), await client.receive()]
+        part = client_bytes(Frame.Text("c"))
+        await client.stream.send_all(part[:3])
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        await client.stream.send_all(part[3:])
+        assert Frame.Text("c") == await client.receive()
+        assert looped == [two, part[:3], part[3:]]
+        await client.send(Frame.Text("alone again"))
+        assert Frame.Text("alone again") == await client.receive()
+        assert len(looped) == 3
 
 
 async def test_other_streams_and_other_hosts_have_a_reader(autojump_clock: Clock) -> None:

@@ -13,9 +13,11 @@ from hypothesis import given, settings, strategies as st
 
 from tests.support.helpers import KEY, masked
 from tests.support.reading import FrameReader
-from trioktor import CloseCode, Frame
+from trioktor import CloseCode, Frame, PerMessageDeflate
 from trioktor.protocol import native, parser as parser_module, partial as partial_module
+from trioktor.protocol.conversation import Conversation
 from trioktor.protocol.errors import FrameTooBig, ProtocolError
+from trioktor.protocol.extensions import negotiate
 from trioktor.protocol.mask import mask as pure_mask
 from trioktor.protocol.parser import FrameParser
 
@@ -138,6 +140,67 @@ def test_a_long_frame_in_pieces_is_read_the_same(sizes: list[int], first_byte: i
         assert found == seen()
 
 
+def talk(chunks: list[bytes], limit: int | None, *, single: bool, **kind: Any) -> tuple[list[Any], str]:
+    """What a conversation gives for each of these chunks, and how it stands then."""
+    conversation = Conversation(max_frame_size=limit, max_fragments=10, **kind)
+    seen: list[Any] = []
+    for chunk in chunks:
+        frame = conversation.receive_single(chunk) if single else None
+        frames = list(conversation.receive(chunk)) if frame is None else [frame]
+        seen.append([None if frame is None else (type(frame), frame.first_byte, frame.data) for frame in frames])
+        seen.append((conversation.frames_received, conversation.kept))
+        if conversation.closing.is_over:
+            break
+    return seen, repr(conversation.closing)
+
+
+@needs_native
+@settings(max_examples=500, deadline=None)
+@given(
+    pieces=st.lists(PIECES, max_size=8),
+    cuts=st.lists(st.integers(0, 4000), max_size=6),
+    limit=st.sampled_from([None, 0, 50, 125, 126, 300, 4096, 1 << 20]),
+    client=st.booleans(),
+)
+def test_one_message_in_one_step_is_read_the_same(
+    pieces: list[bytes], cuts: list[int], limit: int | None, client: bool
+) -> None:
+    """Whatever comes, whatever is under way: with the short road and without it."""
+    data = b"".join(pieces)
+    ends = sorted({min(cut, len(data)) for cut in cuts} | {len(data)})
+    cut = [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    for chunks in (pieces, cut):
+        assert talk(chunks, limit, single=True, client=client) == talk(chunks, limit, single=False, client=client)
+
+
+@needs_native
+def test_one_message_is_taken_in_one_step() -> None:
+    """A short one, alone, and nothing under way; else the loop has it."""
+    text, binary = masked(0x81, "é".encode()), masked(0x82, bytes(300))
+    conversation = Conversation()
+    assert conversation.receive_single(text) == Frame.Text("é")
+    assert conversation.receive_single(binary) == Frame.Binary(bytes(300))
+    assert conversation.frames_received == 2
+    others = [b"", text[:-1], text + b"x", text + binary, masked(0x82, bytes(4097)), masked(0x81, b"\xff")]
+    others += [masked(first_byte, b"") for first_byte in (0x01, 0x00, 0x89, 0x8A, 0x88, 0xC1, 0x83)]
+    for data in others:
+        assert conversation.receive_single(data) is None
+        assert (conversation.frames_received, conversation.kept) == (2, 0)
+    for begun in (text[:1], text[:-1], masked(0x01, b"x")):
+        conversation = Conversation()
+        assert list(conversation.receive(begun)) == []
+        assert conversation.receive_single(text) is None
+    conversation = Conversation(max_frame_size=1)
+    assert conversation.receive_single(text) is None
+    conversation = Conversation()
+    conversation.stream()
+    assert conversation.receive_single(text) is None
+    assert Conversation(client=True).receive_single(text) is None
+    _, extensions = negotiate([PerMessageDeflate()], ["permessage-deflate"])
+    assert Conversation(extensions=tuple(extensions)).receive_single(text) is None
+    assert Conversation(on_frame=lambda direction, frame: None).receive_single(text) is None
+
+
 @needs_native
 def test_a_scan_stops_where_it_is_told() -> None:
     """Behind so many messages, or bytes; it is no use to read ahead of what is wanted."""
@@ -213,6 +276,13 @@ def test_what_is_no_argument_is_an_error() -> None:
     for arguments in wrong:
         with pytest.raises(TypeError):
             scan(*arguments)
+    single: Any = native.single
+    wrong = [(), (b"x",), ("x", 1), (b"x", None), (b"x", 1, 1)]
+    for arguments in wrong:
+        with pytest.raises(TypeError):
+            single(*arguments)
+    with pytest.raises(OverflowError):
+        single(b"x", 1 << 70)
     for position in (-1, 2, 1 << 40):
         with pytest.raises(ValueError, match="position"):
             scan(b"x", position, 1, 1, 1)

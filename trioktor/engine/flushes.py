@@ -50,6 +50,15 @@ class Flushes:
                     still.append(flush)
             self._waiting = still
 
+    def note_direct(self, items: int) -> None:
+        """So many items went past the queue, which was empty, and all is with the system."""
+        self.taken += items
+        if self._waiting:
+            self.note_written(0)
+        else:
+            self._written = self.taken
+            self._controls_written = self.controls_taken
+
     def release(self) -> None:
         """Nothing is left to be written: let go of everybody."""
         self._written = self.taken

@@ -43,21 +43,23 @@ class Inbox:
         "_max_bytes",
         "_offered",
         "_overflows",
-        "_queue",
         "_room",
         "_send",
         "_sizes",
-        "_takers",
         "has_lost_patience",
         "is_batch",
         "is_ended",
+        "is_plain",
         "pause",
         "peak",
+        "queue",
+        "takers",
     )
 
     def __init__(self, config: ChannelConfig, max_bytes: int) -> None:
-        self._queue: list[Frame] = []  # while there is no channel
-        self._takers = Takers()  # the queue is empty while there are some
+        self.queue: list[Frame] = []  # while there is no channel
+        self.is_plain: bool = True  # there is no channel, and more may come
+        self.takers: Takers = Takers()  # the queue is empty while there are some
         self._send: trio.MemorySendChannel[Frame] | None = None
         self._channel: trio.MemoryReceiveChannel[Frame] | None = None
         self.is_ended: bool = False
@@ -79,15 +81,14 @@ class Inbox:
     @property
     def waiting(self) -> int:
         """Messages that the handler has not taken yet."""
-        waiting = len(self._queue) if self._send is None else self._send.statistics().current_buffer_used
-        if waiting > self.peak:
-            self.peak = waiting
+        waiting = len(self.queue) if self._send is None else self._send.statistics().current_buffer_used
+        self.peak = max(self.peak, waiting)
         return waiting
 
     @property
     def has_more(self) -> bool:
         """Whether more messages wait for the handler, so that more answers will follow; seen from the last read."""
-        return bool(self._queue) if self._send is None else self.is_batch
+        return bool(self.queue) if self._send is None else self.is_batch
 
     # the handler's side
 
@@ -95,15 +96,15 @@ class Inbox:
     def channel(self) -> trio.MemoryReceiveChannel[Frame]:
         """The channel: `session.incoming`; opened when it is first asked for."""
         if self._channel is None:
-            self._sizes = []
+            self._sizes = [len(message.data) for message in self.queue]
+            self.is_plain = False
             self._send, self._channel = trio.open_memory_channel[Frame](self._config.capacity)
-            for message in self._queue:
+            for message in self.queue:
                 self._send.send_nowait(message)
-                self._sizes.append(len(message.data))
-            self._queue.clear()
+            self.queue.clear()
             if self.is_ended:
                 self._send.close()
-            self._takers.wake()  # to wait there
+            self.takers.wake()  # to wait there
             if self._room is not None:
                 self._room.set()
         return self._channel
@@ -120,8 +121,8 @@ class Inbox:
                 message = self._channel.receive_nowait()
             except trio.WouldBlock:
                 return None
-        elif self._queue:
-            message = self._queue.pop(0)
+        elif self.queue:
+            message = self.queue.pop(0)
             self._bytes -= len(message.data)
             if self._held is not None:  # or whoever waits for a message could be given a later one first
                 self._put_held_nowait()
@@ -139,8 +140,8 @@ class Inbox:
         Raises:
           trio.EndOfChannel, trio.ClosedResourceError: as `take`.
         """
-        if self._channel is None and not self._queue and not self.is_ended:
-            handed = await self._takers.wait()
+        if self.is_plain and not self.queue:
+            handed = await self.takers.wait()
             if handed is not None:
                 return handed
         if self._channel is None:
@@ -158,15 +159,15 @@ class Inbox:
         """Queue a message without waiting; False means: wait before the next one."""
         if self._send is not None:
             return self._offer_to(self._send, message)
-        if self._takers:
+        if self.takers:
             self._offered += 1
-            self._takers.hand(message)
+            self.takers.hand(message)
             return True
         if self._overflows:
-            if len(self._queue) < self._config.capacity and self._has_room():
+            if len(self.queue) < self._config.capacity and self._has_room():
                 self._put(message)
             return True
-        if len(self._queue) >= self._config.capacity:
+        if len(self.queue) >= self._config.capacity:
             self._held = message
             return False
         self._put(message)
@@ -199,17 +200,16 @@ class Inbox:
         if not self._offered:
             self._first_offer = trio.current_time()
         self._offered += 1
-        self._queue.append(message)
+        self.queue.append(message)
         self._bytes += len(message.data)
 
     def answer_grace(self, seconds: float) -> float:
-        """How long the handler may still go on answering when nothing more comes, at most `seconds`.
+        """How long the handler may still answer when nothing more comes, at most `seconds`; asked before `end`.
 
-        There is nothing to answer if the handler closed `incoming`, or never took a message nor waits for one,
-        though the first has been there for so long. To be asked before `end`.
+        There is nothing to answer if the handler closed `incoming`, or has let the first message wait for so long.
         """
         if self._send is None:
-            is_receiving = bool(self._takers)
+            is_receiving = bool(self.takers)
         else:
             statistics = self._send.statistics()
             if not statistics.open_receive_channels:
@@ -226,10 +226,9 @@ class Inbox:
         if self._bytes + size <= self._max_bytes or self._overflows or self._config.on_overflow is Overflow.CLOSE:
             return True
         self._beside = size
-        if self._has_room():
-            self._beside = 0
-            return True
-        return False
+        has_room = self._has_room()
+        self._beside = 0 if has_room else size
+        return has_room
 
     def _has_room(self) -> bool:
         """Count the bytes that still wait; whether they leave room for more."""
@@ -269,7 +268,7 @@ class Inbox:
 
     def _put_held_nowait(self) -> None:
         """Queue the message that had no place, if it has one now, and still no channel."""
-        if self._held is not None and self._send is None and len(self._queue) < self._config.capacity:
+        if self._held is not None and self._send is None and len(self.queue) < self._config.capacity:
             held, self._held = self._held, None
             self._put(held)
 
@@ -294,7 +293,8 @@ class Inbox:
     def end(self) -> None:
         """No more messages: after those that wait comes `trio.EndOfChannel`."""
         self.is_ended = True
+        self.is_plain = False
         self._held = None
         if self._send is not None:
             self._send.close()
-        self._takers.wake()
+        self.takers.wake()

@@ -65,9 +65,16 @@ class Intake:
         if data:
             self.bytes_read += len(data)
             connection.sign_of_life()
-            self._seen = connection.conversation.frames_received
-            self._frames = connection.conversation.receive(data)
-            is_done = self._go_on()
+            frame = connection.conversation.receive_single(data)
+            if frame is not None:
+                connection.inbox.is_batch = False
+                connection.transport.read_size = CHUNK
+                is_done = connection.inbox.offer(frame)
+                self._is_full = not is_done
+            else:
+                self._seen = connection.conversation.frames_received
+                self._frames = connection.conversation.receive(data)
+                is_done = self._go_on()
         else:
             connection.conversation.closing.receive_eof()
             connection.conversation.has_news = is_done = True

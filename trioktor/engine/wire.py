@@ -25,19 +25,21 @@ class Wire:
     Args:
       response: what has to go out first; it does not count as a part of the conversation.
 
+    Attributes:
+      pending: what was written and is not with the system yet; to be looked at only.
     """
 
-    __slots__ = ("_pending", "_transport", "_written")
+    __slots__ = ("_transport", "_written", "pending")
 
     def __init__(self, transport: Transport, response: bytes) -> None:
         self._transport = transport
-        self._pending: bytes | memoryview = response
+        self.pending: bytes | memoryview = response
         self._written = -len(response)
 
     @property
     def is_clear(self) -> bool:
         """Whether all that was written is with the system."""
-        return not self._pending
+        return not self.pending
 
     @property
     def bytes_written(self) -> int:
@@ -51,30 +53,28 @@ class Wire:
           RuntimeError: something is pending already.
           trio.BrokenResourceError: the connection is lost.
         """
-        if self._pending:
-            raise RuntimeError("two writers on one wire: something is pending")
-        sent = self._transport.send_nowait(data)
-        self._written += sent
-        if sent == len(data):
-            return True
-        self._pending = memoryview(data)[sent:] if sent else data
-        return False
+        return self.write_parts([data])
 
     def write_parts(self, parts: list[bytes]) -> bool:
         """As `write`, of one piece in parts; a long one is not copied for that."""
+        if self.pending:
+            raise RuntimeError("two writers on one wire: something is pending")
         last = parts[-1] if parts else b""
         if len(last) < CHUNK:
-            return self.write(b"".join(parts))
-        if self._pending:
-            raise RuntimeError("two writers on one wire: something is pending")
+            data = b"".join(parts)
+            sent = self._transport.send_nowait(data)
+            self._written += sent
+            if sent < len(data):
+                self.pending = memoryview(data)[sent:] if sent else data
+            return not self.pending
         before = sum(map(len, parts)) - len(last)
         sent = self._transport.send_parts_nowait(parts)
         self._written += sent
         if sent < before:
-            self._pending = memoryview(b"".join(parts))[sent:]
+            self.pending = memoryview(b"".join(parts))[sent:]
         elif sent < before + len(last):
-            self._pending = memoryview(last)[sent - before :]
-        return not self._pending
+            self.pending = memoryview(last)[sent - before :]
+        return not self.pending
 
     @trio.lowlevel.enable_ki_protection  # between the bytes that went out and the keeping of the rest
     def push(self) -> bool:
@@ -83,7 +83,7 @@ class Wire:
         Raises:
           trio.BrokenResourceError: the connection is lost.
         """
-        pending, self._pending = self._pending, b""
+        pending, self.pending = self.pending, b""
         return not pending or self.write(bytes(pending))
 
     async def drain(self) -> None:
@@ -92,8 +92,8 @@ class Wire:
         Raises:
           trio.BrokenResourceError, WriteTimeout: as `Transport.send`.
         """
-        pending = self._pending
+        pending = self.pending
         if pending:
             await self._transport.send(pending)
             self._written += len(pending)
-            self._pending = b""
+            self.pending = b""

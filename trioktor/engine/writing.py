@@ -57,6 +57,7 @@ class Writing:
     __slots__ = (
         "_closing",
         "_connection",
+        "_conversation",
         "_is_direct",
         "_kept",
         "_kept_bytes",
@@ -65,6 +66,7 @@ class Writing:
         "_outbox",
         "_outgoing",
         "_watching",
+        "_wire",
         "writer",
     )
 
@@ -72,7 +74,9 @@ class Writing:
         self._connection = connection
         self._closing = connection.conversation.closing
         self._outbox = connection.outbox
+        self._conversation = connection.conversation
         self._outgoing = connection.conversation.outgoing
+        self._wire = connection.outbox.wire
         self._is_direct = connection.transport.takes_nowait
         self._later = later
         self._kept: list[bytes] | None = None  # what was put aside
@@ -101,13 +105,12 @@ class Writing:
 
         With `keep` it is put aside, for others will follow. What the system does not take is left to the writer.
         """
-        pieces = self._kept
+        pieces = self._kept  # what was put aside shows that nothing is in the way
         outbox = self._outbox
         if pieces is None or not outbox.is_direct:
             if not self._is_road_free(keep=keep):
                 return False
             pieces = []
-        # else what was put aside shows that nothing is in the way
         outgoing = self._outgoing
         if outgoing.extensions or type(item) is PreparedMessage:
             if not outgoing.add_now(item, pieces):
@@ -115,12 +118,14 @@ class Writing:
         else:  # most of them
             outgoing.serializer.add(item, pieces)
             outgoing.frames_sent += 1
-        self._kept_frames += 1
         if self._kept is None:
-            self._kept, self._kept_bytes = pieces, 0
-            if keep:
-                assert self._later is not None
-                self._later.call(self.uncork)
+            if not keep:
+                self._write_straight(pieces)
+                return True
+            self._kept, self._kept_frames, self._kept_bytes = pieces, 0, 0
+            assert self._later is not None
+            self._later.call(self.uncork)
+        self._kept_frames += 1
         self._kept_bytes += len(pieces[-1])
         if not keep or self._kept_bytes >= CHUNK:
             self.uncork()
@@ -129,34 +134,40 @@ class Writing:
     def _is_road_free(self, *, keep: bool) -> bool:
         """Whether nothing at all is in the way of a frame, and, to `keep` it, somebody would call."""
         outbox = self._outbox
-        is_clear = self._is_direct and not outbox.is_sealed and outbox.is_wire_free
-        if not is_clear or self._connection.conversation.has_control:
+        if outbox.is_direct:
+            if self._wire.pending or not self._is_direct:
+                return False
+            if keep and (self._later is None or not self._later.is_running):
+                return False
+        elif keep or not self._is_direct or outbox.is_sealed or not outbox.is_wire_free:
             return False
-        return not keep or (outbox.is_direct and self._later is not None and self._later.is_running)
+        lane = self._conversation.lane
+        return lane is None or not lane.is_waiting
 
     def uncork(self) -> None:
         """Write what was put aside."""
         pieces, self._kept = self._kept, None
         if pieces is not None:
-            try:
-                self._write_now(pieces)
-            except trio.BrokenResourceError as error:  # what was accepted is lost with the connection
-                self.failed(error)
+            self._write_straight(pieces, self._kept_frames)
+
+    def _write_straight(self, pieces: list[bytes], frames: int = 1) -> None:
+        """Write what was accepted; if that fails, it is lost with the connection."""
+        try:
+            self._write_now(pieces, frames)
+        except trio.BrokenResourceError as error:
+            self.failed(error)
 
     def take_kept(self, pieces: list[bytes]) -> None:
         """Append what was put aside: whoever calls writes it, in front of everything else."""
         if self._kept is not None:
             pieces.extend(self._kept)
             self._kept = None
-            self._connection.outbox.note_taken(self._kept_frames, self._kept_bytes)
-            self._kept_frames = 0
+            self._outbox.note_taken(self._kept_frames, self._kept_bytes)
 
-    def _write_now(self, pieces: list[bytes]) -> None:
+    def _write_now(self, pieces: list[bytes], frames: int) -> None:
         """Write while nobody else does, and leave to the writer what the system does not take."""
-        frames, self._kept_frames = self._kept_frames, 0
-        if self._connection.outbox.wire.write_parts(pieces):
-            self._outbox.note_taken(frames, 0)
-            self._outbox.note_written()
+        if self._wire.write_parts(pieces):
+            self._outbox.flushes.note_direct(frames)
         else:
             self.wake()
             self._outbox.note_taken(frames, sum(map(len, pieces)))
@@ -174,21 +185,21 @@ class Writing:
     @trio.lowlevel.enable_ki_protection
     def _write_rest(self) -> bool:
         """Write all of that in one step; False if it needs a writer."""
-        outbox = self._connection.outbox
+        outbox = self._outbox
         if outbox.has_queue or not outbox.is_wire_free:
             return False
         pieces: list[bytes] = []
         outbox.gather(pieces)
         if pieces:
-            self._write_now(pieces)
-        return self._connection.outbox.wire.is_clear
+            self._write_now(pieces, 0)  # it was counted when it was gathered
+        return not self._wire.pending
 
     def respond(self) -> None:
         """Write the answer to the handshake, which is pending on the wire."""
         try:
-            if self._connection.outbox.wire.push():
-                self._connection.outbox.note_written()
-            if not self._connection.outbox.is_idle:
+            if self._wire.push():
+                self._outbox.note_written()
+            if not self._outbox.is_idle:
                 self.wake()
         except trio.BrokenResourceError as error:
             self.failed(error)

@@ -156,6 +156,47 @@ append_message(PyObject *run, const unsigned char *head, Py_ssize_t head_size, P
     return done;
 }
 
+PyDoc_STRVAR(single_doc, "single(data, longest, /)\n--\n\n"
+    "Payload and text (None: Binary) of the message that the bytes are, if they are one masked, whole, plain message\n"
+    "of at most `longest` bytes, and nothing else; None if they are anything else.");
+
+static PyObject *
+single(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 2) {
+        PyErr_SetString(PyExc_TypeError, "single takes bytes and a length");
+        return NULL;
+    }
+    char *data;
+    Py_ssize_t size;
+    if (PyBytes_AsStringAndSize(args[0], &data, &size) < 0) {
+        return NULL;
+    }
+    const Py_ssize_t longest = PyLong_AsSsize_t(args[1]);
+    if (longest == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    const unsigned char *head = (const unsigned char *)data;
+    Py_ssize_t head_size = 0;
+    const Py_ssize_t length = length_of(head, size, &head_size);
+    if (length < 0 || length > longest || length != size - head_size) {
+        Py_RETURN_NONE;
+    }
+    PyObject *message = PyList_New(0);
+    if (message == NULL) {
+        return NULL;
+    }
+    const int done = append_message(message, head, head_size, length);
+    if (done == 1) {
+        return message;
+    }
+    Py_DECREF(message);
+    if (done < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
 PyDoc_STRVAR(scan_doc, "scan(data, position, longest, count, size, /)\n--\n\n"
     "The masked whole Text and Binary messages at a position, as far as they are plain, none longer than `longest`.\n\n"
     "Stops behind `count` of them, or `size` bytes. Returns their payloads and texts (None: Binary) in one list, and\n"
@@ -216,6 +257,7 @@ static PyMethodDef methods[] = {
     {"mask", (PyCFunction)(void (*)(void))mask, METH_FASTCALL, mask_doc},
     {"join", (PyCFunction)(void (*)(void))join, METH_FASTCALL, join_doc},
     {"scan", (PyCFunction)(void (*)(void))scan, METH_FASTCALL, scan_doc},
+    {"single", (PyCFunction)(void (*)(void))single, METH_FASTCALL, single_doc},
     {NULL, NULL, 0, NULL},
 };
 

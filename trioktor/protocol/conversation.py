@@ -4,8 +4,7 @@ Theory of operation. `receive` is the loop over the frames of what was read. It 
 every frame), and does the rest by itself: Pings are noted to be answered, Pongs let go of the Pings they answer, a
 Close or a broken rule goes to the `ClosingHandshake`. It never raises for what the peer sent. It parses no
 further than it is asked, so a suspended iterator is the back-pressure: whoever finds no room for a message keeps the
-iterator and goes on later, and gives the next bytes only when it is exhausted. It gives None where others should
-have a turn.
+iterator and goes on later, and gives the next bytes only when it is exhausted.
 
 What goes out by itself waits in the control lane (Pings, and the Pongs we owe) until the carrier takes it, and
 the Close waits until everything else was taken. `has_news` says that there is something for the carrier to look at.
@@ -120,9 +119,9 @@ class Conversation:
     # what comes in
 
     def receive(self, data: bytes) -> Iterator[Frame | None]:
-        """Give the messages that `data` completes; to be exhausted before the next call.
+        """Give the messages that `data` completes, or None where others should have a turn; ends with the conversation.
 
-        Gives None where others should have a turn. It ends early when the conversation does.
+        To be exhausted before the next call.
         """
         assembler, inflated = self._assembler, 0
         try:
@@ -171,6 +170,15 @@ class Conversation:
         except ProtocolError as error:
             self.violate(error)
 
+    def receive_single(self, data: bytes) -> Frame | None:
+        """The message, if `data` is a short one and nothing else: `receive` in one step. If not, nothing is done."""
+        if self._decoders or self._wants_pieces:
+            return None
+        frame = self.parser.single(data)
+        if frame is not None:
+            self.frames_received += 1
+        return frame
+
     def _get_assembler(self) -> MessageAssembler:
         if self._assembler is None:
             self._assembler = MessageAssembler(self._max_frame_size, self._max_fragments)
@@ -208,10 +216,6 @@ class Conversation:
         elif self.lane is not None:
             self.lane.receive_pong(frame.data)
         return False
-
-    def note_received(self) -> None:
-        """One more was given."""
-        self.frames_received += 1
 
     def receive_close(self, frame: CloseFrame) -> None:
         """The peer's Close has come, and is a good one."""

@@ -18,12 +18,14 @@ mask: Callable[[bytes | memoryview, bytes], bytes] = pure_mask
 """Mask or unmask bytes with a key of four bytes (RFC 6455 §5.3); the operation is its own inverse."""
 join: Callable[[list[bytes], bytes], bytes] | None = None
 """Join pieces and unmask them in one pass; None where they are unmasked one by one."""
+single: Callable[[bytes, int], list[Any] | None] | None = None
+"""Payload and text of the one plain message that the bytes are, or None; see `FrameParser.single`."""
 scan: Scan | None = None
 """The plain messages at the front of what was read, see `FrameParser`; None where the parser finds them itself."""
 
 if not os.environ.get("TRIOKTOR_PURE"):
     try:
-        from ._native import join, mask, scan  # noqa: F401  # for who imports it from here
+        from ._native import join, mask, scan, single  # noqa: F401  # for who imports it from here
     except ImportError:  # it could not be built
         pass
 

@@ -21,7 +21,7 @@ from .errors import FrameTooBig, ProtocolError
 from .first_byte import CONTROL, FIN, MAX_CONTROL_BYTES, OPCODE, RESERVED, WHOLE_BINARY, WHOLE_TEXT
 from .frames import KEPT_TEXT, BinaryFrame, Frame, TextFrame
 from .from_wire import FRAME_CLASSES, frame_from_wire, message_from_wire
-from .native import mask, scan
+from .native import mask, scan, single
 from .partial import PartialFrame
 
 _LENGTH_16 = 126
@@ -148,6 +148,18 @@ class FrameParser:
                 self._note_fragment(kind, first_byte, length)
             yield frame_from_wire(kind, first_byte, payload)
         self._head = data[position:]
+
+    def single(self, data: bytes) -> Frame | None:
+        """The frame, if `data` is one short whole message and nothing else stands here: `feed` in one step.
+
+        None, and nothing is done, if not, or where there is no native part.
+        """
+        if single is None or self._partial is not None or self._head or self._message_kind is not None:
+            return None
+        limit = self.max_frame_size
+        longest = KEPT_TEXT if limit is None or limit > KEPT_TEXT else limit
+        found = single(data, longest) if self.masked else None
+        return None if found is None else message_from_wire(*found)
 
     def take_partial(self) -> Frame | None:
         """What the last bytes brought of a frame that is not complete: a frame of that head and these bytes.

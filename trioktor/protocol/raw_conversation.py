@@ -24,7 +24,7 @@ class RawConversation(Conversation):
             for frame in self.parser.feed(data):
                 if isinstance(frame, CloseFrame):
                     check_close(frame)
-                self.note_received()
+                self.frames_received += 1
                 yield frame
                 if isinstance(frame, CloseFrame):
                     self.receive_close(frame)

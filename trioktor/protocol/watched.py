@@ -38,6 +38,10 @@ class WatchedParser(FrameParser):
             self._on_frame("<", frame)
             yield frame
 
+    def single(self, data: bytes) -> Frame | None:
+        """Nothing passes unseen: it is left to `feed`."""
+        return None
+
     def take_partial(self) -> Frame | None:
         """As `FrameParser.take_partial`; what is given away for good is seen here."""
         partial = super().take_partial()

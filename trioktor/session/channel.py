@@ -117,28 +117,31 @@ class FrameChannel(trio.abc.Channel[Frame]):
             self._check_thread("receive")
         if self._has_pieces:
             return await self._receive_joined(end)
-        self._turns = turns = self._turns + 1
-        if turns & _FULL_CHECKPOINT:
-            await _checkpoint_if_cancelled()
-        else:
-            await _checkpoint()
+        inbox = self._inbox
+        frame: Frame | None = None
         try:
-            frame = self._inbox.take()
+            if inbox.queue or not inbox.is_plain:  # else it waits, which is a checkpoint
+                self._turns = turns = self._turns + 1
+                if turns & _FULL_CHECKPOINT:
+                    await _checkpoint_if_cancelled()
+                else:
+                    await _checkpoint()
+                frame = inbox.take()
             if frame is None:
                 self._parked += 1
                 try:
-                    frame = await self._inbox.receive()
+                    if inbox.is_plain:
+                        frame = await inbox.takers.wait()
+                    if frame is None:
+                        frame = await inbox.receive()
                 finally:
-                    self._unpark()
+                    self._parked -= 1
+                    if self._unparked is not None and not self._parked:
+                        self._unparked.set()
         except trio.EndOfChannel:
             self._raise_end(end)
         self._may_write_through = True
         return frame
-
-    def _unpark(self) -> None:
-        self._parked -= 1
-        if self._unparked is not None and not self._parked:
-            self._unparked.set()
 
     def receive_nowait(self) -> Frame:
         """Receive as `receive` does, or not at all: no checkpoint.
