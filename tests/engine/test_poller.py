@@ -22,6 +22,7 @@ from trioktor.engine.intake import Intake
 from trioktor.engine.keepalive import Keepalive
 from trioktor.engine.poller import PolledReader, Poller
 from trioktor.engine.reader import Reader
+from trioktor.engine.sockets import SocketTransport
 from trioktor.protocol import native
 from trioktor.protocol.conversation import Conversation
 
@@ -30,6 +31,8 @@ Session = WebSocketSession
 
 pytestmark = pytest.mark.skipif(not Poller.is_possible(), reason="the system has no epoll")
 
+
+needs_native = pytest.mark.skipif(not native.is_native, reason="the native part was not built, or is not wanted")
 
 clients: list[RawClient] = []
 
@@ -88,7 +91,7 @@ async def test_an_idle_connection_is_its_handlers_task_and_nothing_else(autojump
         assert (None, False) == (connection.inbox._channel, connection.outbox.has_queue)
 
 
-@pytest.mark.skipif(not native.is_native, reason="the native part was not built, or is not wanted")
+@needs_native
 async def test_a_message_alone_needs_no_loop_and_others_do(
     autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +123,107 @@ async def test_a_message_alone_needs_no_loop_and_others_do(
         await client.send(Frame.Text("alone again"))
         assert Frame.Text("alone again") == await client.receive()
         assert len(looped) == 3
+
+
+# long messages, read to where they will stand
+
+
+class Reads(list[int | None]):
+    """What every read into a target gave."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = trio.Event()
+
+    @property
+    def total(self) -> int:
+        """The bytes of all of them."""
+        return sum(count or 0 for count in self)
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
+    """The reads into targets, as they come."""
+    seen = Reads()
+    read_into = SocketTransport.read_into
+
+    def spy(self: SocketTransport, target: Any) -> int | None:
+        seen.append(None)
+        seen[-1] = read_into(self, target)
+        seen.first.set()
+        return seen[-1]
+
+    monkeypatch.setattr(SocketTransport, "read_into", spy)
+    return seen
+
+
+@needs_native
+@pytest.mark.parametrize("kind", [Frame.Binary, Frame.Text])
+async def test_a_long_message_is_read_to_where_it_will_stand(kind: Any, autojump_clock: Clock, reads: Reads) -> None:
+    """But not a text, which is looked at as it comes; what stands behind it is the next message."""
+    data = bytes(range(97, 105)) * 50_000
+    async with serving(application(echo)) as server:
+        client = await connect(server)
+        long = kind(data)
+        await client.stream.send_all(client_bytes(long, Frame.Text("behind"), long))
+        assert [long, Frame.Text("behind"), long] == [await client.receive() for _ in range(3)]
+        assert bool(reads) == (kind is Frame.Binary)
+        assert reads.total <= 2 * len(data)
+
+
+@needs_native
+@pytest.mark.parametrize("end", ["end of the stream", "reset"])
+async def test_a_connection_that_ends_in_a_long_message_is_broken(
+    end: str, autojump_clock: Clock, reads: Reads, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As anywhere else; and nobody else is touched."""
+    causes: list[BaseException | None] = []
+    ended = trio.Event()
+
+    async def handler(session: Session) -> None:
+        try:
+            await session.receive()
+        except ConnectionBroken as error:
+            causes.append(error.__cause__)
+            ended.set()
+
+    async with serving(application(handler)) as server:
+        client, other = await connect(server), await connect(server)
+        await client.stream.send_all(client_bytes(Frame.Binary(bytes(500_000)))[:300_000])
+        await reads.first.wait()
+        if end == "reset":
+            client.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # type: ignore[attr-defined]
+        await client.stream.aclose()
+        await ended.wait()
+        assert (end == "reset") == isinstance(causes[0], OSError)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(server.sessions) == 1
+        await other.send(close(1000))
+        assert close(1000) == await other.receive()
+    assert [] == records_above_info(caplog)
+
+
+@needs_native
+async def test_pieces_may_be_asked_for_in_the_middle_of_a_long_message(autojump_clock: Clock, reads: Reads) -> None:
+    """What was read into its place is given out, and what follows is read as pieces are."""
+    data = bytes(range(256)) * 2000
+    got: list[bytes] = []
+
+    async def handler(session: Session) -> None:
+        await reads.first.wait()
+        message = await session.receive_message()
+        async for piece in message:
+            got.append(piece)  # type: ignore[arg-type]
+
+    async with serving(application(handler)) as server:
+        client = await connect(server)
+        wire = client_bytes(Frame.Binary(data))
+        await client.stream.send_all(wire[:200_000])
+        await reads.first.wait()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        await client.stream.send_all(wire[200_000:])
+        assert close(1000) == await client.receive()
+    assert data == b"".join(got)
 
 
 async def test_other_streams_and_other_hosts_have_a_reader(autojump_clock: Clock) -> None:

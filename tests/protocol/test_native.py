@@ -97,16 +97,142 @@ def test_whatever_comes_is_read_the_same(pieces: list[bytes], cuts: list[int], k
     found = read(kind, chunks, limit)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parser_module, "scan", None)
-        patch.setattr(partial_module, "join", None)
+        patch.setattr(partial_module, "Filling", None)
         assert found == read(kind, chunks, limit)
 
 
+STEPS = st.one_of(
+    st.tuples(st.just("append"), st.integers(0, 9000)),
+    st.tuples(st.just("read"), st.integers(0, 9000)),
+    st.tuples(st.just("take"), st.just(0)),
+)
+
+
 @needs_native
-@given(pieces=st.lists(st.binary(max_size=50)), key=st.binary(min_size=4, max_size=4))
-def test_joining_is_the_same(pieces: list[bytes], key: bytes) -> None:
-    """However the bytes are divided."""
-    assert native.join is not None
-    assert native.join(pieces, key) == pure_mask(b"".join(pieces), key)
+@given(
+    length=st.one_of(st.integers(0, 300), st.integers(0, 20000)),
+    key=st.one_of(st.none(), st.binary(min_size=4, max_size=4)),
+    steps=st.lists(STEPS, max_size=30),
+)
+def test_a_filling_holds_what_arrived_unmasked(length: int, key: bytes | None, steps: list[tuple[str, int]]) -> None:
+    """Appended or read into it, and taken at any time."""
+    assert native.Filling is not None
+    payload = bytes(number * 7 & 0xFF for number in range(length))
+    data = payload if key is None else pure_mask(payload, key)
+    filling = native.Filling(length, key)
+    taken, at = b"", 0
+    for step, size in steps:
+        if step == "take":
+            taken += filling.take()
+            assert taken == payload[:at]
+            continue
+        with memoryview(filling) as view:
+            free = len(view)
+            assert (free > 0) == (at < length)
+            assert free <= length - at
+            if step == "read":
+                size = min(size, free)
+                view[:size] = data[at : at + size]
+        if step == "read":
+            filling.advance(size)
+        else:
+            size = min(size, length - at)
+            filling.append(data[at : at + size])
+        at += size
+    assert taken + filling.take() == payload[:at]
+
+
+@needs_native
+def test_a_header_alone_allocates_nothing() -> None:
+    """There is room for little more than thirty-two times what came, and never for more than the frame holds."""
+    assert native.Filling is not None
+    for length in (1 << 40, 1 << 16, 10):
+        filling = native.Filling(length, b"abcd")
+        came = 0
+        for size in (1, 200, 5000):
+            if came + size > length:
+                break
+            filling.append(bytes(size))
+            came += size
+            with memoryview(filling) as view:
+                assert came + len(view) <= min(length, 32 * (came + 4096))
+
+
+@needs_native
+def test_a_filling_is_not_moved_while_somebody_reads_into_it() -> None:
+    """Nor told of more than was there."""
+    assert native.Filling is not None
+    filling = native.Filling(1 << 30, None)
+    with memoryview(filling), pytest.raises(BufferError, match="being read into"):
+        filling.take()
+    with memoryview(filling) as view, pytest.raises(BufferError, match="being read into"):
+        filling.append(bytes(len(view) + 1))
+    with memoryview(filling) as view:
+        free = len(view)
+    for count in (-1, free + 1):
+        with pytest.raises(ValueError, match="more than the buffer"):
+            filling.advance(count)
+    with pytest.raises(ValueError, match="more than the frame"):
+        native.Filling(100, None).append(bytes(101))
+    assert filling.take() == b""
+    wrong: Any = native.Filling
+    unfit: list[tuple[Any, ...]] = [(), (1,), ("1", None), (1, "abcd"), (1, None, 2)]
+    for arguments in unfit:
+        with pytest.raises(TypeError):
+            wrong(*arguments)
+    with pytest.raises(TypeError):
+        wrong(length=1, key=None)
+    unfit = [(-1, None), (1, b"abc")]
+    for arguments in unfit:
+        with pytest.raises(ValueError, match="four bytes"):
+            wrong(*arguments)
+    unsound: Any = filling
+    for argument in ("x", None):
+        with pytest.raises(TypeError):
+            unsound.append(argument)
+        with pytest.raises(TypeError):
+            unsound.advance(argument)
+
+
+@needs_native
+@settings(max_examples=200, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 400), max_size=120),
+    first_byte=st.sampled_from([0x82, 0x02, 0x81]),
+    streams_at=st.integers(0, 150),
+    client=st.booleans(),
+)
+def test_a_long_frame_that_is_read_into_its_place_is_the_same(
+    sizes: list[int], first_byte: int, streams_at: int, client: bool
+) -> None:
+    """As the parser is given the bytes, or reads them to where it wants them."""
+    payload = bytes(range(128)) * 40
+    data = first_byte.to_bytes(1, "big") + b"\x7e" + len(payload).to_bytes(2, "big") + payload
+    data = data if client else masked(first_byte, payload)
+    ends = [0]
+    for size in sizes:
+        ends.append(min(ends[-1] + size, len(data)))
+
+    def seen(*, into: bool) -> list[Any]:
+        conversation = Conversation(client=client, max_fragments=10)
+        found: list[Any] = []
+        for number, (start, end) in enumerate(zip(ends, [*ends[1:], len(data)], strict=True)):
+            if number == streams_at:
+                conversation.stream()
+            chunk = data[start:end]
+            parser = conversation.parser
+            if into and chunk and parser.target is not None and len(chunk) <= parser.missing:
+                while chunk:
+                    with memoryview(parser.target) as view:
+                        size = min(len(view), len(chunk))
+                        view[:size] = chunk[:size]
+                    parser.fill(size)
+                    chunk = chunk[size:]
+            found.extend((frame.first_byte, frame.data) for frame in conversation.receive(chunk) if frame is not None)
+            found.append(conversation.kept)
+        return found
+
+    assert seen(into=False) == seen(into=True)
 
 
 @needs_native
@@ -136,7 +262,7 @@ def test_a_long_frame_in_pieces_is_read_the_same(sizes: list[int], first_byte: i
 
     found = seen()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(partial_module, "join", None)
+        patch.setattr(partial_module, "Filling", None)
         assert found == seen()
 
 
@@ -262,16 +388,9 @@ def test_what_is_no_argument_is_an_error() -> None:
     for arguments in wrong:
         with pytest.raises(TypeError):
             mask(*arguments)
-    join: Any = native.join
-    wrong = [(), ([b"x"],), ((b"x",), b"abcd"), ([b"x", "y"], b"abcd"), ([bytearray(b"x")], b"abcd"), ([], None)]
-    for arguments in wrong:
-        with pytest.raises(TypeError):
-            join(*arguments)
     for key in (b"", b"abc", b"abcde"):
         with pytest.raises(ValueError, match="four bytes"):
             mask(b"x", key)
-        with pytest.raises(ValueError, match="four bytes"):
-            join([b"x"], key)
     wrong = [(), (b"x", 0, 1, 1), ("x", 0, 1, 1, 1), (b"x", None, 1, 1, 1), (b"x", 0, 1.5, 1, 1)]
     for arguments in wrong:
         with pytest.raises(TypeError):

@@ -9,7 +9,7 @@ front of a full queue is answered.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
 
@@ -23,6 +23,11 @@ from .inbox import Inbox
 from .stall import wait_for_room
 from .transport import CHUNK, LONG_READ, Transport
 
+if TYPE_CHECKING:
+    from ..protocol._native import Filling
+
+_WORTH_A_PLACE: Final = CHUNK // 2
+"""Bytes of a frame that have to be here before the rest is read to where it will stand, which makes room for it."""
 _NOTHING: Final[Iterator[Frame | None]] = iter(())
 
 
@@ -48,9 +53,10 @@ class Intake:
 
     Attributes:
       bytes_read: in all.
+      target: what the next bytes may be read into, to be told to `take_filled`, if that is possible.
     """
 
-    __slots__ = ("_connection", "_frames", "_is_full", "_seen", "bytes_read")
+    __slots__ = ("_connection", "_frames", "_is_full", "_seen", "bytes_read", "target")
 
     def __init__(self, connection: Owner) -> None:
         self._connection = connection
@@ -58,6 +64,7 @@ class Intake:
         self._seen = 0  # frames of the conversation before the bytes in hand
         self._is_full = False  # it stopped because there was no room
         self.bytes_read: int = 0
+        self.target: Filling | None = None
 
     def take(self, data: bytes) -> bool:
         """Hand on what was read; False if `finish` has to see to the rest of it before more may be read."""
@@ -72,15 +79,30 @@ class Intake:
                 is_done = connection.inbox.offer(frame)
                 self._is_full = not is_done
             else:
-                self._seen = connection.conversation.frames_received
-                self._frames = connection.conversation.receive(data)
-                is_done = self._go_on()
+                is_done = self._receive(data)
         else:
             connection.conversation.closing.receive_eof()
             connection.conversation.has_news = is_done = True
         if connection.conversation.has_news:
             connection.look_up()
         return is_done
+
+    def take_filled(self, count: int) -> bool:
+        """As `take`, of so many bytes that were read into the target."""
+        connection = self._connection
+        self.bytes_read += count
+        connection.sign_of_life()
+        connection.conversation.parser.fill(count)
+        is_done = self._receive(b"")
+        if connection.conversation.has_news:
+            connection.look_up()
+        return is_done
+
+    def _receive(self, data: bytes) -> bool:
+        conversation = self._connection.conversation
+        self._seen = conversation.frames_received
+        self._frames = conversation.receive(data)
+        return self._go_on()
 
     async def finish(self) -> None:
         """Wait, and hand on, until all that was read is handed on or the conversation is over. A checkpoint."""
@@ -127,6 +149,7 @@ class Intake:
         connection = self._connection
         inbox = connection.inbox
         inbox.is_batch = completed > 1
+        self.target = None
         if completed:
             connection.transport.read_size = CHUNK
             if inbox.is_batch:
@@ -135,7 +158,10 @@ class Intake:
         # in the middle of a long message, or at the beginning
         conversation = connection.conversation
         self._is_full = not inbox.has_room_beside(conversation.kept)
-        connection.transport.read_size = LONG_READ if conversation.parser.missing >= LONG_READ else CHUNK
+        parser = conversation.parser
+        connection.transport.read_size = LONG_READ if parser.missing >= LONG_READ else CHUNK
+        if parser.missing >= CHUNK and parser.kept >= _WORTH_A_PLACE:
+            self.target = parser.target
         return not self._is_full
 
     async def _wait_for_room(self) -> None:

@@ -177,13 +177,23 @@ class PolledReader:
             return
         try:
             try:
-                data = self._transport.read_nowait()
-                if data is not None and not self._intake.take(data) and not self._closing.is_over:
+                if not self._read() and not self._closing.is_over:
                     self._begin_pause()
             except trio.BrokenResourceError as error:
                 self._intake.lose(error)
         except Exception as error:  # it would end the task that reads all others
             self._intake.fail(error)
+
+    def _read(self) -> bool:
+        """Read once; False if what was read has to wait."""
+        target = self._intake.target
+        if target is not None:
+            count = self._transport.read_into(target)
+            if count:
+                return self._intake.take_filled(count)
+            return count is None or self._intake.take(b"")
+        data = self._transport.read_nowait()
+        return data is None or self._intake.take(data)
 
     def stop(self) -> None:
         """Read nothing more."""

@@ -9,12 +9,15 @@ from __future__ import annotations
 import select
 import socket
 import sys
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
 import trio
 
 from .patience import Patience
-from .transport import CHUNK, HangUp, Transport
+from .transport import CHUNK, TARGET_READ, HangUp, Transport
+
+if TYPE_CHECKING:
+    from ..protocol._native import Filling
 
 _ERROR: Final = getattr(select, "POLLERR", 0)
 _HANG_UP: Final = getattr(select, "POLLHUP", 0)
@@ -130,6 +133,22 @@ class SocketTransport(Transport):
     def read_nowait(self) -> bytes | None:
         try:
             return self._socket.recv(self.read_size)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise trio.BrokenResourceError(str(error)) from error
+
+    def read_into(self, target: Filling) -> int | None:
+        """Read at most `TARGET_READ` bytes into the beginning of a target, without waiting.
+
+        Returns how many; 0 at the end of the stream, None if there are none now.
+
+        Raises:
+          trio.BrokenResourceError: the connection is lost.
+        """
+        try:
+            with memoryview(target) as view:
+                return self._socket.recv_into(view[:TARGET_READ])
         except BlockingIOError:
             return None
         except OSError as error:

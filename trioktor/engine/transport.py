@@ -21,6 +21,8 @@ CHUNK: Final = 65536
 """Bytes of one read, and of one write to a stream: a chunk taken is progress."""
 LONG_READ: Final = 1 << 18
 """Bytes of one read in the middle of a frame that is longer than that."""
+TARGET_READ: Final = 1 << 19
+"""Bytes of one read into the place where they will stand: nothing is allocated for it."""
 
 LINGER: Final = 0.5
 """Seconds for which input is thrown away behind the last bytes, so that a reset does not overtake them."""

@@ -1,6 +1,6 @@
 /* The native part: what the interpreter is slow at, for plain bytes. The pure one beside it does the same.
 
-   Nothing here keeps anything: bytes in, bytes out. Written for the stable ABI, so that one build serves every
+   But for `Filling`, nothing here keeps anything: bytes in, bytes out. Written for the stable ABI, so that one build serves every
    Python from 3.11 on. */
 
 #define PY_SSIZE_T_CLEAN
@@ -61,48 +61,234 @@ mask(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
     return masked;
 }
 
-PyDoc_STRVAR(join_doc, "join(pieces, key, /)\n--\n\nThe bytes of a list, joined and unmasked in one pass.");
+/* The payload of a long frame, while it arrives: bytes in the making, unmasked where they stand.
 
-static PyObject *
-join(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
+   What is free behind them is a buffer, so that a socket can be read into it. There is room for
+   `GROWTH` times what has come, and never for more than the frame: a header alone allocates nothing. */
+typedef struct {
+    PyObject_HEAD
+    PyObject *bytes; /* NULL while there is nothing, and once it was taken */
+    Py_ssize_t length, filled, room;
+    Py_ssize_t exports;
+    int is_masked;
+    char key[4];
+} Filling;
+
+enum { LEAST_ROOM = 4096, GROWTH = 32 };
+
+static int
+grow(Filling *self, Py_ssize_t wanted)
 {
-    if (count != 2 || !PyList_Check(args[0])) {
-        PyErr_SetString(PyExc_TypeError, "join takes a list of bytes and a key");
-        return NULL;
+    if (wanted <= self->room) {
+        return 0;
     }
-    char *key, *piece;
-    Py_ssize_t size, total = 0;
-    if (PyBytes_AsStringAndSize(args[1], &key, &size) < 0) {
-        return NULL;
+    if (self->exports > 0) {
+        PyErr_SetString(PyExc_BufferError, "it is being read into");
+        return -1;
     }
-    if (size != 4) {
-        PyErr_SetString(PyExc_ValueError, "a key has four bytes");
-        return NULL;
+    Py_ssize_t room = wanted > self->length / GROWTH ? self->length : wanted * GROWTH;
+    if (room < LEAST_ROOM) {
+        room = self->length < LEAST_ROOM ? self->length : LEAST_ROOM;
     }
-    const Py_ssize_t pieces = PyList_Size(args[0]);
-    for (Py_ssize_t number = 0; number < pieces; number++) {
-        if (PyBytes_AsStringAndSize(PyList_GetItem(args[0], number), &piece, &size) < 0) {
-            return NULL;
-        }
-        total += size; /* they are all in memory: it can't overflow */
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, room);
+    if (bytes == NULL) {
+        return -1;
     }
-    PyObject *joined = PyBytes_FromStringAndSize(NULL, total);
-    if (joined == NULL) {
-        return NULL;
+    if (self->filled > 0) {
+        memcpy(PyBytes_AsString(bytes), PyBytes_AsString(self->bytes), (size_t)self->filled);
     }
-    char *to = PyBytes_AsString(joined);
-    Py_ssize_t at = 0;
-    for (Py_ssize_t number = 0; number < pieces; number++) {
-        PyBytes_AsStringAndSize(PyList_GetItem(args[0], number), &piece, &size);
+    Py_XDECREF(self->bytes);
+    self->bytes = bytes;
+    self->room = room;
+    return 0;
+}
+
+static void
+unmask(Filling *self, const char *from, Py_ssize_t size)
+{
+    char *to = PyBytes_AsString(self->bytes) + self->filled;
+    if (self->is_masked) {
         char rotated[4];
         for (int byte = 0; byte < 4; byte++) {
-            rotated[byte] = key[(at + byte) & 3];
+            rotated[byte] = self->key[(self->filled + byte) & 3];
         }
-        xor_with_key(to + at, piece, size, rotated);
-        at += size;
+        xor_with_key(to, from, size, rotated);
+    } else if (to != from) {
+        memcpy(to, from, (size_t)size);
     }
-    return joined;
+    self->filled += size;
 }
+
+PyDoc_STRVAR(append_doc, "append($self, data, /)\n--\n\nAdd bytes that were read elsewhere.");
+
+static PyObject *
+filling_append(Filling *self, PyObject *data)
+{
+    char *from;
+    Py_ssize_t size;
+    if (PyBytes_AsStringAndSize(data, &from, &size) < 0) {
+        return NULL;
+    }
+    if (size > self->length - self->filled) {
+        PyErr_SetString(PyExc_ValueError, "more than the frame holds");
+        return NULL;
+    }
+    if (size > 0) {
+        if (grow(self, self->filled + size) < 0) {
+            return NULL;
+        }
+        unmask(self, from, size);
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(advance_doc, "advance($self, count, /)\n--\n\nSo many bytes were read into the buffer.");
+
+static PyObject *
+filling_advance(Filling *self, PyObject *count)
+{
+    const Py_ssize_t size = PyLong_AsSsize_t(count);
+    if (size == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    if (size < 0 || size > self->room - self->filled) {
+        PyErr_SetString(PyExc_ValueError, "more than the buffer holds");
+        return NULL;
+    }
+    if (size > 0) {
+        unmask(self, PyBytes_AsString(self->bytes) + self->filled, size);
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(take_doc, "take($self, /)\n--\n\nThe bytes that are there, once; then it begins anew, with what is missing.");
+
+static PyObject *
+filling_take(Filling *self, PyObject *Py_UNUSED(ignored))
+{
+    if (self->exports > 0) {
+        PyErr_SetString(PyExc_BufferError, "it is being read into");
+        return NULL;
+    }
+    PyObject *bytes = self->bytes;
+    if (self->filled < self->room || bytes == NULL) {
+        bytes = PyBytes_FromStringAndSize(bytes == NULL ? NULL : PyBytes_AsString(bytes), self->filled);
+        if (bytes == NULL) {
+            return NULL;
+        }
+        Py_CLEAR(self->bytes);
+    }
+    self->bytes = NULL;
+    if (self->is_masked) {
+        char rotated[4];
+        for (int byte = 0; byte < 4; byte++) {
+            rotated[byte] = self->key[(self->filled + byte) & 3];
+        }
+        memcpy(self->key, rotated, sizeof rotated);
+    }
+    self->length -= self->filled;
+    self->filled = self->room = 0;
+    return bytes;
+}
+
+static int
+filling_getbuffer(Filling *self, Py_buffer *view, int flags)
+{
+    const Py_ssize_t missing = self->length - self->filled;
+    const Py_ssize_t wanted = missing < LEAST_ROOM ? missing : LEAST_ROOM;
+    if (self->bytes == NULL || self->room - self->filled < wanted) {
+        if (grow(self, self->filled + wanted) < 0) {
+            view->obj = NULL;
+            return -1;
+        }
+    }
+    char *to = self->bytes == NULL ? self->key : PyBytes_AsString(self->bytes) + self->filled;
+    if (PyBuffer_FillInfo(view, (PyObject *)self, to, self->room - self->filled, 0, flags) < 0) {
+        return -1;
+    }
+    self->exports++;
+    return 0;
+}
+
+static void
+filling_releasebuffer(Filling *self, Py_buffer *Py_UNUSED(view))
+{
+    self->exports--;
+}
+
+static PyObject *
+filling_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
+{
+    Py_ssize_t length;
+    PyObject *key;
+    if (keywords != NULL && PyDict_Size(keywords) > 0) {
+        PyErr_SetString(PyExc_TypeError, "Filling takes no keywords");
+        return NULL;
+    }
+    if (!PyArg_ParseTuple(arguments, "nO", &length, &key)) {
+        return NULL;
+    }
+    char *bytes = NULL;
+    Py_ssize_t size = 0;
+    if (key != Py_None && PyBytes_AsStringAndSize(key, &bytes, &size) < 0) {
+        return NULL;
+    }
+    if (length < 0 || (key != Py_None && size != 4)) {
+        PyErr_SetString(PyExc_ValueError, "a length, and a key that has four bytes");
+        return NULL;
+    }
+    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    Filling *self = (Filling *)allocate(type, 0);
+    if (self == NULL) {
+        return NULL;
+    }
+    self->bytes = NULL;
+    self->length = length;
+    self->filled = self->room = self->exports = 0;
+    self->is_masked = key != Py_None;
+    if (self->is_masked) {
+        memcpy(self->key, bytes, sizeof self->key);
+    }
+    return (PyObject *)self;
+}
+
+static void
+filling_dealloc(Filling *self)
+{
+    PyTypeObject *type = Py_TYPE((PyObject *)self);
+    Py_CLEAR(self->bytes);
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    release(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef filling_methods[] = {
+    {"append", (PyCFunction)(void (*)(void))filling_append, METH_O, append_doc},
+    {"advance", (PyCFunction)(void (*)(void))filling_advance, METH_O, advance_doc},
+    {"take", (PyCFunction)(void (*)(void))filling_take, METH_NOARGS, take_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+PyDoc_STRVAR(filling_doc, "Filling(length, key, /)\n--\n\n"
+    "The payload of a frame while it arrives, unmasked with a key of four bytes, or None. What is free of it is a buffer.");
+
+static PyType_Slot filling_slots[] = {
+    {Py_tp_doc, (void *)filling_doc},
+    {Py_tp_new, (void *)filling_new},
+    {Py_tp_dealloc, (void *)filling_dealloc},
+    {Py_tp_methods, filling_methods},
+    {Py_bf_getbuffer, (void *)filling_getbuffer},
+    {Py_bf_releasebuffer, (void *)filling_releasebuffer},
+    {0, NULL},
+};
+
+static PyType_Spec filling_spec = {
+    "trioktor.protocol._native.Filling",
+    sizeof(Filling),
+    0,
+    Py_TPFLAGS_DEFAULT,
+    filling_slots,
+};
 
 /* The length that a masked head of a whole Text or Binary frame states; -1 if it is another, or not all there. */
 static Py_ssize_t
@@ -255,13 +441,25 @@ scan(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t arguments)
 
 static PyMethodDef methods[] = {
     {"mask", (PyCFunction)(void (*)(void))mask, METH_FASTCALL, mask_doc},
-    {"join", (PyCFunction)(void (*)(void))join, METH_FASTCALL, join_doc},
     {"scan", (PyCFunction)(void (*)(void))scan, METH_FASTCALL, scan_doc},
     {"single", (PyCFunction)(void (*)(void))single, METH_FASTCALL, single_doc},
     {NULL, NULL, 0, NULL},
 };
 
+static int
+fill_module(PyObject *module)
+{
+    PyObject *filling = PyType_FromModuleAndSpec(module, &filling_spec, NULL);
+    if (filling == NULL) {
+        return -1;
+    }
+    const int done = PyModule_AddObjectRef(module, "Filling", filling);
+    Py_DECREF(filling);
+    return done;
+}
+
 static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, (void *)fill_module},
     {0, NULL},
 };
 

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .mask import mask as pure_mask
+
+if TYPE_CHECKING:
+    from ._native import Filling as NativeFilling
 
 Scan = Callable[[bytes, int, int, int, int], tuple[list[Any], int]]
 """As `_native.scan`: the list holds payloads, each with its text, or None, behind it."""
 
 mask: Callable[[bytes | memoryview, bytes], bytes] = pure_mask
 """Mask or unmask bytes with a key of four bytes (RFC 6455 §5.3); the operation is its own inverse."""
-join: Callable[[list[bytes], bytes], bytes] | None = None
-"""Join pieces and unmask them in one pass; None where they are unmasked one by one."""
+Filling: Callable[[int, bytes | None], NativeFilling] | None = None
+"""Takes the payload of a long frame, of a length and with a key, while it arrives; None where `BytesIO` does."""
 single: Callable[[bytes, int], list[Any] | None] | None = None
 """Payload and text of the one plain message that the bytes are, or None; see `FrameParser.single`."""
 scan: Scan | None = None
@@ -25,7 +28,7 @@ scan: Scan | None = None
 
 if not os.environ.get("TRIOKTOR_PURE"):
     try:
-        from ._native import join, mask, scan, single  # noqa: F401  # for who imports it from here
+        from ._native import Filling, mask, scan, single  # noqa: F401  # for who imports it from here
     except ImportError:  # it could not be built
         pass
 

@@ -16,6 +16,7 @@ anything else, and the loop here judges that.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from .errors import FrameTooBig, ProtocolError
 from .first_byte import CONTROL, FIN, MAX_CONTROL_BYTES, OPCODE, RESERVED, WHOLE_BINARY, WHOLE_TEXT
@@ -23,6 +24,9 @@ from .frames import KEPT_TEXT, BinaryFrame, Frame, TextFrame
 from .from_wire import FRAME_CLASSES, frame_from_wire, message_from_wire
 from .native import mask, scan, single
 from .partial import PartialFrame
+
+if TYPE_CHECKING:
+    from ._native import Filling
 
 _LENGTH_16 = 126
 _LENGTH_64 = 127
@@ -79,6 +83,16 @@ class FrameParser:
     def missing(self) -> int:
         """Bytes that are still to come of a frame that is kept until it is complete."""
         return 0 if self.is_streaming or self._partial is None else self._partial.missing
+
+    @property
+    def target(self) -> Filling | None:
+        """What the rest of such a frame may be read into, to be told to `fill`; None if there is no such thing."""
+        return None if self.is_streaming or self._partial is None else self._partial.target
+
+    def fill(self, count: int) -> None:
+        """So many bytes were read into the target; what comes of them is for `feed` to say, with nothing."""
+        if self._partial is not None:
+            self._partial.fill(count)
 
     def stream(self) -> None:
         """From now on keep nothing of data frames: `take_partial` has it, from the frame under way on."""

@@ -1,22 +1,23 @@
 """A frame whose payload is arriving in several pieces.
 
 What is kept is what arrived, whatever the header claims, in one buffer, however small the pieces: a `BytesIO` gives
-away what it holds without another copy. Each piece is unmasked as it comes; but those of a long Binary frame, which
-nobody has to look into before it is complete, are kept as they came, and joined and unmasked in one pass where the
-native part is at work: up to `_TOGETHER` of them, or many small ones would cost more than they hold.
+away what it holds without another copy. Each piece is unmasked as it comes. Of a Binary frame, which nobody has to look
+into before it is complete, a native `Filling` keeps the pieces where there is one: a socket can be read straight into
+it (`target`), and what was read is unmasked where it stands.
 """
 
 from __future__ import annotations
 
 from io import BytesIO
-from typing import Final, final
+from typing import TYPE_CHECKING, final
 
 from .frames import BinaryFrame, Frame
 from .from_wire import frame_from_wire
 from .mask import rotate
-from .native import join, mask
+from .native import Filling, mask
 
-_TOGETHER: Final = 32
+if TYPE_CHECKING:
+    from ._native import Filling as NativeFilling
 
 
 @final
@@ -32,32 +33,31 @@ class PartialFrame:
       missing: bytes that are still to come.
     """
 
-    __slots__ = ("_buffer", "_fresh", "_key", "_raw", "first_byte", "kind", "missing")
+    __slots__ = ("_buffer", "_fresh", "_key", "_length", "first_byte", "kind", "missing", "target")
 
     def __init__(self, kind: type[Frame], first_byte: int, key: bytes | None, length: int, *, is_given: bool) -> None:
         self.kind: type[Frame] = kind
         self.first_byte: int = first_byte
         self.missing: int = length
         self._key = key
+        self._length = length  # of what is kept of it, once that is complete
+        is_filled = Filling is not None and kind is BinaryFrame and not is_given
+        self.target: NativeFilling | None = Filling(length, key) if Filling is not None and is_filled else None
         self._buffer = BytesIO()
         self._fresh = b""  # the last piece
-        is_joined = join is not None and kind is BinaryFrame and key is not None and not is_given
-        self._raw: list[bytes] | None = [] if is_joined else None  # pieces behind those in the buffer, as they came
 
     @property
     def kept(self) -> int:
         """Bytes of it that are here."""
-        return self._buffer.tell() + sum(map(len, self._raw or ()))
+        return self._length - self.missing
 
     def add(self, data: bytes) -> int:
         """Keep what `data` holds of the payload; returns how much that was."""
         taken = min(len(data), self.missing)
         self.missing -= taken
         piece = data[:taken]
-        if self._raw is not None:
-            self._raw.append(piece)
-            if len(self._raw) >= _TOGETHER:
-                self._unmask()
+        if self.target is not None:
+            self.target.append(piece)
             return taken
         if self._key is not None:
             piece = mask(piece, self._key)
@@ -65,6 +65,12 @@ class PartialFrame:
         self._buffer.write(piece)
         self._fresh = piece
         return taken
+
+    def fill(self, count: int) -> None:
+        """So many bytes of the payload were read into the target."""
+        assert self.target is not None
+        self.target.advance(count)
+        self.missing -= count
 
     def take_fresh(self) -> Frame | None:
         """The last piece, once: a frame of this head and these bytes; it is kept all the same."""
@@ -74,25 +80,12 @@ class PartialFrame:
     def take_all(self) -> Frame | None:
         """All that is here, for good; from now on each piece is to be taken."""
         payload = self.payload()
-        self._buffer, self._raw, self._fresh = BytesIO(), None, b""
+        if self.target is not None and self._key is not None:
+            self._key = rotate(self._key, len(payload))
+        self._buffer, self.target, self._fresh = BytesIO(), None, b""
+        self._length = self.missing
         return frame_from_wire(self.kind, self.first_byte, payload) if payload else None
 
     def payload(self) -> bytes:
         """The bytes that are here and were not taken."""
-        if self._raw and not self._buffer.tell():
-            return self._joined(self._raw)
-        self._unmask()
-        return self._buffer.getvalue()
-
-    def _unmask(self) -> None:
-        """Unmask the pieces that are kept as they came."""
-        if self._raw:
-            self._buffer.write(self._joined(self._raw))
-
-    def _joined(self, pieces: list[bytes]) -> bytes:
-        assert join is not None
-        assert self._key is not None
-        joined = join(pieces, self._key)
-        self._key = rotate(self._key, len(joined))
-        pieces.clear()
-        return joined
+        return self._buffer.getvalue() if self.target is None else self.target.take()
