@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import trio
 from outcome import Value
@@ -13,7 +14,9 @@ from ..protocol.frames import Frame
 class Takers(list[trio.lowlevel.Task]):
     """Tasks parked in `receive`, first come, first served."""
 
-    __slots__ = ()
+    __slots__ = ("_first",)
+
+    _first: trio.lowlevel.Task  # to come when there was nobody
 
     def hand(self, message: Frame) -> None:
         """Give a message to the first of them; there has to be one."""
@@ -28,10 +31,18 @@ class Takers(list[trio.lowlevel.Task]):
     def wait(self) -> Awaitable[Frame | None]:
         """Wait for a message, to be awaited at once; None means: look again. A checkpoint. Cancelled, it took none."""
         task = trio.lowlevel.current_task()
+        if self:
+            leave: Callable[[object], trio.lowlevel.Abort] = partial(self._leave, task)
+        else:  # which is most often so: nothing is made for it
+            self._first = task
+            leave = self._leave_first
         self.append(task)
-
-        def leave(_raise_cancel: object) -> trio.lowlevel.Abort:
-            self.remove(task)
-            return trio.lowlevel.Abort.SUCCEEDED
-
         return trio.lowlevel.wait_task_rescheduled(leave)  # noqa: ASYNC105  # the caller does
+
+    def _leave_first(self, _raise_cancel: object) -> trio.lowlevel.Abort:
+        self.remove(self._first)
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def _leave(self, task: trio.lowlevel.Task, _raise_cancel: object) -> trio.lowlevel.Abort:
+        self.remove(task)
+        return trio.lowlevel.Abort.SUCCEEDED

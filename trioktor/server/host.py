@@ -123,9 +123,12 @@ class Host:
             admitted = None if request is None else await self._admit(transport, *request)
             del request  # the conversation may be long
             if admitted is not None:
-                conversing = self._converse(*admitted)
+                connection, route, place = admitted
                 del admitted
-                await conversing
+                try:
+                    await self._begin(connection, route)
+                finally:
+                    self._end(connection, place)
         except BaseException as error:
             # Nothing but cancellation and Ctrl-C is meant to get here, and nothing else may end the server.
             bug, rest = split(error)
@@ -242,19 +245,20 @@ class Host:
         kind(connection, call, self.application)
         return connection
 
-    async def _converse(self, connection: Connection, route: WebSocketRoute, place: str) -> None:
+    def _begin(self, connection: Connection, route: WebSocketRoute) -> Coroutine[None, None, None]:
+        """The conversation, to be awaited; whatever comes of it, `_end` follows."""
         session: BaseSession = connection.owner
-        call = session.call
-        call.headers.compact()
-        log_begin(call)
-        try:
-            with self.running.conversing(connection):
-                if self.is_stopping:
-                    connection.ends.close(None)
-                await connection.run(_bound(route, call))
-        finally:
-            self._places.leave(place)
-            log_end(connection, call)
+        session.call.headers.compact()
+        log_begin(session.call)
+        self.running.add(connection)
+        if self.is_stopping:
+            connection.ends.close(None)
+        return connection.run(_bound(route, session.call))
+
+    def _end(self, connection: Connection, place: str) -> None:
+        self.running.discard(connection)
+        self._places.leave(place)
+        log_end(connection, connection.owner.call)
 
     # the end
 

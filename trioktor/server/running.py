@@ -36,15 +36,14 @@ class Running:
         self._answering: set[Answering] = set()
         self._changed = trio.lowlevel.ParkingLot()
 
-    @contextmanager
-    def conversing(self, connection: Connection) -> Iterator[None]:
-        """A connection runs while the block does."""
+    def add(self, connection: Connection) -> None:
+        """A connection runs from now on."""
         self.everything.add(connection)
-        try:
-            yield
-        finally:
-            self.everything.discard(connection)
-            self._changed.unpark_all()
+
+    def discard(self, connection: Connection) -> None:
+        """It does not run any more."""
+        self.everything.discard(connection)
+        self._changed.unpark_all()
 
     @contextmanager
     def answering(self, path: str) -> Iterator[trio.CancelScope]:
