@@ -39,7 +39,7 @@ def failed(number: int) -> OSError:
     return OSError(number, os.strerror(number))
 
 
-async def serve(nursery: trio.Nursery, handle: Callable[[socket.socket], Any]) -> int:
+async def serve(nursery: trio.Nursery, handle: Callable[[socket.socket, Any], Any]) -> int:
     """Accept on a port of this machine; which one."""
     [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
 
@@ -64,9 +64,10 @@ async def test_many_that_wait_are_accepted_in_few_steps(autojump_clock: Clock, m
     monkeypatch.setattr(accepting, "_accept_waiting", counting)
     options: set[tuple[int, int]] = set()
 
-    async def handle(sock: socket.socket) -> None:
+    async def handle(sock: socket.socket, client: object) -> None:
         with sock:
             no_delay = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert sock.getpeername() == client
             options.add((no_delay, sock.getsockopt(socket.IPPROTO_TCP, 25)))  # TCP_NOTSENT_LOWAT
             await trio.lowlevel.checkpoint()
 
@@ -95,7 +96,7 @@ async def test_a_connection_that_is_gone_is_passed_over(
     """The next one may be well."""
     seen: list[bytes] = []
 
-    async def handle(sock: socket.socket) -> None:
+    async def handle(sock: socket.socket, client: object) -> None:
         with sock:
             sock.setblocking(False)
             await trio.lowlevel.wait_readable(sock)
@@ -117,7 +118,7 @@ async def test_a_want_of_room_is_waited_for(
     """With a line when it begins and one when it is over, and then who waits is let in."""
     times: list[float] = []
 
-    async def handle(sock: socket.socket) -> None:
+    async def handle(sock: socket.socket, client: object) -> None:
         times.append(trio.current_time())
         sock.close()
         await trio.lowlevel.checkpoint()
@@ -137,7 +138,7 @@ async def test_another_error_ends_it(accepts: list[OSError], autojump_clock: Clo
     """The listener is of no more use; no descriptor is left."""
     before = len(os.listdir("/proc/self/fd"))
 
-    async def handle(_: socket.socket) -> None:
+    async def handle(_: socket.socket, client: object) -> None:
         await trio.lowlevel.checkpoint()
 
     with pytest.raises(ExceptionGroup) as caught:
@@ -156,7 +157,7 @@ async def test_a_listener_that_is_closed_elsewhere_ends_it(autojump_clock: Clock
     with pytest.raises(ExceptionGroup) as caught:
         async with trio.open_nursery() as nursery:
 
-            async def handle(_: Any) -> None:
+            async def handle(_: Any, client: object = None) -> None:
                 await trio.lowlevel.checkpoint()
 
             nursery.start_soon(accept_all, [listener], handle, handle, nursery)

@@ -60,19 +60,23 @@ def peer_name(sock: socket.socket | trio.socket.SocketType) -> tuple[str, int] |
 
 @final
 class SocketTransport(Transport):
-    """A plain stream socket, which it owns from now on."""
+    """A plain stream socket, which it owns from now on.
+
+    Args:
+      client: host and port of the peer, if they are known already.
+    """
 
     __slots__ = ("_has_waited", "_socket", "client", "is_local")
     takes_nowait = True
     is_secure = False
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, client: tuple[str, int] | None = None) -> None:
         super().__init__()
         self._socket = sock
         self._has_waited = False  # a task may wait for it in Trio's hands
         sock.setblocking(False)
-        self.client: tuple[str, int] | str | None = peer_name(sock)
-        self.is_local: bool = is_unix(sock)
+        self.client: tuple[str, int] | str | None = client or peer_name(sock)
+        self.is_local: bool = client is None and is_unix(sock)
 
     @classmethod
     def of(cls, stream: trio.SocketStream) -> SocketTransport:

@@ -116,13 +116,19 @@ def check_host(authority: str, hosts: Hosts) -> None:
     """
     if hosts is None or not authority:  # every browser says it
         return
-    host = (urlsplit(f"//{authority}").hostname or "").removesuffix(".")
+    host = _host_of(authority)
     if isinstance(hosts, HostPolicy):
         if host == "localhost" or host.endswith(".localhost") or _is_loopback(host):
             return
     elif host and any(_is_host(host, pattern) for pattern in hosts):
         return
     raise Refusal(421, "this server does not answer to that host")
+
+
+@functools.lru_cache(maxsize=64)
+def _host_of(authority: str) -> str:
+    """The host of an authority, without the dot that may end a name."""
+    return (urlsplit(f"//{authority}").hostname or "").removesuffix(".")
 
 
 @functools.lru_cache(maxsize=64)

@@ -52,12 +52,16 @@ class Headers(Mapping[str, str]):
             self._index = {}
             for line in self._lines.split(b"\r\n") if self._lines else ():
                 name, value = _header(line)
-                self._index.setdefault(name, []).append(value)
+                if name in self._index:
+                    self._index[name].append(value)
+                else:
+                    self._index[name] = [value]
         return self._index
 
     def get_all(self, name: str) -> list[str]:
         """Every value of the header `name`, in the order of the lines; empty if there is none."""
-        return [value.decode("latin-1") for value in self._values().get(name.lower().encode("latin-1"), ())]
+        values = self._values().get(name.lower().encode("latin-1"))
+        return [value.decode("latin-1") for value in values] if values else []
 
     def tokens(self, name: str) -> list[str]:
         """The comma-separated values of all lines of a header, as RFC 9110 §5.6.1 joins them."""

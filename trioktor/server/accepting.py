@@ -33,7 +33,7 @@ _PASSING: Final = frozenset(getattr(errno, name) for name in _NAMES if hasattr(e
 """What accept(2) may say of a connection that is gone already; the next one may be well."""
 
 HandleStream: TypeAlias = "Callable[[trio.abc.Stream], Awaitable[None]]"
-HandleSocket: TypeAlias = "Callable[[socket.socket], Awaitable[None]]"
+HandleSocket: TypeAlias = "Callable[[socket.socket, tuple[str, int] | None], Awaitable[None]]"
 
 
 async def accept_all(
@@ -70,7 +70,8 @@ async def _accept_sockets(
         with socket.socket(fileno=os.dup(listener.socket.fileno())) as twin:
             twin.setblocking(False)
             # Linux hands the options of a listening socket on to what it accepts.
-            is_inherited = not _is_tcp(twin) or (sys.platform == "linux" and _set_options(twin))
+            is_tcp = _is_tcp(twin)
+            is_inherited = not is_tcp or (sys.platform == "linux" and _set_options(twin))
             at_once = 1
             while True:
                 if want.is_known:
@@ -78,7 +79,7 @@ async def _accept_sockets(
                         await trio.lowlevel.wait_readable(listener.socket)
                 else:
                     await trio.lowlevel.wait_readable(listener.socket)
-                accepted = _accept_waiting(twin, at_once, is_inherited, handle, nursery, want)
+                accepted = _accept_waiting(twin, at_once, is_tcp, is_inherited, handle, nursery, want)
                 if accepted < 0:
                     await trio.sleep(PAUSE)
                 # To ask whether there is one more costs as much as a connection's first read.
@@ -92,6 +93,7 @@ def _is_tcp(sock: socket.socket) -> bool:
 def _accept_waiting(
     listening: socket.socket,
     at_once: int,
+    is_tcp: bool,
     is_inherited: bool,
     handle: HandleSocket,
     nursery: trio.Nursery,
@@ -101,7 +103,7 @@ def _accept_waiting(
     count = 0
     for _ in range(at_once):
         try:
-            accepted, _ = listening.accept()
+            accepted, name = listening.accept()
         except BlockingIOError:
             break
         except OSError as error:
@@ -113,7 +115,7 @@ def _accept_waiting(
             continue
         if not is_inherited:
             _set_options(accepted)
-        nursery.start_soon(handle, accepted, name=_NAME)
+        nursery.start_soon(handle, accepted, name[:2] if is_tcp else None, name=_NAME)
         count += 1
     want.look()
     return count

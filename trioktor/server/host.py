@@ -104,10 +104,10 @@ class Host:
             return
         await self._handle(transport, stream if isinstance(stream, trio.SSLStream) else None)
 
-    def handle_socket(self, sock: socket.socket) -> Coroutine[None, None, None]:
-        """As `handle`, of a plain socket that was just accepted."""
+    def handle_socket(self, sock: socket.socket, client: tuple[str, int] | None) -> Coroutine[None, None, None]:
+        """As `handle`, of a plain socket that was just accepted from a client; None if its name is not known."""
         try:
-            transport = SocketTransport(sock)
+            transport = SocketTransport(sock, client)
         except Exception as error:
             return self._drop(sock, error)
         return self._handle(transport, None)
