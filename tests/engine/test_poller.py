@@ -16,7 +16,7 @@ import trio.testing
 
 from tests.support.helpers import RawClient, application, client_bytes, close, records_above_info
 from trioktor import Application, ConnectionBroken, Extension, ExtensionFactory, Frame, Server, WebSocketSession, serve
-from trioktor.engine import poller as poller_module, sockets as sockets_module
+from trioktor.engine import poller as poller_module
 from trioktor.engine.connection import Connection
 from trioktor.engine.intake import Intake
 from trioktor.engine.keepalive import Keepalive
@@ -325,7 +325,7 @@ async def test_a_task_of_the_engine_that_fails_ends_its_own_connection(
     assert record.exc_info
 
 
-@pytest.mark.parametrize("where", ["peer_name", "lose"])
+@pytest.mark.parametrize("where", ["accepted", "lose"])
 async def test_whatever_goes_wrong_with_one_socket_ends_that_connection_alone(
     where: str, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -343,7 +343,7 @@ async def test_whatever_goes_wrong_with_one_socket_ends_that_connection_alone(
             assert isinstance(failing.stream, trio.SocketStream)
             failing.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         else:
-            monkeypatch.setattr(sockets_module, "peer_name", fail)
+            monkeypatch.setattr(SocketTransport, "__init__", fail)
             failing = await connect(server, upgrade=False)
             assert b"" == await failing.stream.receive_some()
         await failing.aclose()

@@ -334,13 +334,13 @@ def test_a_scan_stops_where_it_is_told() -> None:
     one = masked(0x82, b"xyz")
     data = one * 10
     for count in range(12):
-        run, position = native.scan(data, 0, 4096, count, 1 << 20)
+        run, position = native.scan(data, 0, 4096, count, 1 << 20, 0)
         assert (len(run), position) == (2 * min(count, 10), len(one) * min(count, 10))
     for size in range(40):
-        run, position = native.scan(data, 0, 4096, 100, size)
+        run, position = native.scan(data, 0, 4096, 100, size, 0)
         assert len(run) // 2 == min(-(-size // 3), 10)
-    assert native.scan(data, len(one), 4096, 1, 9) == ([b"xyz", None], 2 * len(one))
-    assert native.scan(data, len(data), 4096, 5, 9) == ([], len(data))
+    assert native.scan(data, len(one), 4096, 1, 9, 0) == ([b"xyz", None], 2 * len(one))
+    assert native.scan(data, len(data), 4096, 5, 9, 0) == ([], len(data))
 
 
 @needs_native
@@ -366,7 +366,19 @@ def test_a_scan_leaves_everything_else_to_the_parser(data: bytes) -> None:
     """Halves, controls, fragments, bad text and bad heads."""
     assert native.scan is not None
     good = masked(0x81, "é".encode())
-    assert native.scan(good + data, 0, 4096, 9, 99) == (["é".encode(), "é"], len(good))
+    assert native.scan(good + data, 0, 4096, 9, 99, 0) == (["é".encode(), "é"], len(good))
+
+
+@needs_native
+def test_a_scan_takes_what_an_extension_owns() -> None:
+    """With its first byte, and unread: a bit that nobody owns, a fragment or a control frame is left."""
+    assert native.scan is not None
+    data = masked(0xC1, b"\xff") + masked(0x81, b"t") + masked(0xC2, b"b")
+    for rest in (b"", masked(0x91, b"x"), masked(0x41, b"x"), masked(0xC0, b"x"), masked(0xC9, b"x")):
+        run, position = native.scan(data + rest, 0, 4096, 9, 99, 0x40)
+        assert (run, position) == ([b"\xff", 0xC1, b"t", "t", b"b", 0xC2], len(data))
+    assert native.scan(data, 0, 4096, 9, 99, 0) == ([], 0)
+    assert native.scan(masked(0x89, b""), 0, 4096, 9, 99, 0x78) == ([], 0)
 
 
 @needs_native
@@ -374,8 +386,8 @@ def test_a_scan_leaves_everything_else_to_the_parser(data: bytes) -> None:
 def test_a_scan_takes_nothing_longer_than_it_is_told(longest: int) -> None:
     """To the byte."""
     assert native.scan is not None
-    assert len(native.scan(masked(0x82, bytes(longest)), 0, longest, 9, 9999)[0]) == 2
-    assert native.scan(masked(0x82, bytes(longest + 1)), 0, longest, 9, 9999) == ([], 0)
+    assert len(native.scan(masked(0x82, bytes(longest)), 0, longest, 9, 9999, 0)[0]) == 2
+    assert native.scan(masked(0x82, bytes(longest + 1)), 0, longest, 9, 9999, 0) == ([], 0)
 
 
 @needs_native
@@ -391,7 +403,7 @@ def test_what_is_no_argument_is_an_error() -> None:
     for key in (b"", b"abc", b"abcde"):
         with pytest.raises(ValueError, match="four bytes"):
             mask(b"x", key)
-    wrong = [(), (b"x", 0, 1, 1), ("x", 0, 1, 1, 1), (b"x", None, 1, 1, 1), (b"x", 0, 1.5, 1, 1)]
+    wrong = [(), (b"x", 0, 1, 1, 1), ("x", 0, 1, 1, 1, 0), (b"x", None, 1, 1, 1, 0), (b"x", 0, 1.5, 1, 1, 0)]
     for arguments in wrong:
         with pytest.raises(TypeError):
             scan(*arguments)
@@ -404,9 +416,9 @@ def test_what_is_no_argument_is_an_error() -> None:
         single(b"x", 1 << 70)
     for position in (-1, 2, 1 << 40):
         with pytest.raises(ValueError, match="position"):
-            scan(b"x", position, 1, 1, 1)
+            scan(b"x", position, 1, 1, 1, 0)
     with pytest.raises(OverflowError):
-        scan(b"x", 1 << 70, 1, 1, 1)
+        scan(b"x", 1 << 70, 1, 1, 1, 0)
 
 
 def test_a_limit_that_is_changed_counts_from_the_next_message() -> None:

@@ -290,11 +290,14 @@ static PyType_Spec filling_spec = {
     filling_slots,
 };
 
-/* The length that a masked head of a whole Text or Binary frame states; -1 if it is another, or not all there. */
+/* The length that a masked head of a whole Text or Binary frame states; -1 if it is another, or not all there.
+
+   It may have the `reserved` bits, which belong to extensions. */
 static Py_ssize_t
-length_of(const unsigned char *head, Py_ssize_t left, Py_ssize_t *head_size)
+length_of(const unsigned char *head, Py_ssize_t left, int reserved, Py_ssize_t *head_size)
 {
-    if (left < 6 || (head[0] != 0x81 && head[0] != 0x82) || !(head[1] & 0x80)) {
+    const int plain = left < 6 ? 0 : head[0] & ~reserved;
+    if ((plain != 0x81 && plain != 0x82) || !(head[1] & 0x80)) {
         return -1;
     }
     const int stated = head[1] & 0x7F;
@@ -310,7 +313,9 @@ length_of(const unsigned char *head, Py_ssize_t left, Py_ssize_t *head_size)
     return longer;
 }
 
-/* Append a payload, unmasked, and its text, or None if it is Binary; 0 if it is no text, -1 for an error. */
+/* Append a payload, unmasked, and its text, or None if it is Binary; 0 if it is no text, -1 for an error.
+
+   Of a frame with reserved bits it is the first byte: only its extension can tell what it is. */
 static int
 append_message(PyObject *run, const unsigned char *head, Py_ssize_t head_size, Py_ssize_t length)
 {
@@ -325,6 +330,8 @@ append_message(PyObject *run, const unsigned char *head, Py_ssize_t head_size, P
     if (head[0] == 0x82) {
         Py_INCREF(Py_None);
         text = Py_None;
+    } else if (head[0] != 0x81) {
+        text = PyLong_FromLong(head[0]);
     } else {
         text = PyUnicode_DecodeUTF8(bytes, length, NULL);
     }
@@ -364,7 +371,7 @@ single(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
     }
     const unsigned char *head = (const unsigned char *)data;
     Py_ssize_t head_size = 0;
-    const Py_ssize_t length = length_of(head, size, &head_size);
+    const Py_ssize_t length = length_of(head, size, 0, &head_size);
     if (length < 0 || length > longest || length != size - head_size) {
         Py_RETURN_NONE;
     }
@@ -383,31 +390,32 @@ single(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(scan_doc, "scan(data, position, longest, count, size, /)\n--\n\n"
+PyDoc_STRVAR(scan_doc, "scan(data, position, longest, count, size, reserved, /)\n--\n\n"
     "The masked whole Text and Binary messages at a position, as far as they are plain, none longer than `longest`.\n\n"
-    "Stops behind `count` of them, or `size` bytes. Returns their payloads and texts (None: Binary) in one list, and\n"
-    "the position behind them. What it stops at is for somebody else to judge.");
+    "Stops behind `count` of them, or `size` bytes. Returns their payloads and texts (None: Binary; the first byte, if\n"
+    "it has one of the `reserved` bits) in one list, and the position behind them. What it stops at is for somebody\n"
+    "else to judge.");
 
 static PyObject *
 scan(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t arguments)
 {
-    if (arguments != 5) {
-        PyErr_SetString(PyExc_TypeError, "scan takes five arguments");
+    if (arguments != 6) {
+        PyErr_SetString(PyExc_TypeError, "scan takes six arguments");
         return NULL;
     }
     char *data;
-    Py_ssize_t end, numbers[4];
+    Py_ssize_t end, numbers[5];
     if (PyBytes_AsStringAndSize(args[0], &data, &end) < 0) {
         return NULL;
     }
-    for (int number = 0; number < 4; number++) {
+    for (int number = 0; number < 5; number++) {
         numbers[number] = PyLong_AsSsize_t(args[number + 1]);
         if (numbers[number] == -1 && PyErr_Occurred()) {
             return NULL;
         }
     }
     Py_ssize_t position = numbers[0], count = numbers[2], size = numbers[3];
-    const Py_ssize_t longest = numbers[1];
+    const Py_ssize_t longest = numbers[1], reserved = numbers[4] & 0x70;
     if (position < 0 || position > end) {
         PyErr_SetString(PyExc_ValueError, "there is no such position");
         return NULL;
@@ -420,7 +428,7 @@ scan(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t arguments)
         const unsigned char *head = (const unsigned char *)data + position;
         const Py_ssize_t left = end - position;
         Py_ssize_t head_size = 0;
-        const Py_ssize_t length = length_of(head, left, &head_size);
+        const Py_ssize_t length = length_of(head, left, (int)reserved, &head_size);
         if (length < 0 || length > longest || length > left - head_size) {
             break;
         }

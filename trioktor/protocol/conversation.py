@@ -22,7 +22,7 @@ from .closing import ClosingHandshake
 from .control import ControlLane
 from .errors import ProtocolError
 from .extensions import Extension, Steps, begin_decode, reserved_bits
-from .first_byte import CONTROL, FIN, WHOLE_BINARY, WHOLE_TEXT
+from .first_byte import CONTROL, FIN, OPCODE, RESERVED, WHOLE_BINARY, WHOLE_TEXT
 from .frames import CloseFrame, Frame, PingFrame, TextFrame
 from .outgoing import Outgoing
 from .parser import FrameParser
@@ -141,7 +141,7 @@ class Conversation:
                     if not self.frames_received & TURN:
                         yield None
                     continue
-                else:
+                elif first_byte < FIN or not first_byte & RESERVED or not first_byte & OPCODE:
                     if assembler is None:
                         assembler = self._get_assembler()
                     message = assembler.add(frame)

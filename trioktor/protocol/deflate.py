@@ -138,12 +138,10 @@ class Deflate(Extension):
 
     def encode(self, message: Frame) -> Frame:
         """Compress a message in one go."""
-        data = message.data
         if not self._wants(message):
             return message
         compressor = self._compressor or self._new_compressor()
-        packed = compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH)
-        return self._packed(message, packed)
+        return self._packed(message, compressor.compress(message.data) + compressor.flush(zlib.Z_SYNC_FLUSH))
 
     def encode_in_steps(self, message: Frame) -> Steps:
         """Compress a message slice by slice."""

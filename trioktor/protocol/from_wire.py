@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .first_byte import WHOLE_BINARY, WHOLE_TEXT
+from .first_byte import OPCODE, WHOLE_BINARY, WHOLE_TEXT
 from .frames import BinaryFrame, CloseFrame, Frame, PingFrame, PongFrame, TextFrame
 
 FRAME_CLASSES: dict[int, type[Frame]] = {
@@ -24,9 +24,11 @@ def frame_from_wire(kind: type[Frame], first_byte: int, data: bytes) -> Frame:
     return frame
 
 
-def message_from_wire(payload: bytes, text: str | None) -> Frame:
-    """Make a whole Text frame of a payload and its text, or without a text a Binary one."""
+def message_from_wire(payload: bytes, text: str | int | None) -> Frame:
+    """Make a whole Text frame of a payload and its text, or without a text a Binary one; or by its first byte."""
     frame: Frame
+    if isinstance(text, int):
+        return frame_from_wire(FRAME_CLASSES[text & OPCODE], text, payload)
     if text is None:
         frame = BinaryFrame.__new__(BinaryFrame)
         frame.first_byte = WHOLE_BINARY

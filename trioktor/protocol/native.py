@@ -14,8 +14,8 @@ from .mask import mask as pure_mask
 if TYPE_CHECKING:
     from ._native import Filling as NativeFilling
 
-Scan = Callable[[bytes, int, int, int, int], tuple[list[Any], int]]
-"""As `_native.scan`: the list holds payloads, each with its text, or None, behind it."""
+Scan = Callable[[bytes, int, int, int, int, int], tuple[list[Any], int]]
+"""As `_native.scan`: the list holds payloads, each with its text, None, or the first byte behind it."""
 
 mask: Callable[[bytes | memoryview, bytes], bytes] = pure_mask
 """Mask or unmask bytes with a key of four bytes (RFC 6455 §5.3); the operation is its own inverse."""

@@ -86,8 +86,9 @@ class Outgoing:
             frame = item.frame
         else:
             frame = item
-        if self.extensions and self._is_whole(frame):
-            self._check_plain(frame)
+        first_byte = frame.first_byte
+        if self.extensions and first_byte >= FIN and not first_byte & CONTROL and not self.serializer.is_in_message:
+            self._check_plain(frame)  # fragments, and what ends them, go out as they are
             if len(frame.data) > LONG:
                 return encode_in_steps(self.extensions, frame)
             frame = encode(self.extensions, frame)
@@ -123,13 +124,9 @@ class Outgoing:
         """Whether the bytes that others get, too, can stand here."""
         return self.shared_key is not None and not self.serializer.masking and not self.serializer.is_in_message
 
-    def _is_whole(self, frame: Frame) -> bool:
-        """Whether this is a message; fragments go out as they are."""
-        return not frame.first_byte & CONTROL and frame.first_byte >= FIN and not self.serializer.is_in_message
-
     def _check_plain(self, frame: Frame) -> None:
         """Refuse what extensions cannot be given."""
         if frame.first_byte & RESERVED:
             raise ProtocolError(f"{frame!r}: its reserved bits are the extensions'")
-        if type(frame) is TextFrame:
+        if type(frame) is TextFrame and frame.decoded is None:
             check_utf8(frame)

@@ -120,7 +120,7 @@ class FrameParser:
             if scan is not None and key_size and self._message_kind is None:
                 limit = self.max_frame_size
                 longest = KEPT_TEXT if limit is None or limit > KEPT_TEXT else limit
-                run, position = scan(data, position, longest, _RUN, _RUN_BYTES)
+                run, position = scan(data, position, longest, _RUN, _RUN_BYTES, self.reserved)
                 if run:
                     parts = iter(run)
                     for payload, text in zip(parts, parts, strict=True):

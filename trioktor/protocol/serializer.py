@@ -12,13 +12,16 @@ import os
 
 from .close import may_be_sent
 from .errors import ProtocolError
-from .first_byte import CONTROL, FIN, OPCODE, RESERVED, WHOLE_BINARY, WHOLE_TEXT, FrameType
+from .first_byte import CONTROL, FIN, OPCODE, RESERVED, RSV1, WHOLE_BINARY, WHOLE_TEXT, FrameType
 from .frames import CloseFrame, Frame, TextFrame
 from .native import mask
 
 _LENGTH_16 = 126
 """From here on a length takes two bytes more."""
 _SHORT = 1024
+
+_EXTENDED = (WHOLE_TEXT | RSV1, WHOLE_BINARY | RSV1)
+"""First bytes of compressed messages (RFC 7692): an extension has looked at them."""
 
 _new_decoder = codecs.getincrementaldecoder("utf-8")
 
@@ -60,7 +63,8 @@ class Serializer:
             or self.masking
             or (first_byte == WHOLE_TEXT and frame.decoded is None)
         ):
-            first_byte = self._check(frame)
+            if first_byte not in _EXTENDED or not self.reserved & RSV1 or self._open is not None:
+                first_byte = self._check(frame)
             if self.masking:
                 key = os.urandom(4)
                 pieces.append(head(first_byte, size, 0x80) + key)
