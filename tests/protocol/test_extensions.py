@@ -33,7 +33,8 @@ from trioktor.protocol.first_byte import RSV1, RSV2, RSV3
 from trioktor.protocol.frames import Frame
 from trioktor.protocol.from_wire import frame_from_wire
 from trioktor.protocol.inflate import SLICE
-from trioktor.protocol.serializer import head
+from trioktor.protocol.outgoing import Outgoing
+from trioktor.protocol.serializer import Serializer, head
 
 
 def header(name: str, *parameters: str) -> ExtensionHeader:
@@ -503,3 +504,20 @@ def test_what_takes_steps_goes_on_through_the_others() -> None:
         wire = packed_alone(b"x" * 100_000)
         [message] = [frame for frame in reader.feed(head(0xC2, len(wire)) + wire) if frame is not None]
         assert expected == message.data
+
+
+def test_a_text_made_of_bytes_is_checked_before_an_extension_has_it() -> None:
+    """Behind it nobody could tell; what is no UTF-8 is refused, and the window has not moved."""
+    _, ours = negotiate([PerMessageDeflate()], ["permessage-deflate"])
+    _, theirs = negotiate([PerMessageDeflate()], ["permessage-deflate"])
+    outgoing = Outgoing(Serializer(masking=False, reserved=RSV1), ours)
+    reader = FrameReader(client=True, max_frame_size=100, extensions=theirs)
+    for text in (b"first", b"\xff", b"second"):
+        pieces: list[bytes] = []
+        if text == b"\xff":
+            with pytest.raises(UnicodeDecodeError):
+                outgoing.add(Frame.Text(text), pieces)
+            assert pieces == []
+        else:
+            assert outgoing.add(Frame.Text(text), pieces) is None
+            assert [Frame.Text(text)] == list(reader.feed(b"".join(pieces)))

@@ -23,6 +23,8 @@ class Backlog:
     __slots__ = ("_is_dropping", "_items", "close", "is_final")
 
     def __init__(self, items: list[Item], *, drop: bool) -> None:
+        self.close: CloseFrame | None
+        self.is_final: bool
         kept, self.close, self.is_final = _compose(items)
         self._is_dropping = drop
         self._items: list[Item] = [] if drop else kept[::-1]  # the next one last

@@ -91,8 +91,8 @@ class FrameParser:
 
     def fill(self, count: int) -> None:
         """So many bytes were read into the target; what comes of them is for `feed` to say, with nothing."""
-        if self._partial is not None:
-            self._partial.fill(count)
+        assert self._partial is not None
+        self._partial.fill(count)
 
     def stream(self) -> None:
         """From now on keep nothing of data frames: `take_partial` has it, from the frame under way on."""

@@ -16,6 +16,7 @@ class RawConversation(Conversation):
     """As `Conversation`, but for what comes in: frames as they are, control frames among them."""
 
     __slots__ = ()
+    frames_received: int
     is_raw = True
 
     def receive(self, data: bytes) -> Iterator[Frame | None]:
