@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import trio
 import trio.testing
 
-from tests.support.helpers import REQUEST, RawClient, application
-from trioktor import WebSocketSession as Session
+from tests.support.helpers import REQUEST, Handler, RawClient, application
 from trioktor.server.host import Host
-
-Handler = Callable[[Session], Awaitable[object]]
 
 
 @asynccontextmanager

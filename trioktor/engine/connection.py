@@ -289,12 +289,12 @@ class Connection:
             self._pinging = Pinging(self, self.settings.timeout)
         return self._pinging
 
+    @property
+    def latency(self) -> float | None:
+        """Seconds that the last answered Ping took."""
+        return None if self._pinging is None else self._pinging.pings.latency
+
     def sign_of_life(self) -> None:
         """The peer sent something, or was not listened to."""
         if self._pinging is not None:
             self._pinging.sign_of_life()
-
-    def send_control(self, frame: Frame) -> None:
-        """Send a Ping or Pong ahead of what is queued."""
-        self.conversation.send_control(frame)
-        self.look_up()

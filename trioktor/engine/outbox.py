@@ -241,9 +241,6 @@ class Outbox:
         if pending.stream is None:
             self.flushes.release()
         item = await pending.wait()
-        if pending.overtaken is not None:
-            close, pending.overtaken = pending.overtaken, None
-            self._conversation.closing.precede(close)  # the first reason stands
         queue = pending.queue
         if item is None or queue is None:
             return

@@ -32,10 +32,9 @@ class Pending:
       stream: the message in pieces that is going out.
       queue: once the channel was asked for.
       backlog: once the outbox is sealed.
-      overtaken: a Close that came to light behind the end, from the writer's hand.
     """
 
-    __slots__ = ("_conversation", "_flushes", "backlog", "overtaken", "queue", "stream")
+    __slots__ = ("_conversation", "_flushes", "backlog", "queue", "stream")
 
     def __init__(self, conversation: Conversation, flushes: Flushes) -> None:
         self._conversation = conversation
@@ -43,7 +42,6 @@ class Pending:
         self.stream: StreamedMessage | None = None
         self.queue: SendQueue | None = None
         self.backlog: Backlog | None = None
-        self.overtaken: CloseFrame | None = None
 
     @property
     def waiting(self) -> int:
@@ -106,7 +104,9 @@ class Pending:
             return None  # sealed
         if self.backlog is None:
             return item
-        self.overtaken = self.backlog.put_before(item)
+        close = self.backlog.put_before(item)
+        if close is not None:
+            self._conversation.closing.precede(close)  # it was put in before the end: the first reason stands
         return None
 
     def seal(self, *, drop: bool) -> CloseFrame | None:

@@ -1,4 +1,4 @@
-"""The HTTP/1.1 around the opening handshake: one request head in, one response out.
+"""The head of one HTTP/1.1 request, from bytes.
 
 The head is collected and judged as it comes: its length, and every line of it. Bare line feeds, bare carriage
 returns and folded lines, which a proxy in front may read differently (request smuggling), are refused, and so are

@@ -1,7 +1,7 @@
 /* The native part: what the interpreter is slow at, for plain bytes. The pure one beside it does the same.
 
-   But for `Filling`, nothing here keeps anything: bytes in, bytes out. Written for the stable ABI, so that one build serves every
-   Python from 3.11 on. */
+   But for `Filling`, nothing here keeps anything: bytes in, bytes out. Written for the stable ABI, so that one build
+   serves every Python from 3.11 on. */
 
 #define PY_SSIZE_T_CLEAN
 #ifndef Py_LIMITED_API
@@ -103,15 +103,22 @@ grow(Filling *self, Py_ssize_t wanted)
     return 0;
 }
 
+/* The key as it stands behind what is there. */
+static void
+rotate_key(const Filling *self, char rotated[4])
+{
+    for (int byte = 0; byte < 4; byte++) {
+        rotated[byte] = self->key[(self->filled + byte) & 3];
+    }
+}
+
 static void
 unmask(Filling *self, const char *from, Py_ssize_t size)
 {
     char *to = PyBytes_AsString(self->bytes) + self->filled;
     if (self->is_masked) {
         char rotated[4];
-        for (int byte = 0; byte < 4; byte++) {
-            rotated[byte] = self->key[(self->filled + byte) & 3];
-        }
+        rotate_key(self, rotated);
         xor_with_key(to, from, size, rotated);
     } else if (to != from) {
         memcpy(to, from, (size_t)size);
@@ -181,9 +188,7 @@ filling_take(Filling *self, PyObject *Py_UNUSED(ignored))
     self->bytes = NULL;
     if (self->is_masked) {
         char rotated[4];
-        for (int byte = 0; byte < 4; byte++) {
-            rotated[byte] = self->key[(self->filled + byte) & 3];
-        }
+        rotate_key(self, rotated);
         memcpy(self->key, rotated, sizeof rotated);
     }
     self->length -= self->filled;

@@ -55,8 +55,9 @@ class Hooks:
             while transport.hang_up() not in gone:  # noqa: ASYNC110  # the system wakes nobody for it
                 await trio.sleep(_LOOK)
 
+        scope = trio.CancelScope()
         try:
-            with trio.CancelScope() as scope:
+            with scope:
                 self._scopes.add(scope)
                 try:
                     if await Patience(self._limit).finish(ask, unless=client_gone):

@@ -92,7 +92,7 @@ class Host:
     @property
     def sessions(self) -> tuple[BaseSession, ...]:
         """The sessions that are running."""
-        return tuple(connection.owner for connection in self.running.everything)
+        return tuple(connection.owner for connection in self.running.conversing)
 
     async def handle(self, stream: trio.abc.Stream) -> None:
         """Serve one connection and close its stream."""
@@ -271,6 +271,6 @@ class Host:
         """Cancel every handler; have every connection say goodbye and be gone by the shared deadline."""
         self.is_stopping = True
         self.cancel_opening()
-        for connection in list(self.running.everything):
+        for connection in list(self.running.conversing):
             connection.ends.stop_by(self.stop.deadline)
             connection.tasks.cancel("the server is ending")

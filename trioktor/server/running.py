@@ -28,21 +28,21 @@ class Running:
     """The connections and GET handlers of one server.
 
     Attributes:
-      everything: the connections, for whoever may change them.
+      conversing: the connections.
     """
 
     def __init__(self) -> None:
-        self.everything: set[Connection] = set()
+        self.conversing: set[Connection] = set()
         self._answering: set[Answering] = set()
         self._changed = trio.lowlevel.ParkingLot()
 
     def add(self, connection: Connection) -> None:
         """A connection runs from now on."""
-        self.everything.add(connection)
+        self.conversing.add(connection)
 
     def discard(self, connection: Connection) -> None:
         """It does not run any more."""
-        self.everything.discard(connection)
+        self.conversing.discard(connection)
         self._changed.unpark_all()
 
     @contextmanager
@@ -59,12 +59,12 @@ class Running:
     def connections(self) -> set[Connection]:
         """The connections that are running, but for the one whose handler calls this."""
         mine = lineage()
-        return {connection for connection in self.everything if connection.task not in mine}
+        return {connection for connection in self.conversing if connection.task not in mine}
 
     def others(self) -> set[Connection | Answering]:
         """The connections and GET handlers that are running, but for the one that calls this."""
         mine = lineage()
-        everything: set[Connection | Answering] = {*self.everything, *self._answering}
+        everything: set[Connection | Answering] = {*self.conversing, *self._answering}
         return {one for one in everything if one.task not in mine}
 
     def cancel_answering(self) -> None:
@@ -77,6 +77,6 @@ class Running:
     async def wait_gone(self, running: Iterable[Connection | Answering]) -> None:
         """Wait until none of these is running."""
         wanted = set(running)
-        while wanted & {*self.everything, *self._answering}:
+        while wanted & {*self.conversing, *self._answering}:
             await self._changed.park()
         await trio.lowlevel.checkpoint()

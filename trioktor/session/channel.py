@@ -21,6 +21,7 @@ from ..errors import ConnectionBroken, ConnectionClosed, ConnectionClosedHere
 from ..protocol.first_byte import WHOLE_BINARY, WHOLE_TEXT
 from ..protocol.frames import Frame
 from ..protocol.prepared import PreparedMessage
+from .pieces import Pieces
 
 F = TypeVar("F", bound=Frame)
 Ts = TypeVarTuple("Ts")
@@ -40,12 +41,12 @@ class FrameChannel(trio.abc.Channel[Frame]):
 
     __slots__ = (
         "_connection",
-        "_has_pieces",
         "_inbox",
         "_may_write_through",
         "_outbox",
         "_outgoing",
         "_parked",
+        "_pieces",
         "_thread",
         "_turns",
         "_unparked",
@@ -58,7 +59,7 @@ class FrameChannel(trio.abc.Channel[Frame]):
         self._outgoing = connection.conversation.outgoing
         self._thread = get_ident()
         self._turns = 0
-        self._has_pieces = False  # messages may come in pieces
+        self._pieces: Pieces | None = None  # once messages may come in pieces
         self._parked = 0  # tasks that wait in `receive` for a message
         self._unparked: trio.Event | None = None  # set when there are none
         self._may_write_through = False  # something was received since the last send
@@ -115,7 +116,7 @@ class FrameChannel(trio.abc.Channel[Frame]):
         """As `receive`, with the exception that a clean end is told by."""
         if get_ident() != self._thread:
             self._check_thread("receive")
-        if self._has_pieces:
+        if self._pieces is not None:
             return await self._receive_joined(end)
         inbox = self._inbox
         frame: Frame | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar, final, overload
+from typing import Any, TypeVar, final, overload
 
 import trio
 
@@ -20,11 +20,6 @@ from .streaming import IncomingMessage, OutgoingMessage
 
 T = TypeVar("T")
 
-if TYPE_CHECKING:
-    from ..engine.connection import Connection
-    from ..http.call import Call
-    from ..routing.routes import Routes
-
 
 @final
 class WebSocketSession(BaseSession):
@@ -34,11 +29,7 @@ class WebSocketSession(BaseSession):
     answered, the closing handshake is done. Sent, a Ping or Pong goes ahead of what is queued.
     """
 
-    __slots__ = ("_pieces",)
-
-    def __init__(self, connection: Connection, call: Call, application: Routes | None) -> None:
-        super().__init__(connection, call, application)
-        self._pieces: Pieces | None = None  # once messages may come in pieces
+    __slots__ = ()
 
     async def receive_text(self) -> str:
         """Receive a message that has to be Text, and return its text.
@@ -71,7 +62,6 @@ class WebSocketSession(BaseSession):
           trio.EndOfChannel, ConnectionBroken, trio.ClosedResourceError: as `receive`.
         """
         self._check_thread("receive_message")
-        self._has_pieces = True
         if self._pieces is None:
             self._pieces = Pieces()
         pieces = self._pieces
@@ -197,7 +187,8 @@ class WebSocketSession(BaseSession):
         elif self._outbox.is_sealed:
             self._raise_over()
         else:
-            self._connection.send_control(frame)
+            self._connection.conversation.send_control(frame)
+            self._connection.look_up()
         return True
 
     # values
@@ -264,7 +255,7 @@ class WebSocketSession(BaseSession):
     @property
     def latency(self) -> float | None:
         """Seconds that the last answered Ping took, ours or the pinger's; None before the first."""
-        return self._connection.pinging.pings.latency
+        return self._connection.latency
 
     @property
     def ping_interval(self) -> float | None:

@@ -50,6 +50,6 @@ class SessionStatistics:
             outgoing=outbox.waiting,
             incoming_peak=inbox.peak,
             outgoing_peak=outbox.peak,
-            latency=connection.pinging.pings.latency,
+            latency=connection.latency,
             age=trio.current_time() - connection.opened_at,
         )
