@@ -1,4 +1,4 @@
-"""Ktor's server WebSockets on Trio's structured concurrency.
+"""Ktor's WebSockets on Trio's structured concurrency.
 
 What stands here is imported when it is first asked for: pytest imports this package for its fixtures in every
 environment that has it, and there it must cost nothing.
@@ -10,19 +10,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .client.connect import connect, connect_raw
+    from .client.reconnect import is_lasting, reconnecting
+    from .client.session import ClientRawWebSocketSession, ClientWebSocketSession
     from .config import CLOSE, SKIP, SUSPEND, ChannelConfig, Overflow, WebSockets
     from .converters import CattrsConverter, ContentConverter, JsonConverter, MsgspecConverter
     from .errors import (
+        CannotConnect,
         ChannelOverflow,
         CloseTimeout,
         ConnectionBroken,
         ConnectionClosed,
         ConverterNotFound,
         DeserializationError,
+        HandshakeInvalid,
         HandshakeRefused,
         PingTimeout,
         WriteTimeout,
     )
+    from .http.asking import Handshake
     from .http.call import Call
     from .http.handshake import LOOPBACK, SAME_ORIGIN
     from .http.headers import Headers
@@ -31,7 +37,8 @@ if TYPE_CHECKING:
     from .protocol.close import CloseCode, CloseReason
     from .protocol.deflate import PerMessageDeflate
     from .protocol.errors import FrameTooBig, ProtocolError, TrioktorError, UnexpectedFrame
-    from .protocol.extensions import Extension, ExtensionFactory, ExtensionHeader
+    from .protocol.extension_header import ExtensionHeader
+    from .protocol.extensions import Extension, ExtensionFactory
     from .protocol.first_byte import FrameType
     from .protocol.frames import Frame
     from .routing.routes import Routes
@@ -44,8 +51,7 @@ if TYPE_CHECKING:
     from .session.session import WebSocketSession
     from .session.statistics import SessionStatistics
     from .session.streaming import IncomingMessage, OutgoingMessage
-
-__version__ = "0.1.0"
+    from .version import __version__ as __version__
 
 __all__ = [
     "CLOSE",
@@ -55,9 +61,12 @@ __all__ = [
     "SUSPEND",
     "Application",
     "Call",
+    "CannotConnect",
     "CattrsConverter",
     "ChannelConfig",
     "ChannelOverflow",
+    "ClientRawWebSocketSession",
+    "ClientWebSocketSession",
     "CloseCode",
     "CloseReason",
     "CloseTimeout",
@@ -72,6 +81,8 @@ __all__ = [
     "Frame",
     "FrameTooBig",
     "FrameType",
+    "Handshake",
+    "HandshakeInvalid",
     "HandshakeRefused",
     "Headers",
     "IncomingMessage",
@@ -95,7 +106,11 @@ __all__ = [
     "WebSockets",
     "WriteTimeout",
     "broadcast",
+    "connect",
+    "connect_raw",
     "inherited_listeners",
+    "is_lasting",
+    "reconnecting",
     "run",
     "serve",
 ]
@@ -103,17 +118,23 @@ __all__ = [
 _HOMES: dict[str, tuple[str, ...]] = {
     "server.application": ("Application",),
     "session.rooms": ("Room", "broadcast"),
+    "http.asking": ("Handshake",),
     "http.call": ("Call",),
     "config": ("CLOSE", "ChannelConfig", "Overflow", "SKIP", "SUSPEND", "WebSockets"),
     "converters": ("CattrsConverter", "ContentConverter", "JsonConverter", "MsgspecConverter"),
     "server.listeners": ("inherited_listeners",),
+    "client.connect": ("connect", "connect_raw"),
+    "client.reconnect": ("is_lasting", "reconnecting"),
+    "client.session": ("ClientRawWebSocketSession", "ClientWebSocketSession"),
     "errors": (
+        "CannotConnect",
         "ChannelOverflow",
         "CloseTimeout",
         "ConnectionBroken",
         "ConnectionClosed",
         "ConverterNotFound",
         "DeserializationError",
+        "HandshakeInvalid",
         "HandshakeRefused",
         "PingTimeout",
         "WriteTimeout",
@@ -122,7 +143,8 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "protocol.close": ("CloseCode", "CloseReason"),
     "protocol.deflate": ("PerMessageDeflate",),
     "protocol.errors": ("FrameTooBig", "ProtocolError", "TrioktorError", "UnexpectedFrame"),
-    "protocol.extensions": ("Extension", "ExtensionFactory", "ExtensionHeader"),
+    "protocol.extension_header": ("ExtensionHeader",),
+    "protocol.extensions": ("Extension", "ExtensionFactory"),
     "protocol.first_byte": ("FrameType",),
     "protocol.frames": ("Frame",),
     "http.handshake": ("LOOPBACK", "SAME_ORIGIN"),
@@ -135,6 +157,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "session.session": ("WebSocketSession",),
     "session.statistics": ("SessionStatistics",),
     "session.streaming": ("IncomingMessage", "OutgoingMessage"),
+    "version": ("__version__",),
 }
 """Which names stand in which module."""
 

@@ -18,7 +18,8 @@ import attrs
 
 from .http.handshake import SAME_ORIGIN, HostPolicy, Hosts, OriginPolicy, Origins
 from .http.requests import TOKEN
-from .protocol.extensions import ExtensionFactory, check_factories
+from .protocol.extensions import ExtensionFactory
+from .protocol.negotiation import check_factories
 
 if TYPE_CHECKING:
     from .converters import ContentConverter

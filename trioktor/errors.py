@@ -13,7 +13,9 @@
     ├── ChannelOverflow        a bounded channel was full, where so configured
     ├── ConverterNotFound      there is no content converter, and values were to be sent or received
     ├── DeserializationError   a message is not the value that it has to be; `.frame` is the message
+    ├── CannotConnect          also an OSError; a client found nobody, or lost him before he had answered
     └── HandshakeRefused       the server answered a client's handshake with another status than 101
+        └── HandshakeInvalid   or with what is no answer to it
 
 The protocol's own errors are in `trioktor.protocol.errors`.
 """
@@ -91,12 +93,35 @@ class DeserializationError(TrioktorError):
         self.frame: Frame = frame
 
 
-@final
-class HandshakeRefused(TrioktorError):
-    """A server refused the opening handshake: `status`, `headers` and `body` are its answer."""
+class CannotConnect(TrioktorError, OSError):
+    """A client's connection cannot be made; `__cause__` says why.
 
-    def __init__(self, status: int, headers: Headers, body: bytes) -> None:
-        super().__init__(f"the handshake was refused with {status}: {body[:200].decode('latin-1').strip()!r}")
+    `addresses` are those of the host that was tried, as far as they are known: () if the name could not be looked
+    up in time.
+    """
+
+    def __init__(self, text: str, addresses: tuple[str, ...] = ()) -> None:
+        super().__init__(text)
+        self.addresses: tuple[str, ...] = addresses
+
+
+class HandshakeRefused(TrioktorError):
+    """A server refused the opening handshake: `status`, `headers` and `body` are its answer.
+
+    `body` holds at most the first 64 KiB.
+    """
+
+    def __init__(self, status: int, headers: Headers, body: bytes, text: str | None = None) -> None:
+        said = f"the handshake was refused with {status}: {body[:200].decode('latin-1').strip()!r}"
+        super().__init__(text if text is not None else said)
         self.status: int = status
         self.headers: Headers = headers
         self.body: bytes = body
+
+
+@final
+class HandshakeInvalid(HandshakeRefused):
+    """What came is no answer to the opening handshake, such as a 101 with the wrong `Sec-WebSocket-Accept`.
+
+    `status` is 0 where what came is no HTTP.
+    """

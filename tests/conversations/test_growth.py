@@ -19,7 +19,7 @@ from trioktor.auth import bearer
 from trioktor.http.call import Call
 from trioktor.http.headers import Headers, Refusal
 from trioktor.http.requests import HeadReader, RequestHead
-from trioktor.protocol.extensions import negotiate
+from trioktor.protocol.negotiation import negotiate
 from trioktor.routing.proxies import Proxies
 
 SMALL: Final = 1500

@@ -331,7 +331,8 @@ def test_there_is_nothing_to_catch_but_documented_errors() -> None:
     """W-11: no error of ours is a cancellation, and every one has the same root."""
     import trioktor
 
-    errors = [value for value in vars(trioktor).values() if isinstance(value, type) and issubclass(value, Exception)]
+    values = [getattr(trioktor, name) for name in trioktor.__all__]
+    errors = [value for value in values if isinstance(value, type) and issubclass(value, Exception)]
     assert len(errors) >= 11
     assert all(issubclass(error, trioktor.TrioktorError) for error in errors)
     assert not any(issubclass(error, trio.Cancelled) for error in errors)

@@ -143,7 +143,9 @@ def test_docstrings_speak_to_users(module: str) -> None:
 
 def test_every_public_name_is_found_where_it_stands() -> None:
     """Though it is imported only when it is asked for; and nothing else is there."""
-    assert sorted(name for names in trioktor._HOMES.values() for name in names) == sorted(trioktor.__all__)
+    assert sorted(name for names in trioktor._HOMES.values() for name in names) == sorted(
+        [*trioktor.__all__, "__version__"]
+    )
     for name in trioktor.__all__:
         assert getattr(trioktor, name) is getattr(trioktor, name)
     assert set(trioktor.__all__) <= set(dir(trioktor))

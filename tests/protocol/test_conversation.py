@@ -14,7 +14,7 @@ from trioktor.protocol.close import CloseReason
 from trioktor.protocol.control import MAX_PONGS
 from trioktor.protocol.conversation import TURN, Conversation
 from trioktor.protocol.deflate import PerMessageDeflate
-from trioktor.protocol.extensions import ExtensionHeader
+from trioktor.protocol.extension_header import ExtensionHeader
 from trioktor.protocol.frames import Frame
 from trioktor.protocol.halves import Ours, Theirs
 from trioktor.protocol.raw_conversation import RawConversation

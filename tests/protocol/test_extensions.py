@@ -16,16 +16,13 @@ from tests.support.reading import FrameReader
 from trioktor import WebSockets
 from trioktor.protocol.deflate import Deflate, PerMessageDeflate
 from trioktor.protocol.errors import FrameTooBig, ProtocolError
+from trioktor.protocol.extension_header import ExtensionHeader, parse_extensions
 from trioktor.protocol.extensions import (
     Extension,
     ExtensionFactory,
-    ExtensionHeader,
-    check_factories,
     encode,
     encode_alone_in_steps,
     encode_in_steps,
-    negotiate,
-    parse_extensions,
     reserved_bits,
     run,
 )
@@ -33,6 +30,7 @@ from trioktor.protocol.first_byte import RSV1, RSV2, RSV3
 from trioktor.protocol.frames import Frame
 from trioktor.protocol.from_wire import frame_from_wire
 from trioktor.protocol.inflate import SLICE
+from trioktor.protocol.negotiation import check_factories, negotiate
 from trioktor.protocol.outgoing import Outgoing
 from trioktor.protocol.serializer import Serializer, head
 

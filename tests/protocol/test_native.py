@@ -17,8 +17,8 @@ from trioktor import CloseCode, Frame, PerMessageDeflate
 from trioktor.protocol import native, parser as parser_module, partial as partial_module
 from trioktor.protocol.conversation import Conversation
 from trioktor.protocol.errors import FrameTooBig, ProtocolError
-from trioktor.protocol.extensions import negotiate
 from trioktor.protocol.mask import mask as pure_mask
+from trioktor.protocol.negotiation import negotiate
 from trioktor.protocol.parser import FrameParser
 
 has_native = importlib.util.find_spec("trioktor.protocol._native") is not None

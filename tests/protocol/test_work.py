@@ -14,7 +14,7 @@ from hypothesis import given, strategies as st
 from trioktor import CloseCode, Frame, PerMessageDeflate, ProtocolError, Response
 from trioktor.protocol import inflate as inflate_module
 from trioktor.protocol.assembler import check_text_in_steps
-from trioktor.protocol.extensions import ExtensionHeader
+from trioktor.protocol.extension_header import ExtensionHeader
 
 LIMIT = 1 << 20
 LAST_EMPTY = b"\x03\x00"

@@ -24,7 +24,7 @@ FLOORS: Final = [
     ("config",),
     ("engine", "routing"),
     ("session", "auth"),
-    ("server",),
+    ("server", "client"),
     ("names", "testing"),
     ("cli", "pytest"),
 ]
@@ -32,6 +32,7 @@ FLOORS: Final = [
 
 SINGLE: Final = {
     "converters": "config",
+    "version": "config",
     "__init__": "names",
     "__main__": "cli",
     "pytest_plugin": "pytest",
@@ -43,12 +44,13 @@ SAYS: Final = {
     "protocol": "RFC 6455 and 7692, pure: bytes in, messages out, and how a conversation ends",
     "http": "pure: the request, its answers, the upgrade",
     "errors": "what sessions raise",
-    "config": "settings, converters",
+    "config": "settings, converters, the version",
     "engine": "one connection on Trio: who reads, writes and waits",
     "routing": "routes, handlers and hooks, checked as they are registered",
     "session": "what a handler sees",
     "auth": "hooks that ask who it is",
     "server": "listeners, hosts, from a connection's first byte to its last",
+    "client": "the other end: from an address to a session",
     "names": "what `import trioktor` shows",
     "testing": "clients and hosts for tests",
     "cli": "the command line",

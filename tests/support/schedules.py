@@ -563,7 +563,7 @@ def _messages(frames: list[tuple[Frame, int]]) -> list[tuple[bytes, int, bool]]:
 
 
 def _codec() -> Any:
-    from trioktor.protocol.extensions import ExtensionHeader
+    from trioktor.protocol.extension_header import ExtensionHeader
 
     agreed = _Deflate().negotiate(ExtensionHeader("permessage-deflate"))
     assert agreed is not None

@@ -82,7 +82,7 @@ def test_who_does_not_use_it_pays_nothing(tmp_path: Path) -> None:
         "    assert ours == {'trioktor', 'trioktor.pytest_plugin'}, ours\n"
         "    assert not {'trio', 'h11', 'trio_websocket', 'pytest_trio'} & set(sys.modules)\n"
     )
-    status, output = run_pytest(tmp_path, source, "-p", "no:trio", "-p", "no:hypothesispytest")
+    status, output = run_pytest(tmp_path, source, "-p", "no:trio", "-p", "no:anyio", "-p", "no:hypothesispytest")
     assert status == 0, output
 
 

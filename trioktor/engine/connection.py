@@ -48,7 +48,7 @@ class Connection:
     """An upgraded connection.
 
     Args:
-      transport: the stream below; closed by `run`.
+      transport: the stream below; closed by `engine.lifetime`.
       settings: the configuration that holds here.
       client: whether this is the client's side, which masks.
       raw: whether the session sees every frame and answers by itself.
@@ -155,32 +155,17 @@ class Connection:
         """Where the connection's tasks are started; None before it runs, and when it is closed."""
         return None if self.is_closed else self._nursery
 
-    async def run(self, handler: Callable[[Any], Awaitable[object]]) -> None:
-        """Run the handler for the session, and the conversation; returns when both are over and the stream is closed.
+    def begin(self, nursery: trio.Nursery) -> None:
+        """Start, in a nursery whose body is the handler."""
+        self._nursery = nursery
+        self._reader.start(nursery)
+        self.writing.respond()
+        if not self.closing.is_open:  # it was closed before it ran
+            self.look_up()
+        if self.settings.ping_period is not None and not self.closing.is_raw:  # there the handler sees the Pongs
+            self.pinging.set(self.settings.ping_period, self.settings.timeout)
 
-        Raises:
-          BaseException: only what is no `Exception`: `Cancelled`, `KeyboardInterrupt`, `SystemExit`.
-        """
-        try:
-            async with trio.open_nursery() as self._nursery:
-                self._reader.start(self._nursery)
-                self._begin()
-                if (
-                    self.settings.ping_period is not None and not self.closing.is_raw
-                ):  # there the handler sees the Pongs
-                    self.pinging.set(self.settings.ping_period, self.settings.timeout)
-                try:
-                    await self.tasks.run_handler(handler, self.owner)
-                except BaseException:
-                    self.ends.interrupted()
-                    await self._see_out(shield=True)
-                    raise
-                await self._see_out(shield=False)
-        finally:
-            if not self.transport.close_nowait():
-                await self.transport.aclose()
-
-    async def _see_out(self, *, shield: bool) -> None:
+    async def see_out(self, *, shield: bool) -> None:
         """The handler has returned: see the conversation out, or wait for the task that does."""
         if self._ending is None:
             self._ending = Ending(self, self.shields)
@@ -197,11 +182,6 @@ class Connection:
         """Run a task beside the handler; its failure counts as the handler's."""
         assert self._nursery is not None
         self.tasks.start_soon(self._nursery, fn, args)
-
-    def _begin(self) -> None:
-        self.writing.respond()
-        if not self.closing.is_open:  # it was closed before it ran
-            self.look_up()
 
     def look_up(self) -> None:
         """The conversation was told something: start what its state asks for. Called after any input."""

@@ -121,7 +121,8 @@ class Ends:
         connection = self._connection
         logger.error("%s: an extension, or trioktor itself, failed", connection.owner, exc_info=error)
         self.fail(CloseReason(CloseCode.INTERNAL_ERROR), error, by_peer=True)
-        connection.tasks.cancel("the connection failed")
+        if not self._closing.is_client:  # a block is told by what it calls
+            connection.tasks.cancel("the connection failed")
 
     def misused(self, error: ProtocolError) -> None:
         """What may not be sent was put into `outgoing`."""
@@ -181,7 +182,7 @@ class Ends:
         outcome = Outcome.RETURNED
         if error is not None:
             outcome = classify(error, connection.owner, is_over=closing.reason is not None)
-            if outcome is Outcome.FAILED:
+            if outcome is Outcome.FAILED or self._closing.is_client:  # whatever leaves a block is raised by it
                 (self._on_failure or self._log_failure)(error)
             else:
                 logger.info("%s: the handler ended with %.200s at %s", connection.owner, ascii(error), origin(error))

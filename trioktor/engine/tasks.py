@@ -8,7 +8,8 @@ handed on, once.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 import trio
@@ -64,6 +65,19 @@ class HandlerTasks:
                 self.has_returned = True
                 self._end_one()
         self.cancel_children("the handler has returned")
+
+    @contextmanager
+    def block(self) -> Iterator[None]:
+        """The same for a block in place of a handler: what it raises is kept in the same way."""
+        with self._scope:
+            try:
+                yield
+            except BaseException as error:
+                self._failed(error, self._scope)
+            finally:
+                self.has_returned = True
+                self._end_one()
+        self.cancel_children("the block was left")
 
     def start_soon(self, nursery: trio.Nursery, fn: Callable[..., Awaitable[object]], args: tuple[object, ...]) -> None:
         """Run a task beside the handler; cancelled at once if the handler is on its way out."""

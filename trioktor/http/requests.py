@@ -59,7 +59,7 @@ class RequestHead:
 
     def __attrs_post_init__(self) -> None:
         headers = self.headers
-        is_upgrade = _has_token(headers, "connection", "upgrade") and _has_token(headers, "upgrade", "websocket")
+        is_upgrade = has_token(headers, "connection", "upgrade") and has_token(headers, "upgrade", "websocket")
         object.__setattr__(self, "is_upgrade", is_upgrade)
 
     def __repr__(self) -> str:
@@ -67,7 +67,8 @@ class RequestHead:
         return f"<RequestHead {self.method} {path:.200}>"
 
 
-def _has_token(headers: Headers, name: str, token: str) -> bool:
+def has_token(headers: Headers, name: str, token: str) -> bool:
+    """Whether a header has a value among others, in whatever case."""
     values = headers.get_all(name)
     if len(values) == 1 and values[0].lower() == token:  # most often
         return True

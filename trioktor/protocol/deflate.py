@@ -14,7 +14,8 @@ from typing import Any, Final, final
 
 import attrs
 
-from .extensions import Extension, ExtensionFactory, ExtensionHeader, Steps, run
+from .extension_header import ExtensionHeader
+from .extensions import Extension, ExtensionFactory, Steps, run
 from .first_byte import RSV1
 from .frames import Frame
 from .from_wire import frame_from_wire
@@ -38,10 +39,14 @@ def _in_range(least: int, most: int) -> Callable[[Any, attrs.Attribute[int], Any
     return check
 
 
+def _never(_message: Frame) -> bool:
+    return False
+
+
 @final
 @attrs.frozen(kw_only=True)
 class PerMessageDeflate(ExtensionFactory):
-    """Compress messages where the client can (Ktor's `WebSocketDeflateExtension`).
+    """Compress messages where the peer can (Ktor's `WebSocketDeflateExtension`).
 
     Raises:
       ValueError: a value makes no sense; the text names the argument.
@@ -55,13 +60,13 @@ class PerMessageDeflate(ExtensionFactory):
     """Of zlib, for the compressor: it takes 2 ** (mem_level + 9) bytes."""
 
     window_bits: int = attrs.field(default=12, validator=_in_range(_MIN_BITS, _MAX_BITS))
-    """Our compressor's window, of 2 ** window_bits bytes, four times over; the client need not know of it."""
+    """Our compressor's window, of 2 ** window_bits bytes, four times over; a client need not know of a server's."""
 
     server_no_context_takeover: bool = False
-    """Forget our window after each message: nothing is held between messages, and less is saved."""
+    """The server forgets its window after each message: it holds nothing between messages, and less is saved."""
 
     client_no_context_takeover: bool = False
-    """Have the client forget its window, so that ours for it is not held either; said in the answer."""
+    """The client forgets its window, so that the server holds none for it either; said in the answer, or the offer."""
 
     compress_if: Callable[[Frame], bool] | None = None
     """Asked for each message whether to compress it; None is yes."""
@@ -111,6 +116,43 @@ class PerMessageDeflate(ExtensionFactory):
             peer_forgets=(_FLAGS[1], None) in answer,
         )
         return ExtensionHeader(NAME, tuple(answer)), codec
+
+    def offer(self) -> tuple[ExtensionHeader, ...]:
+        """What a client offers: `client_max_window_bits` tells our window, so that the server's for it is no larger."""
+        hint = None if self.window_bits == _MAX_BITS else str(self.window_bits)
+        wanted: list[tuple[str, str | None]] = [(_CLIENT_BITS, hint)]
+        if self.server_no_context_takeover:
+            wanted.append((_FLAGS[0], None))
+        if self.client_no_context_takeover:
+            wanted.append((_FLAGS[1], None))
+        return (ExtensionHeader(NAME, tuple(wanted)),)
+
+    def accept(self, answer: ExtensionHeader) -> Extension:
+        """What works on a client's connection, as the server answered (RFC 7692 §7.1).
+
+        Raises:
+          ValueError: a parameter is unknown, given twice or has a value that it cannot have, or the server would not
+            forget its window though that was asked for.
+        """
+        given = dict(answer.parameters)
+        if len(given) != len(answer.parameters):
+            raise ValueError(f"{NAME}: a parameter is given twice")
+        flags = [flag in given for flag in _FLAGS]
+        is_odd = any(given.pop(flag, None) is not None for flag in _FLAGS)
+        theirs, ours = (_BITS.get(str(given.pop(name, _MAX_BITS))) for name in (_SERVER_BITS, _CLIENT_BITS))
+        if given or is_odd or theirs is None or ours is None:
+            raise ValueError(f"{NAME}: {str(answer)[:200]!a} has a parameter that is unknown or has no such value")
+        if self.server_no_context_takeover and not flags[0]:
+            raise ValueError(f"{NAME}: the server does not forget its window, though that was asked for")
+        # zlib cannot make what a window of 8 bits can read; but nothing has to be compressed.
+        settings = self if ours >= _MIN_BITS else attrs.evolve(self, compress_if=_never)
+        return Deflate(
+            settings,
+            bits=max(_MIN_BITS, min(self.window_bits, ours)),
+            forgets=self.client_no_context_takeover or flags[1],
+            peer_bits=max(_MIN_BITS, theirs),
+            peer_forgets=flags[0],
+        )
 
 
 @final

@@ -4,42 +4,20 @@ A factory is installed in the configuration, frozen and shared; negotiation make
 connection. Messages pass the instances on their way out in the order of installation, on their way in in
 reverse. Extensions see whole messages; the reserved bits that they own stand on a message's first frame.
 
-The header is the client's. One that breaks the grammar is an error, which is a refusal (RFC 6455 §9.1); an offer
-that a factory does not like is declined, and the next one is looked at.
+How the two sides agree on them stands in `protocol.negotiation`.
 """
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
-from typing import Final, TypeAlias, final
+from collections.abc import Callable, Generator, Hashable, Iterable, Sequence
+from typing import TypeAlias
 
-import attrs
-
-from .first_byte import RESERVED
+from .extension_header import ExtensionHeader
 from .frames import Frame
-
-_MAX_PARTS: Final = 1000
-"""Tokens, quoted strings and delimiters of all offers together; a browser's has one to five."""
-_PART: Final = re.compile(r'[ \t]*([,;=]|[!#$%&\'*+\-.^_`|~0-9A-Za-z]+|"(?:[^"\\]|\\.)*")[ \t]*')
-_TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 Steps: TypeAlias = "Generator[None, None, Frame]"
 """Work that pauses at each `yield`, so that others get their turn, and returns a frame."""
-
-
-@final
-@attrs.frozen
-class ExtensionHeader:
-    """An extension with parameters, as offered or accepted: ``name; flag; parameter=value``."""
-
-    name: str
-    parameters: tuple[tuple[str, str | None], ...] = ()
-
-    def __str__(self) -> str:
-        parts = [name if value is None else f"{name}={value}" for name, value in self.parameters]
-        return "; ".join([self.name, *parts])
 
 
 def run(steps: Steps) -> Frame:
@@ -124,110 +102,23 @@ class ExtensionFactory(ABC):
         An extension without a name is given an offer without parameters, and its answer is not sent.
         """
 
+    def offer(self) -> Sequence[ExtensionHeader]:
+        """What a client offers, the best first; unless overridden, the name without parameters."""
+        assert self.name is not None
+        return (ExtensionHeader(self.name),)
 
-def check_factories(factories: Sequence[object]) -> None:
-    """Refuse factories that cannot work side by side.
+    def accept(self, answer: ExtensionHeader) -> Extension:
+        """The extension at work on a client's connection, as the server answered to `offer`.
 
-    Raises:
-      ValueError: two claim the same name or reserved bit, or one is no factory.
-    """
-    names: set[str] = set()
-    bits = 0
-    for factory in factories:
-        if not isinstance(factory, ExtensionFactory):
-            hint = f": write {factory.__name__}()" if isinstance(factory, type) else ""
-            raise ValueError(f"extensions must be ExtensionFactory objects, not {factory!r}{hint}")
-        if factory.name is not None:
-            if not _TOKEN.fullmatch(factory.name):
-                raise ValueError(f"extensions: {factory.name!r} is not an extension's name (an RFC 9110 token)")
-            if factory.name in names:
-                raise ValueError(f"extensions: {factory.name!r} is installed twice")
-            names.add(factory.name)
-        if factory.reserved & ~RESERVED or factory.reserved & bits:
-            raise ValueError(f"extensions: a reserved bit of {factory!r} is no reserved bit, or another's already")
-        bits |= factory.reserved
+        Unless overridden it is what `negotiate` makes of the answer: enough where both sides do the same.
 
-
-def parse_extensions(lines: Iterable[str]) -> list[ExtensionHeader]:
-    """The extensions in the lines of a `Sec-WebSocket-Extensions` header, in order.
-
-    Values may be quoted (RFC 6455 §9.1).
-
-    Raises:
-      ValueError: a line breaks the grammar, or there is more in them than anybody means.
-    """
-    headers: list[ExtensionHeader] = []
-    parts = _split(",".join(lines))
-    part = next(parts)
-    while part:
-        if part == ",":  # RFC 9110 §5.6.1: a list may have empty elements
-            part = next(parts)
-            continue
-        name = _expect_token(part)
-        parameters: list[tuple[str, str | None]] = []
-        part = next(parts)
-        while part == ";":
-            parameter, value = _expect_token(next(parts)), None
-            part = next(parts)
-            if part == "=":
-                value = _expect_value(next(parts))
-                part = next(parts)
-            parameters.append((parameter, value))
-        if part not in ("", ","):
-            raise ValueError(part)
-        headers.append(ExtensionHeader(name, tuple(parameters)))
-    return headers
-
-
-def _split(line: str) -> Iterator[str]:
-    """Tokens, quoted strings and delimiters, and an empty part at the end."""
-    position = count = 0
-    while position < len(line):
-        found = _PART.match(line, position)
-        count += 1
-        if found is None or count > _MAX_PARTS:
-            raise ValueError(line[position:])
-        yield found[1]
-        position = found.end()
-    yield ""
-
-
-def _expect_token(part: str) -> str:
-    if not _TOKEN.fullmatch(part):
-        raise ValueError(part)
-    return part
-
-
-def _expect_value(part: str) -> str:
-    if part.startswith('"'):  # RFC 6455 §9.1: what it quotes must be a token, too
-        part = re.sub(r"\\(.)", r"\1", part[1:-1])
-    return _expect_token(part)
-
-
-def negotiate(
-    factories: Sequence[ExtensionFactory], lines: Iterable[str]
-) -> tuple[list[ExtensionHeader], tuple[Extension, ...]]:
-    """Agree on extensions: what to answer, and the instances, both in the order of installation.
-
-    Raises:
-      ValueError: the offer breaks the grammar.
-    """
-    offers = parse_extensions(lines)
-    answers: list[ExtensionHeader] = []
-    extensions: list[Extension] = []
-    for factory in factories:
-        if factory.name is None:
-            agreed = factory.negotiate(ExtensionHeader(""))
-            if agreed is not None:
-                extensions.append(agreed[1])
-            continue
-        for offer in offers:
-            agreed = factory.negotiate(offer) if offer.name == factory.name else None
-            if agreed is not None:
-                answers.append(agreed[0])
-                extensions.append(agreed[1])
-                break
-    return answers, tuple(extensions)
+        Raises:
+          ValueError: it is no answer to what was offered.
+        """
+        agreed = self.negotiate(answer)
+        if agreed is None:
+            raise ValueError(f"the server answered {str(answer)[:200]!a}, which was not offered")
+        return agreed[1]
 
 
 def reserved_bits(extensions: Iterable[Extension]) -> int:

@@ -17,6 +17,7 @@ import attrs
 import trio
 
 from ..engine.connection import Connection
+from ..engine.lifetime import run
 from ..engine.outcome import split
 from ..engine.poller import Poller
 from ..engine.sockets import SocketTransport
@@ -253,7 +254,7 @@ class Host:
         self.running.add(connection)
         if self.is_stopping:
             connection.ends.close(None)
-        return connection.run(_bound(route, session.call))
+        return run(connection, _bound(route, session.call))
 
     def _end(self, connection: Connection, place: str) -> None:
         self.running.discard(connection)

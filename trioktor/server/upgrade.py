@@ -12,7 +12,8 @@ from ..http.call import Call
 from ..http.handshake import check_host, check_origin, check_upgrade, choose_subprotocol, upgrade_response
 from ..http.headers import Refusal
 from ..http.requests import RequestHead
-from ..protocol.extensions import Extension, negotiate as negotiate_extensions
+from ..protocol.extensions import Extension
+from ..protocol.negotiation import negotiate as negotiate_extensions
 from ..routing.endpoints import WebSocketRoute
 from .seldom import Seldom
 

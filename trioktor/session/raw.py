@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import final
-
 from .base import BaseSession
 
 
-@final
 class RawWebSocketSession(BaseSession):
     """One WebSocket conversation, frame by frame (Ktor's `WebSocketServerSession` of `webSocketRaw`).
 

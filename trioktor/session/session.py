@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar, final, overload
+from typing import Any, TypeVar, overload
 
 import trio
 
@@ -21,7 +21,6 @@ from .streaming import IncomingMessage, OutgoingMessage
 T = TypeVar("T")
 
 
-@final
 class WebSocketSession(BaseSession):
     """One WebSocket conversation (Ktor's `DefaultWebSocketServerSession`).
 

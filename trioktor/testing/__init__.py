@@ -8,8 +8,8 @@ With pytest-trio there are two fixtures, over a fixture `app` of yours: `websock
 `ApplicationHost`, and `websocket_server`, a `Server` on a real port.
 """
 
+from ..http.asking import Handshake
 from .conversation import Conversation, handle_websocket_conversation
-from .handshake import Handshake
 from .host import ApplicationHost, open_test_host
 
 __all__ = ["ApplicationHost", "Conversation", "Handshake", "handle_websocket_conversation", "open_test_host"]

@@ -10,31 +10,34 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Generic, Self, TypeVar, final
 
+import attrs
 import trio
 import trio.testing
 
-from ..config import WebSockets
-from ..engine.connection import Connection
+from ..client.connect import wire
+from ..client.options import Options
+from ..client.session import ClientRawWebSocketSession, ClientWebSocketSession
+from ..client.upgrade import shake_hands
+from ..converters import ContentConverter
 from ..engine.items import Message
+from ..engine.lifetime import hold
 from ..engine.outcome import merge
-from ..engine.streams import StreamTransport
-from ..http.call import Call
-from ..http.responses import HeaderPairs, header_pairs
+from ..http.asking import Handshake
+from ..http.responses import HeaderPairs
 from ..protocol.close import CloseReason
 from ..protocol.frames import Frame
 from ..server.application import Application
 from ..server.host import Host
 from ..session.base import BaseSession
-from ..session.raw import RawWebSocketSession
-from ..session.session import WebSocketSession
 from .cutting import CutStream
-from .handshake import Handshake, shake_hands
+from .handshake import opening
 
-S = TypeVar("S", bound=BaseSession)
+S = TypeVar("S", ClientWebSocketSession, ClientRawWebSocketSession)
+S_co = TypeVar("S_co", bound=BaseSession, covariant=True)
 
 
 @final
-class Conversation(tuple[trio.MemoryReceiveChannel[Frame], trio.MemorySendChannel[Message]], Generic[S]):
+class Conversation(tuple[trio.MemoryReceiveChannel[Frame], trio.MemorySendChannel[Message]], Generic[S_co]):
     """The client's end of a conversation; unpacks into `incoming` and `outgoing`.
 
     Attributes:
@@ -42,15 +45,21 @@ class Conversation(tuple[trio.MemoryReceiveChannel[Frame], trio.MemorySendChanne
       response: the server's 101.
     """
 
-    session: S
+    session: S_co
     response: Handshake
 
-    def __new__(cls, session: S, response: Handshake) -> Self:
+    def __new__(cls, session: S_co, _response: Handshake, _cut: Callable[[], None]) -> Self:
         """Pair the channels of a session."""
-        conversation = super().__new__(cls, (session.incoming, session.outgoing))
-        conversation.session = session
-        conversation.response = response
-        return conversation
+        return super().__new__(cls, (session.incoming, session.outgoing))
+
+    def __init__(self, session: S_co, response: Handshake, cut: Callable[[], None]) -> None:
+        self.session = session
+        self.response = response
+        self._cut = cut
+
+    def cut(self) -> None:
+        """Cut the connection now: the server sees its end, and no Close."""
+        self._cut()
 
     @property
     def incoming(self) -> trio.MemoryReceiveChannel[Frame]:
@@ -67,10 +76,6 @@ class Conversation(tuple[trio.MemoryReceiveChannel[Frame], trio.MemorySendChanne
         """What ended the conversation, as the client sees it."""
         return self.session.close_reason
 
-    def cut(self) -> None:
-        """Cut the connection now: the server sees its end, and no Close."""
-        self.session.terminate()
-
 
 @asynccontextmanager
 async def handle_websocket_conversation(
@@ -81,19 +86,21 @@ async def handle_websocket_conversation(
     subprotocols: Sequence[str] = (),
     origin: str | None = None,
     pings: bool = False,
-) -> AsyncIterator[Conversation[WebSocketSession]]:
+    content_converter: ContentConverter | None = None,
+) -> AsyncIterator[Conversation[ClientWebSocketSession]]:
     """Hold a conversation with an application: ``async with … as (incoming, outgoing)``.
 
     Leaving the block closes with 1000, waits for the handler, and raises what the handler raised, as
-    itself. Configured Pings are off unless `pings` is True, so that the clock can jump.
+    itself. Configured Pings are off unless `pings` is True, so that the clock can jump. `content_converter` is the
+    client's, for `send_serialized` and `receive_deserialized`.
 
     Raises:
       HandshakeRefused: the server answered with another status than 101.
       Exception: what the handler raised; if the block raised too and the handler failed, the handler's
         error, `from` the block's.
     """
-    request = request_headers(headers, subprotocols, origin)
-    async with converse(Served(app, pings=pings), WebSocketSession, uri, request) as conversation:
+    options = opening(uri, headers=headers, subprotocols=subprotocols, origin=origin, converter=content_converter)
+    async with converse(Served(app, pings=pings), ClientWebSocketSession, options) as conversation:
         yield conversation
 
 
@@ -121,16 +128,6 @@ class Served:
             yield host
         finally:
             self._hosts.remove(host)
-
-
-def request_headers(headers: HeaderPairs, subprotocols: Sequence[str], origin: str | None) -> list[tuple[str, str]]:
-    """The headers of a client that offers subprotocols and comes from an origin."""
-    pairs = list(header_pairs(headers))
-    if origin is not None:
-        pairs.append(("Origin", origin))
-    if subprotocols:
-        pairs.append(("Sec-WebSocket-Protocol", ", ".join(subprotocols)))
-    return pairs
 
 
 @asynccontextmanager
@@ -171,43 +168,14 @@ async def connect(served: Served) -> AsyncIterator[trio.abc.HalfCloseableStream]
 
 @asynccontextmanager
 async def converse(
-    served: Served, kind: type[S], uri: str, headers: list[tuple[str, str]], *, cut_after: int | None = None
+    served: Served, kind: type[S], options: Options, *, cut_after: int | None = None
 ) -> AsyncIterator[Conversation[S]]:
     """Hold a conversation by a session of a kind; see `handle_websocket_conversation`."""
-    async with connect(served) as stream, _client(stream, kind, uri, headers, cut_after) as conversation:
-        yield conversation
-
-
-@asynccontextmanager
-async def _client(
-    stream: trio.abc.HalfCloseableStream, kind: type[S], uri: str, headers: list[tuple[str, str]], cut_after: int | None
-) -> AsyncIterator[Conversation[S]]:
-    request, response, trailing_data = await shake_hands(stream, uri, headers)
-    # It answers a Close at once: a test that is told the end has nothing more to say.
-    settings = WebSockets(max_frame_size=None, answer_grace=0)
-    transport = StreamTransport(stream if cut_after is None else CutStream(stream, cut_after))
-    raw = kind is RawWebSocketSession
-    connection = Connection(transport, settings, client=True, raw=raw, trailing_data=trailing_data)
-    protocol = response.headers.get("sec-websocket-protocol")
-    call = Call(request, path_parameters={}, client=None, scheme="ws", protocol=protocol)
-    session = kind(connection, call, None)
-    entered, left = trio.Event(), trio.Event()
-
-    async def stay(_session: object) -> None:
-        entered.set()
-        await left.wait()
-
-    body: Exception | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(connection.run, stay, name="trioktor client")
-            await entered.wait()
-            try:
-                yield Conversation(session, response)
-            except Exception as error:  # a nursery would wrap it in a group
-                body = error
-            finally:
-                left.set()
-    finally:
-        if body is not None:  # a cancellation does not hide it
-            raise body
+    async with connect(served) as stream:
+        opened = await shake_hands(stream, options, options.address, options.headers)
+        if cut_after is not None:
+            opened = attrs.evolve(opened, stream=CutStream(stream, cut_after))
+        failures: list[Exception] = []
+        connection, session = wire(opened, options, kind, failures)
+        async with hold(connection, failures):
+            yield Conversation(session, opened.response, connection.ends.drop)

@@ -8,14 +8,16 @@ from typing import final
 
 import trio
 
+from ..client.session import ClientRawWebSocketSession, ClientWebSocketSession
+from ..client.upgrade import shake_hands
+from ..converters import ContentConverter
+from ..http.asking import Handshake
 from ..http.responses import HeaderPairs, header_pairs
 from ..server.application import Application
 from ..session.base import BaseSession
-from ..session.raw import RawWebSocketSession
-from ..session.session import WebSocketSession
-from .conversation import Conversation, Served, connect, converse, request_headers
+from .conversation import Conversation, Served, connect, converse
 from .cutting import CutStream
-from .handshake import Handshake, get, shake_hands
+from .handshake import get, opening
 
 
 @final
@@ -41,14 +43,15 @@ class ApplicationHost:
         subprotocols: Sequence[str] = (),
         origin: str | None = None,
         cut_after: int | None = None,
-    ) -> AbstractAsyncContextManager[Conversation[WebSocketSession]]:
+        content_converter: ContentConverter | None = None,
+    ) -> AbstractAsyncContextManager[Conversation[ClientWebSocketSession]]:
         """Hold a conversation in messages: ``async with host.websocket("/p") as (incoming, outgoing)``.
 
         `cut_after` cuts the connection after so many bytes of what the client says behind its handshake.
         As `handle_websocket_conversation` otherwise.
         """
-        request = request_headers(headers, subprotocols, origin)
-        return converse(self._served, WebSocketSession, uri, request, cut_after=cut_after)
+        options = opening(uri, headers=headers, subprotocols=subprotocols, origin=origin, converter=content_converter)
+        return converse(self._served, ClientWebSocketSession, options, cut_after=cut_after)
 
     def websocket_raw(
         self,
@@ -58,10 +61,10 @@ class ApplicationHost:
         subprotocols: Sequence[str] = (),
         origin: str | None = None,
         cut_after: int | None = None,
-    ) -> AbstractAsyncContextManager[Conversation[RawWebSocketSession]]:
+    ) -> AbstractAsyncContextManager[Conversation[ClientRawWebSocketSession]]:
         """Hold a conversation in frames: nothing is answered by itself, the end included."""
-        request = request_headers(headers, subprotocols, origin)
-        return converse(self._served, RawWebSocketSession, uri, request, cut_after=cut_after)
+        options = opening(uri, headers=headers, subprotocols=subprotocols, origin=origin)
+        return converse(self._served, ClientRawWebSocketSession, options, cut_after=cut_after)
 
     async def websocket_bytes(
         self, uri: str, data: bytes, *, headers: HeaderPairs = (), cut_after: int | None = None
@@ -72,7 +75,8 @@ class ApplicationHost:
         gone after so many bytes, and hears nothing.
         """
         async with connect(self._served) as stream:
-            _, _, answer = await shake_hands(stream, uri, header_pairs(headers))
+            options = opening(uri, headers=headers)
+            answer = (await shake_hands(stream, options, options.address, options.headers)).trailing_data
             if cut_after is not None:
                 try:
                     await CutStream(stream, cut_after).send_all(data)

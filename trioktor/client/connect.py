@@ -1,0 +1,99 @@
+"""`connect`: hold a conversation with a server for as long as a block lasts.
+
+Theory of operation. The block stands where a server has its handler: it is the body of the connection's nursery, in the
+task that entered it. So there are the same ends, the same guarantees, and no task that outlives the block. The stream
+is opened, and the handshake done, before that nursery is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TypeVar, Unpack
+
+import trio
+
+from ..engine.connection import Connection
+from ..engine.lifetime import hold
+from ..engine.streams import open_transport
+from .options import ConnectOptions, Options, client_options
+from .session import ClientRawWebSocketSession, ClientWebSocketSession
+from .upgrade import Opened, open_conversation
+
+S = TypeVar("S", ClientWebSocketSession, ClientRawWebSocketSession)
+
+
+def connect(url: str, /, **options: Unpack[ConnectOptions]) -> AbstractAsyncContextManager[ClientWebSocketSession]:
+    """Connect to a WebSocket server: ``async with connect("wss://example.org/chat") as session``.
+
+    Leaving the block closes the conversation, behind what was sent, and waits for the server's Close, at most
+    `close_timeout`: with 1000, with 1011 if an exception leaves the block, with 1001 (and at most a second for it) if
+    a cancellation does. What the block raised comes out as itself. A task of `session.start_soon` that fails cancels
+    the block, and its exception comes out of it; `session.terminate()` cancels the block, too.
+
+    Entering it is a checkpoint. Cancelled, it leaves no connection. Source: Ktor's `client.webSocket(…) { … }`.
+
+    Args:
+      url: ``ws://`` or ``wss://``; a name and password before an @ become basic authentication.
+      websockets: settings; every one that a client has may be given as a keyword instead: `ping_period`,
+        `max_frame_size`, `content_converter`, ….
+      subprotocols: to offer, the best first.
+      extensions: to offer, such as `[PerMessageDeflate()]`.
+      origin: of the Origin header; programs have none.
+      headers: more headers of the request.
+      ssl_context: for wss; the default trusts what the system trusts. `server_hostname` is what the certificate must
+        be for, if not the host.
+      proxy: the address of one (http, https, socks4, socks4a, socks5, socks5h), or True to take the one that the
+        environment names (`https_proxy`, `no_proxy`, …).
+      open_timeout: seconds for all before the conversation; None is no limit.
+      max_redirects: how many are followed. Credentials and cookies stay with the origin that they are for.
+      stream: a `trio.abc.Stream` to speak on instead of a new connection, or an async function that opens one. For
+        wss TLS is spoken on it, unless it is an `SSLStream`. It is closed at the end.
+      path: of a UNIX socket to connect to.
+      local_address: to connect from.
+
+    Raises:
+      ValueError, TypeError: at the call; the text names the argument.
+      CannotConnect: on entering; also an `OSError`. `addresses` were tried.
+      HandshakeRefused: on entering; the server answered no, or (`HandshakeInvalid`) wrongly.
+    """
+    return converse(client_options(url, options), ClientWebSocketSession)
+
+
+def connect_raw(
+    url: str, /, **options: Unpack[ConnectOptions]
+) -> AbstractAsyncContextManager[ClientRawWebSocketSession]:
+    """As `connect`, frame by frame: nothing is answered by itself, and leaving the block adds no Close.
+
+    Extensions are offered and agreed on; what they do to frames is the caller's business. Source: Ktor's
+    `webSocketRaw`.
+    """
+    return converse(client_options(url, options), ClientRawWebSocketSession)
+
+
+@asynccontextmanager
+async def converse(options: Options, kind: type[S]) -> AsyncIterator[S]:
+    """Open a conversation, and hold it by a session of a kind."""
+    opened = await open_conversation(options)
+    failures: list[Exception] = []
+    try:
+        connection, session = wire(opened, options, kind, failures)
+    except BaseException:
+        await trio.aclose_forcefully(opened.stream)
+        raise
+    async with hold(connection, failures):
+        yield session
+
+
+def wire(opened: Opened, options: Options, kind: type[S], failures: list[Exception]) -> tuple[Connection, S]:
+    """The connection and session on a stream whose handshake is done; what leaves the block goes to `failures`."""
+    connection = Connection(
+        open_transport(opened.stream),
+        options.settings,
+        client=True,
+        raw=kind is ClientRawWebSocketSession,
+        extensions=opened.extensions,
+        trailing_data=opened.trailing_data,
+        on_failure=failures.append,
+    )
+    return connection, kind(connection, opened)

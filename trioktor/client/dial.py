@@ -1,0 +1,105 @@
+"""Opens a stream to a server: TCP, a UNIX socket, through a proxy, or somebody else's stream; and TLS on it."""
+
+from __future__ import annotations
+
+import functools
+import os
+import ssl
+
+import trio
+
+from ..engine.outcome import first_leaf
+from ..errors import CannotConnect
+from ..http.address import Address
+from .options import Options
+from .proxies import Proxy, proxy_from_environment, through_socks, tunnel
+
+
+async def dial(options: Options, address: Address) -> trio.abc.Stream:
+    """A stream to an address, with TLS where that asks for it.
+
+    Raises:
+      CannotConnect: there is nobody, or TLS failed; `__cause__` says more.
+    """
+    if options.stream is not None:
+        stream = options.stream if isinstance(options.stream, trio.abc.Stream) else await options.stream()
+    elif options.path is not None:
+        stream = await _open_unix(options.path)
+    else:
+        proxy = options.proxy
+        if isinstance(proxy, bool):
+            proxy = proxy_from_environment(address) if proxy else None
+        stream = await _open_tcp(options, address, proxy)
+    if not address.is_secure or isinstance(stream, trio.SSLStream):
+        return stream
+    name = options.server_hostname or address.host
+    return await _secure(stream, options.ssl_context or _default_context(), name)
+
+
+@functools.lru_cache(maxsize=1)
+def _default_context() -> ssl.SSLContext:
+    """The certificates that the system trusts; they are read once, for that takes long."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+async def _open_unix(path: str) -> trio.abc.Stream:
+    try:
+        return await trio.open_unix_socket(path)
+    except OSError as error:
+        raise CannotConnect(f"cannot connect to {path}: {error.strerror or error}", (path,)) from error
+
+
+async def _open_tcp(options: Options, address: Address, proxy: Proxy | None) -> trio.abc.Stream:
+    if proxy is None:
+        return await _connect(address.host, address.port, options.local_address)
+    if proxy.is_socks:
+        return await through_socks(proxy, address, options.local_address)
+    stream = await _connect(proxy.host, proxy.port, options.local_address)
+    if proxy.scheme == "https":
+        stream = await _secure(stream, _default_context(), proxy.host)
+    try:
+        await tunnel(stream, proxy, address)
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    return stream
+
+
+async def _connect(host: str, port: int, local_address: str | None) -> trio.abc.Stream:
+    """Connect over TCP, to several addresses of a name at a time if the first are slow (RFC 8305)."""
+    try:
+        return await trio.open_tcp_stream(host, port, local_address=local_address)
+    except OSError as error:
+        addresses = await _look_up(host, port)
+        raise CannotConnect(f"cannot connect to {host} port {port}: {_reason(error)}", addresses) from error
+
+
+def _reason(error: OSError) -> str:
+    """What the system said of the first address; behind it may stand more."""
+    leaf = first_leaf(error.__cause__ or error)
+    number = getattr(leaf, "errno", None)
+    return os.strerror(number) if number and number > 0 else str(getattr(leaf, "strerror", None) or leaf)
+
+
+async def _look_up(host: str, port: int) -> tuple[str, ...]:
+    """The addresses of a name that could not be reached; () if it has none."""
+    try:
+        found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
+    except OSError:
+        return ()
+    return tuple(dict.fromkeys(str(address[4][0]) for address in found))
+
+
+async def _secure(stream: trio.abc.Stream, context: ssl.SSLContext, name: str) -> trio.abc.Stream:
+    try:
+        secure = trio.SSLStream(stream, context, server_hostname=name)
+        await secure.do_handshake()
+    except BaseException as error:
+        await trio.aclose_forcefully(stream)
+        if isinstance(error, (trio.BrokenResourceError, ssl.SSLError, OSError, ValueError)):
+            cause = error.__cause__ or error
+            raise CannotConnect(f"TLS with {name} failed: {cause}") from cause
+        raise
+    return secure

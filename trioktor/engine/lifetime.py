@@ -1,0 +1,80 @@
+"""The life of a connection round what uses it: a handler on the server's side, a block on the client's.
+
+Both are the body of the connection's nursery. When the body is left, the conversation is seen out, and the stream is
+closed, whatever left it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+
+from .connection import Connection
+
+
+async def run(connection: Connection, handler: Callable[[Any], Awaitable[object]]) -> None:
+    """Run the handler for the session, and the conversation; returns when both are over and the stream is closed.
+
+    Raises:
+      BaseException: only what is no `Exception`: `Cancelled`, `KeyboardInterrupt`, `SystemExit`.
+    """
+    try:
+        async with trio.open_nursery() as nursery:
+            connection.begin(nursery)
+            try:
+                await connection.tasks.run_handler(handler, connection.owner)
+            except BaseException:
+                connection.ends.interrupted()
+                await connection.see_out(shield=True)
+                raise
+            await connection.see_out(shield=False)
+    finally:
+        if not connection.transport.close_nowait():
+            await connection.transport.aclose()
+
+
+@asynccontextmanager
+async def hold(connection: Connection, failures: list[Exception]) -> AsyncIterator[None]:
+    """The conversation goes on while the block does; it is over, and the stream closed, when the block has been left.
+
+    Args:
+      failures: where the connection puts what left the block or its tasks; it is raised behind the end.
+
+    Raises:
+      Exception: what left the block or one of its tasks, as itself; a group only of several.
+      BaseException: what is no `Exception`, and came alone.
+    """
+    try:
+        try:
+            async with trio.open_nursery() as nursery:
+                connection.begin(nursery)
+                try:
+                    with connection.tasks.block():
+                        yield
+                except BaseException:
+                    connection.ends.interrupted()
+                    await connection.see_out(shield=True)
+                    raise
+                await connection.see_out(shield=False)
+        finally:
+            if not connection.transport.close_nowait():
+                await connection.transport.aclose()
+    except BaseException as error:
+        raise _together(error, failures) from None
+    for failure in failures:
+        raise failure
+
+
+def _together(rest: BaseException, failures: list[Exception]) -> BaseException:
+    """What is raised of what was not judged, such as a cancellation, and what was; a failure is never hidden."""
+    while isinstance(rest, BaseExceptionGroup) and len(rest.exceptions) == 1:
+        rest = rest.exceptions[0]
+    if not failures:
+        return rest
+    interrupts = rest.split(trio.Cancelled)[1] if isinstance(rest, BaseExceptionGroup) else rest
+    if interrupts is None or isinstance(interrupts, trio.Cancelled):
+        return failures[0]
+    return BaseExceptionGroup("a block failed, and was interrupted", [*failures, interrupts])
