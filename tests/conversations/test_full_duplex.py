@@ -137,7 +137,7 @@ class Client:
             while not client._frames:
                 data = await client.stream.receive_some(self.dice.choice((700, 4096, 65536)))
                 assert data, "the server hung up"
-                client._feed(bytes(data))
+                client.feed(bytes(data))
                 if self.dice.random() < 0.02:
                     await trio.sleep(self.dice.uniform(0, 0.1))
             frame = client._frames.pop(0)

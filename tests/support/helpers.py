@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,6 +15,7 @@ import trio.testing
 from tests.support.reading import FrameReader
 from trioktor import Application, CloseReason, Frame, RawWebSocketSession, WebSockets, WebSocketSession
 from trioktor.engine.outcome import merge
+from trioktor.http.handshake import accept_token
 from trioktor.protocol.mask import mask
 from trioktor.protocol.serializer import Serializer, head
 from trioktor.server.host import Host
@@ -59,48 +61,37 @@ def raw_application(handler: Callable[..., Awaitable[object]], path: str = "/", 
     return app
 
 
-class RawClient:
-    """The other end of a connection, byte by byte: nothing is answered by itself.
+class RawPeer:
+    """The other end of a connection, byte by byte: nothing is answered by itself."""
 
-    `raw` has it show fragments instead of messages.
-    """
-
-    def __init__(self, stream: trio.abc.HalfCloseableStream, *, raw: bool = False) -> None:
+    def __init__(self, stream: trio.abc.HalfCloseableStream, reader: FrameReader) -> None:
         self.stream = stream
-        self._reader = FrameReader(client=True, raw=raw)
+        self._reader = reader
         self._frames: list[Frame] = []
-        self.raw = bytearray()  # all that came behind the head of the answer
+        self.raw = bytearray()  # all that came behind the head of the handshake
 
-    def _feed(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> None:
+        """Something has come."""
         self.raw += data
         self._frames.extend(filter(None, self._reader.feed(data)))
 
-    async def upgrade(self, path: bytes = b"/") -> bytes:
-        """Perform the opening handshake; returns the head of the answer."""
-        await self.stream.send_all(REQUEST % path)
-        return await self.read_head()
-
     async def read_head(self) -> bytes:
-        """The head of a 101; what is behind it is the conversation's."""
+        """The head of the other's handshake; what is behind it is the conversation's."""
         data = b""
         while b"\r\n\r\n" not in data:
             chunk = await self.stream.receive_some()
-            assert chunk, f"the server hung up after {data!r}"
+            assert chunk, f"the peer hung up after {data!r}"
             data += chunk
         head, _, rest = data.partition(b"\r\n\r\n")
-        self._feed(rest)
+        self.feed(rest)
         return head
-
-    async def send(self, *frames: Frame) -> None:
-        """Write frames, masked."""
-        await self.stream.send_all(client_bytes(*frames))
 
     async def send_bytes(self, data: bytes) -> None:
         """Write bytes as they are."""
         await self.stream.send_all(data)
 
     async def receive(self) -> Frame | None:
-        """The next frame or message of the server, or None at the end of the stream."""
+        """The next frame or message of the other, or None at the end of the stream."""
         while not self._frames:
             try:
                 data = await self.stream.receive_some()
@@ -108,7 +99,7 @@ class RawClient:
                 return None
             if not data:
                 return None
-            self._feed(bytes(data))
+            self.feed(bytes(data))
         return self._frames.pop(0)
 
     async def receive_rest(self) -> list[Frame]:
@@ -121,6 +112,85 @@ class RawClient:
     async def aclose(self) -> None:
         """Hang up."""
         await self.stream.aclose()
+
+
+class RawClient(RawPeer):
+    """A client, byte by byte; `raw` has it show fragments instead of messages."""
+
+    def __init__(self, stream: trio.abc.HalfCloseableStream, *, raw: bool = False) -> None:
+        super().__init__(stream, FrameReader(client=True, raw=raw))
+
+    async def upgrade(self, path: bytes = b"/") -> bytes:
+        """Perform the opening handshake; returns the head of the answer."""
+        await self.stream.send_all(REQUEST % path)
+        return await self.read_head()
+
+    async def send(self, *frames: Frame) -> None:
+        """Write frames, masked."""
+        await self.stream.send_all(client_bytes(*frames))
+
+
+class RawServer(RawPeer):
+    """A server, byte by byte."""
+
+    def __init__(self, stream: trio.abc.HalfCloseableStream) -> None:
+        super().__init__(stream, FrameReader(client=False, raw=True))
+        self._serializer = Serializer(masking=False)
+        self.head = b""  # of the request
+
+    def accepting(self, *more: bytes, accept: str | None = None) -> bytes:
+        """The 101 that belongs to the request that was read, with more header lines."""
+        key = re.search(rb"(?i)sec-websocket-key: (\S+)", self.head)
+        assert key is not None
+        token = accept_token(key[1].decode()) if accept is None else accept
+        lines = (
+            b"HTTP/1.1 101 Switching Protocols",
+            b"Upgrade: websocket",
+            b"Connection: Upgrade",
+            b"Sec-WebSocket-Accept: " + token.encode(),
+        )
+        return b"\r\n".join([*lines, *more]) + b"\r\n\r\n"
+
+    async def accept(self, *more: bytes) -> None:
+        """Read the request, and accept it."""
+        self.head = await self.read_head()
+        await self.send_bytes(self.accepting(*more))
+
+    async def send(self, *frames: Frame) -> None:
+        """Write frames, unmasked."""
+        pieces: list[bytes] = []
+        for frame in frames:
+            self._serializer.add(frame, pieces)
+        await self.stream.send_all(b"".join(pieces))
+
+
+@asynccontextmanager
+async def scripted(
+    script: Callable[[RawServer], Awaitable[object]],
+    *,
+    pair: Callable[
+        [], tuple[trio.abc.HalfCloseableStream, trio.abc.HalfCloseableStream]
+    ] = trio.testing.memory_stream_pair,
+) -> AsyncIterator[Callable[[], Awaitable[trio.abc.HalfCloseableStream]]]:
+    """What opens streams, to be given to `connect(stream=...)`; a script is the server at the other end of each."""
+    async with trio.open_nursery() as nursery:
+
+        async def serve(stream: trio.abc.HalfCloseableStream) -> None:
+            try:
+                await script(RawServer(stream))
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                pass  # the client has gone
+            finally:
+                await trio.aclose_forcefully(stream)
+
+        async def open_stream() -> trio.abc.HalfCloseableStream:
+            ours, theirs = pair()
+            nursery.start_soon(serve, theirs)
+            await trio.lowlevel.checkpoint()
+            return ours
+
+        yield open_stream
+        nursery.cancel_scope.cancel()
 
 
 def assert_all_over(session: BaseSession) -> None:

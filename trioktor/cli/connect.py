@@ -1,209 +1,202 @@
-"""`trioktor connect`: a client for people and pipes, on trio-websocket.
+"""`trioktor connect`: a client for people and pipes.
 
-Another implementation than the server's, on purpose: what works here works with somebody else's code.
-Lines of standard input are sent as text; what comes is printed, with control characters escaped. After the
-end of the input it waits until as many answers have come as lines were sent, or nothing has come for a
-while, and closes.
+Lines of standard input are sent as text; what comes is printed, with control characters escaped. After the end of the
+input it waits until as many answers have come as lines were sent, or nothing has come for a while, and closes.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import math
 import signal
 import ssl
 import sys
-from collections.abc import AsyncIterator, Callable
-from typing import TextIO, final
-from urllib.parse import urlsplit
+from collections.abc import AsyncIterator
+from typing import Final, final
 
 import trio
-import trio_websocket
 
+from ..client.connect import connect as connect_to
+from ..client.options import ConnectOptions, client_options
+from ..client.reconnect import reconnecting
+from ..client.session import ClientWebSocketSession
 from ..engine.outcome import first_leaf
+from ..errors import CannotConnect, ConnectionBroken, ConnectionClosed, HandshakeInvalid, HandshakeRefused
 from ..protocol.close import CloseCode
+from ..protocol.deflate import PerMessageDeflate
+from ..protocol.frames import Frame
+from .terminal import Terminal, printable, speak_to_any_terminal
 
-_SILENCE = 1.0
-_PATIENCE = 10.0
-"""Seconds for connecting, and for saying goodbye."""
-_GOOD_CODES = (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.NO_STATUS)
+_SILENCE: Final = 1.0
+_PONG_LIMIT: Final = 15.0
+"""Seconds for the Pong to a Ping of `--ping`."""
+_MAX_MESSAGE: Final = 1 << 26
+_GOOD_CODES: Final = (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.NO_STATUS)
+_ENVIRONMENT: Final = "env"
 
 
 def add_connect_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `trioktor connect`."""
-    parser.add_argument("url", metavar="URL", help="ws://… or wss://…")
-    parser.add_argument("--ca", metavar="FILE", help="PEM file with the certificates to trust for wss")
-    parser.add_argument("--subprotocol", action="append", metavar="NAME", help="offer a subprotocol; may be repeated")
-    parser.add_argument(
+    add = parser.add_argument
+    add("url", metavar="URL", help="ws://… or wss://…")
+    add("--header", action="append", metavar="'NAME: VALUE'", help="a header of the request; may be repeated")
+    add("--subprotocol", action="append", metavar="NAME", help="offer a subprotocol; may be repeated")
+    add("--origin", metavar="ORIGIN", help="say that a page of this origin connects")
+    add("--deflate", action="store_true", help="offer permessage-deflate")
+    add("--binary", action="store_true", help="send lines as binary messages")
+    add("--ca", metavar="FILE", help="PEM file with the certificates to trust for wss")
+    add("--insecure", action="store_true", help="trust any certificate")
+    add(
+        "--proxy", metavar="URL", help=f"http, https or socks5://host:port; {_ENVIRONMENT} is what the environment says"
+    )
+    add("--ping", type=float, metavar="SECONDS", help="send a Ping so often, and print how long each took")
+    add("--reconnect", action="store_true", help="connect again whenever the connection ends")
+    add(
         "--silence",
         type=float,
         default=_SILENCE,
         metavar="SECONDS",
         help="after the end of input, how long nothing may come before it closes (default: %(default)s)",
     )
+    add("--wait", type=float, metavar="SECONDS", help="after the end of input, how long to listen on, whatever comes")
 
 
 def connect(arguments: argparse.Namespace) -> int:
     """Run the client; returns its exit status."""
-    _speak_to_any_terminal()
+    speak_to_any_terminal()
     try:
-        parts = urlsplit(arguments.url)
-        if parts.scheme not in ("ws", "wss") or not parts.hostname or parts.port == 0:
-            raise ValueError
-    except ValueError:
-        return _fail(f"not a WebSocket address: {arguments.url!r}; write ws://host:port/path")
-    try:
-        context = ssl.create_default_context(cafile=arguments.ca)
+        client = _Client(arguments, _options(arguments))
+    except (ValueError, ImportError) as error:
+        return _fail(str(error))
     except OSError as error:
         return _fail(f"cannot use {arguments.ca}: {error.strerror or error}")
-    return trio.run(_Client(arguments, context).run)
+    with client.terminal.open():
+        return trio.run(client.run)
 
 
-def _speak_to_any_terminal() -> None:
-    """Escape what a terminal has no characters for, and take whatever bytes it gives."""
-    for stream, errors in (
-        (sys.stdin, "surrogateescape"),
-        (sys.stdout, "backslashreplace"),
-        (sys.stderr, "backslashreplace"),
-    ):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=errors)
+def _options(arguments: argparse.Namespace) -> ConnectOptions:
+    """What `connect` is to be given.
+
+    Raises:
+      ValueError, ImportError: it makes no sense.
+      OSError: the certificates cannot be used.
+    """
+    for name in ("ping", "silence", "wait"):
+        seconds = getattr(arguments, name)
+        if seconds is not None and not 0 <= seconds < math.inf:
+            raise ValueError(f"--{name} is a number of seconds, not {seconds!r}")
+    context = ssl.create_default_context(cafile=arguments.ca)
+    if arguments.insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    options = ConnectOptions(
+        ssl_context=context,
+        headers=[_header(line) for line in arguments.header or ()],
+        subprotocols=arguments.subprotocol or (),
+        origin=arguments.origin,
+        extensions=[PerMessageDeflate()] if arguments.deflate else (),
+        proxy=True if arguments.proxy == _ENVIRONMENT else arguments.proxy,
+        max_frame_size=_MAX_MESSAGE,
+    )
+    client_options(arguments.url, options)
+    return options
+
+
+def _header(line: str) -> tuple[str, str]:
+    name, colon, value = line.partition(":")
+    if not colon:
+        raise ValueError(f"--header is NAME: VALUE, not {line!r}")
+    return name, value.strip()
 
 
 def _fail(text: str) -> int:
-    print(f"trioktor connect: {text}", file=sys.stderr)
+    print(f"trioktor connect: {printable(text)}", file=sys.stderr)
     return 1
-
-
-def printable(text: str) -> str:
-    """The text without what could steer a terminal."""
-    return "".join(char if char.isprintable() or char == "\t" else ascii(char)[1:-1] for char in text)
-
-
-@final
-class _Watched(trio.abc.Stream):
-    """A stream that tells when it is over.
-
-    trio-websocket waits for the rest of a handshake even when it cannot come any more.
-    """
-
-    def __init__(self, stream: trio.abc.Stream, on_end: Callable[[], object]) -> None:
-        self._stream = stream
-        self._on_end = on_end
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        try:
-            data = await self._stream.receive_some(max_bytes)
-        except trio.BrokenResourceError:
-            self._on_end()
-            raise
-        if not data:
-            self._on_end()
-        return data
-
-    async def aclose(self) -> None:
-        self._on_end()
-        await self._stream.aclose()
-
-
-class _NoHandshake(Exception):
-    """What is at the other end does not speak WebSocket, or not in time."""
 
 
 @final
 class _Client:
-    def __init__(self, arguments: argparse.Namespace, context: ssl.SSLContext) -> None:
+    """One run of the command."""
+
+    def __init__(self, arguments: argparse.Namespace, options: ConnectOptions) -> None:
+        self.terminal = Terminal()
         self._arguments = arguments
-        self._context = context
-        self._url = urlsplit(arguments.url)
+        self._options = options
+        self._address = str(client_options(arguments.url, options).address)
         self._sent = 0
         self._received = 0
         self._status = 0
-        self._is_connected = False
+        self._is_all_said = False
+        self._is_connected = trio.Event()
         self._deadline = trio.CancelScope()  # round the wait for the last answers
 
     async def run(self) -> int:
         try:
-            async with trio.open_nursery() as nursery:
-                websocket = await self._open(nursery)
-                self._is_connected = True
-                print(f"connected to {self._arguments.url}", file=sys.stderr, flush=True)
-                await self._converse(websocket)
-                with trio.move_on_after(_PATIENCE):
-                    await websocket.aclose()
-                nursery.cancel_scope.cancel("the conversation is over")
+            with trio.open_signal_receiver(signal.SIGINT) as signals:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._stop_on, signals, nursery.cancel_scope)
+                    lines, self._lines = trio.open_memory_channel[str](0)
+                    nursery.start_soon(self._read_lines, lines)
+                    await self._converse()
+                    nursery.cancel_scope.cancel("the conversation is over")
         except BaseExceptionGroup as group:
-            return self._fail(first_leaf(group))
+            return self._explain(first_leaf(group))
         return self._status
-
-    async def _open(self, nursery: trio.Nursery) -> trio_websocket.WebSocketConnection:
-        url, host = self._url, self._url.hostname or ""
-        secure = url.scheme == "wss"
-        with trio.move_on_after(_PATIENCE) as scope:
-            stream: trio.abc.Stream = await trio.open_tcp_stream(host, url.port or (443 if secure else 80))
-            nursery.start_soon(_close_at_the_end, stream)
-            if secure:
-                tls = trio.SSLStream(stream, self._context, server_hostname=host, https_compatible=True)
-                await tls.do_handshake()
-                stream = tls
-            return await trio_websocket.wrap_client_stream(
-                nursery,
-                _Watched(stream, scope.cancel),  # type: ignore[arg-type]  # any stream will do
-                url.netloc.rpartition("@")[2],
-                (url.path or "/") + (f"?{url.query}" if url.query else ""),
-                subprotocols=self._arguments.subprotocol,
-                max_message_size=1 << 26,
-            )
-        raise _NoHandshake
-
-    def _fail(self, error: BaseException) -> int:
-        """Say what went wrong in one line; returns the exit status."""
-        url = self._arguments.url
-        if isinstance(error, KeyboardInterrupt):
-            return 130
-        if isinstance(error, trio_websocket.ConnectionRejected):
-            return _fail(f"{url} answered {error.status_code}: {printable(_first_line(error.body))}")
-        if isinstance(error, (ssl.SSLError, trio.BrokenResourceError)):
-            return _fail(f"{url}: TLS failed: {printable(str(error.__cause__ or error))}")
-        if isinstance(error, OSError):
-            while isinstance(error.__cause__, (OSError, BaseExceptionGroup)):
-                error = first_leaf(error.__cause__)
-            return _fail(f"cannot connect to {url}: {getattr(error, 'strerror', None) or error}")
-        if self._is_connected:
-            raise error
-        return _fail(f"{url} does not speak WebSocket")  # trio-websocket has many ways to say so
-
-    async def _converse(self, websocket: trio_websocket.WebSocketConnection) -> None:
-        with trio.open_signal_receiver(signal.SIGINT) as signals:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._stop_on, signals, nursery.cancel_scope)
-                nursery.start_soon(self._send_lines, websocket, sys.stdin, nursery.cancel_scope)
-                await self._print_messages(websocket)
-                nursery.cancel_scope.cancel("the conversation is over")
 
     async def _stop_on(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
         await anext(signals)
         self._status = 130
         scope.cancel("Ctrl-C")
 
-    async def _send_lines(
-        self, websocket: trio_websocket.WebSocketConnection, source: TextIO, scope: trio.CancelScope
-    ) -> None:
-        while line := await trio.to_thread.run_sync(source.readline, abandon_on_cancel=True):
+    async def _read_lines(self, lines: trio.MemorySendChannel[str]) -> None:
+        async with lines:
+            await self._is_connected.wait()
+            while (line := await self.terminal.read_line()) is not None:
+                await lines.send(line)
+
+    def _explain(self, error: BaseException) -> int:
+        """Say what went wrong in one line; returns the exit status."""
+        if isinstance(error, HandshakeInvalid):
+            return _fail(f"{self._address} does not speak WebSocket: {error}")
+        if isinstance(error, HandshakeRefused):
+            said = error.body.decode("utf-8", "replace").strip().partition("\n")[0][:200]
+            return _fail(f"{self._address} answered {error.status}: {said}")
+        if isinstance(error, CannotConnect):
+            return _fail(f"{self._address}: {error}")
+        raise error
+
+    # conversations
+
+    async def _converse(self) -> None:
+        if not self._arguments.reconnect:
+            async with connect_to(self._arguments.url, **self._options) as session:
+                await self._talk(session)
+            return
+        async for attempt in reconnecting(self._arguments.url, **self._options):
+            async with attempt as session:
+                await self._talk(session)
+            if self._is_all_said:
+                return
+
+    async def _talk(self, session: ClientWebSocketSession) -> None:
+        chosen = f" as {session.protocol}" if session.protocol is not None else ""
+        self.terminal.tell(f"connected to {self._address}{chosen}")
+        self._is_connected.set()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._send_lines, session, nursery.cancel_scope)
+            if self._arguments.ping:
+                nursery.start_soon(self._ping, session)
+            await self._show_messages(session)
+            nursery.cancel_scope.cancel("the conversation is over")
+
+    async def _send_lines(self, session: ClientWebSocketSession, scope: trio.CancelScope) -> None:
+        async for line in self._lines:
             try:
-                # Bytes that the terminal's encoding does not know are UTF-8, if anything.
-                text = line.rstrip("\n").encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-                await websocket.send_message(text)
-            except trio_websocket.ConnectionClosed:
+                await session.send(line.encode() if self._arguments.binary else line)
+            except ConnectionClosed:
                 return
             self._sent += 1
+        self._is_all_said = True
         with self._deadline:
             self._listen_on()
             await trio.sleep_forever()
@@ -211,40 +204,46 @@ class _Client:
 
     def _listen_on(self) -> None:
         """Something came, or nothing more will be sent: when to stop waiting for answers."""
+        wait = self._arguments.wait
+        if wait is not None:
+            self._deadline.deadline = min(self._deadline.deadline, trio.current_time() + wait)
+            return
         enough = self._received >= self._sent
         self._deadline.deadline = trio.current_time() + (0 if enough else self._arguments.silence)
 
-    async def _print_messages(self, websocket: trio_websocket.WebSocketConnection) -> None:
+    async def _ping(self, session: ClientWebSocketSession) -> None:
         try:
             while True:
-                message = await websocket.get_message()
-                if isinstance(message, bytes):
-                    print(f"<{len(message)} bytes> {message[:64].hex(' ')}", flush=True)
-                else:
-                    print(printable(message), flush=True)
+                await trio.sleep(self._arguments.ping)
+                with trio.move_on_after(_PONG_LIMIT) as scope:
+                    self.terminal.tell(f"pong: {await session.ping() * 1000:.2f} ms")
+                if scope.cancelled_caught:
+                    self.terminal.tell(f"no pong within {_PONG_LIMIT:g} s")
+        except ConnectionClosed:
+            return
+
+    async def _show_messages(self, session: ClientWebSocketSession) -> None:
+        try:
+            async for frame in session:
+                self.terminal.show(_shown(frame))
                 self._received += 1
                 if self._deadline.deadline != math.inf:
                     self._listen_on()
-        except trio_websocket.ConnectionClosed as closed:
-            reason = closed.reason
-            code = reason.code if reason is not None else CloseCode.CLOSED_ABNORMALLY
-            text = printable(reason.reason or "") if reason is not None else ""
-            words = ["closed:", f"{code:d}", _name(code), text]
-            print(" ".join(word for word in words if word), file=sys.stderr)
-            self._status = 0 if code in _GOOD_CODES else 1
+        except ConnectionBroken:
+            pass
+        reason = session.close_reason
+        assert reason is not None
+        words = ["closed:", f"{reason.code:d}", _name(reason.code), printable(reason.message)]
+        self.terminal.tell(" ".join(word for word in words if word))
+        self._status = 0 if reason.code in _GOOD_CODES else 1
 
 
-async def _close_at_the_end(stream: trio.abc.Stream) -> None:
-    try:
-        await trio.sleep_forever()
-    finally:
-        await trio.aclose_forcefully(stream)
+def _shown(frame: Frame) -> str:
+    if isinstance(frame, Frame.Binary):
+        return f"<{len(frame.data)} bytes> {frame.data[:64].hex(' ')}"
+    return printable(frame.text)
 
 
 def _name(code: int) -> str:
     """What a close code is called; "" if it is not registered."""
     return next((known.name for known in CloseCode if known == code), "")
-
-
-def _first_line(body: bytes | None) -> str:
-    return (body or b"").decode("utf-8", "replace").strip().partition("\n")[0][:200]

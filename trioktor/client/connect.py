@@ -41,8 +41,8 @@ def connect(url: str, /, **options: Unpack[ConnectOptions]) -> AbstractAsyncCont
       extensions: to offer, such as `[PerMessageDeflate()]`.
       origin: of the Origin header; programs have none.
       headers: more headers of the request.
-      ssl_context: for wss; the default trusts what the system trusts. `server_hostname` is what the certificate must
-        be for, if not the host.
+      ssl_context: for wss, and for TLS to a proxy; the default trusts what the system trusts. `server_hostname` is
+        what the server's certificate must be for, if not the host.
       proxy: the address of one (http, https, socks4, socks4a, socks5, socks5h), or True to take the one that the
         environment names (`https_proxy`, `no_proxy`, …).
       open_timeout: seconds for all before the conversation; None is no limit.

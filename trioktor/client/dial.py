@@ -58,7 +58,7 @@ async def _open_tcp(options: Options, address: Address, proxy: Proxy | None) -> 
         return await through_socks(proxy, address, options.local_address)
     stream = await _connect(proxy.host, proxy.port, options.local_address)
     if proxy.scheme == "https":
-        stream = await _secure(stream, _default_context(), proxy.host)
+        stream = await _secure(stream, options.ssl_context or _default_context(), proxy.host)
     try:
         await tunnel(stream, proxy, address)
     except BaseException:

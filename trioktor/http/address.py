@@ -11,6 +11,7 @@ import attrs
 
 _SCHEMES: Final = {"ws": False, "wss": True}
 _OF_HTTP: Final = {"http": "ws", "https": "wss"}
+_HINT: Final = "write ws://host:port/path"
 _UNSAFE: Final = re.compile(r"[\x00-\x20\x7f]")
 _KEPT: Final = "/%:@!$&'()*+,;=~?-._[]"
 """What is left as it is in a path and a query; everything else that is no letter or digit is escaped."""
@@ -82,15 +83,15 @@ def parse_address(url: str) -> Address:
     if not isinstance(url, str):
         raise TypeError(f"a WebSocket address is a str, not {type(url).__name__}")
     if _UNSAFE.search(url):
-        raise ValueError(f"a WebSocket address holds no blanks or control characters: {url!r}")
+        raise ValueError(f"not a WebSocket address: {url!r}: it holds blanks or control characters")
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise ValueError(f"not a WebSocket address: {url!r}: {error}") from None
+        raise ValueError(f"not a WebSocket address: {url!r} ({error}); {_HINT}") from None
     is_secure = _SCHEMES.get(parts.scheme)
     if is_secure is None or not parts.hostname or port == 0:
-        raise ValueError(f"not a WebSocket address: {url!r}; write ws://host:port/path")
+        raise ValueError(f"not a WebSocket address: {url!r}; {_HINT}")
     if "#" in url:
         raise ValueError(f"a WebSocket address has no fragment (RFC 6455 §3): {url!r}")
     user = None
