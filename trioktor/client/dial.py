@@ -23,6 +23,8 @@ async def dial(options: Options, address: Address) -> trio.abc.Stream:
     """
     if options.stream is not None:
         stream = options.stream if isinstance(options.stream, trio.abc.Stream) else await options.stream()
+        if isinstance(stream, trio.SSLStream):
+            return stream
     elif options.path is not None:
         stream = await _open_unix(options.path)
     else:
@@ -30,7 +32,7 @@ async def dial(options: Options, address: Address) -> trio.abc.Stream:
         if isinstance(proxy, bool):
             proxy = proxy_from_environment(address) if proxy else None
         stream = await _open_tcp(options, address, proxy)
-    if not address.is_secure or isinstance(stream, trio.SSLStream):
+    if not address.is_secure:
         return stream
     name = options.server_hostname or address.host
     return await _secure(stream, options.ssl_context or _default_context(), name)

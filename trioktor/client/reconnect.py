@@ -189,21 +189,15 @@ class Attempt:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
         assert self._held is not None
+        session = self._session
+        is_its_end = (  # before it is closed for what left the block
+            session is not None
+            and session.close_reason is not None
+            and isinstance(error, Exception)
+            and classify(error, session, is_over=True) is Outcome.RETURNED
+        )
         try:
-            return bool(await self._held.__aexit__(kind, error, traceback))
-        except Exception as failure:
-            if not self._is_its_end(failure):
-                raise
-            return True
+            return await self._held.__aexit__(kind, error, traceback) or is_its_end
         finally:
             if trio.current_time() - self._since >= _LONG:
                 self._pauses.went_well()
-
-    def _is_its_end(self, error: Exception) -> bool:
-        """Whether this is the end of the conversation, which another follows."""
-        session = self._session
-        return (
-            session is not None
-            and session.close_reason is not None
-            and classify(error, session, is_over=True) is Outcome.RETURNED
-        )

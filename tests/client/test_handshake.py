@@ -1,0 +1,566 @@
+"""The opening handshake from the client's side: what is asked, which answers are taken, and what hostile ones cost."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, final
+
+import pytest
+import trio
+from hypothesis import given, settings, strategies as st
+from trio.testing import MockClock
+
+from tests.client.test_connect import obliging
+from tests.support.helpers import RawServer, scripted
+from trioktor import (
+    CannotConnect,
+    Extension,
+    ExtensionFactory,
+    ExtensionHeader,
+    HandshakeInvalid,
+    HandshakeRefused,
+    PerMessageDeflate,
+    WebSockets,
+    connect,
+    connect_raw,
+)
+
+URL = "ws://example.org/"
+
+
+async def head_of(url: str = URL, **options: Any) -> list[str]:
+    """The lines of the request that `connect` writes."""
+    heads: list[bytes] = []
+
+    async def script(server: RawServer) -> None:
+        await server.accept()
+        heads.append(server.head)
+
+    async with scripted(script) as dial, connect_raw(url, stream=dial, **options):
+        pass
+    return heads[0].decode("latin-1").split("\r\n")
+
+
+def answering(answer: bytes) -> Callable[[RawServer], Awaitable[None]]:
+    """A server that says this, and hangs up."""
+
+    async def script(server: RawServer) -> None:
+        server.head = await server.read_head()
+        await server.send_bytes(answer)
+
+    return script
+
+
+def accepting(change: Callable[[bytes], bytes]) -> Callable[[RawServer], Awaitable[None]]:
+    """A server whose good 101 is changed."""
+
+    async def script(server: RawServer) -> None:
+        server.head = await server.read_head()
+        await server.send_bytes(change(server.accepting()))
+        await server.receive_rest()
+
+    return script
+
+
+# what is asked
+
+
+async def test_the_request(autojump_clock: MockClock) -> None:
+    """RFC 6455 §4.1."""
+    lines = await head_of("ws://example.org:8080/chat%20room?a=b&c=ü")
+    assert lines[0] == "GET /chat%20room?a=b&c=%C3%BC HTTP/1.1"
+    headers = dict(line.split(": ", 1) for line in lines[1:])
+    key = headers.pop("Sec-WebSocket-Key")
+    assert len(base64.b64decode(key)) == 16
+    assert headers.pop("User-Agent").startswith("trioktor/")
+    assert headers == {
+        "Host": "example.org:8080",
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Version": "13",
+    }
+
+
+async def test_no_two_keys_are_the_same(autojump_clock: MockClock) -> None:
+    """Each handshake has one of its own."""
+    keys = {line for _ in range(20) for line in await head_of() if line.startswith("Sec-WebSocket-Key")}
+    assert len(keys) == 20
+
+
+async def test_what_is_offered_and_said(autojump_clock: MockClock) -> None:
+    """Subprotocols, extensions, origin, headers of one's own."""
+    lines = await head_of(
+        subprotocols=["v2", "v1"],
+        extensions=[PerMessageDeflate()],
+        origin="https://example.org",
+        headers={"Cookie": "a=b", "User-Agent": "mine"},
+    )
+    assert "Sec-WebSocket-Protocol: v2, v1" in lines
+    assert "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits=12" in lines
+    assert "Origin: https://example.org" in lines
+    assert "Cookie: a=b" in lines
+    assert [line for line in lines if line.startswith("User-Agent")] == ["User-Agent: mine"]
+
+
+async def test_settings_offer_too(autojump_clock: MockClock) -> None:
+    """`websockets=` may hold what a server's would, and a server's settings do no harm."""
+    shared = WebSockets(subprotocols=["v1"], extensions=[PerMessageDeflate(window_bits=15)], masking=False)
+    lines = await head_of(websockets=shared)
+    assert "Sec-WebSocket-Protocol: v1" in lines
+    assert "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits" in lines
+
+
+async def test_user_information_is_basic_authentication(autojump_clock: MockClock) -> None:
+    """Percent-decoded; a header of one's own goes first."""
+    expected = "Authorization: Basic " + base64.b64encode("ada:päss:word".encode()).decode()
+    url = "ws://ada:p%C3%A4ss%3Aword@example.org/"
+    assert expected in await head_of(url)
+    lines = await head_of(url, headers={"authorization": "Bearer x"})
+    assert [line for line in lines if line.lower().startswith("authorization")] == ["authorization: Bearer x"]
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("ws://example.org/", "example.org"),
+        ("ws://example.org:80/", "example.org"),
+        ("ws://EXAMPLE.org:443", "example.org:443"),
+        ("ws://[::1]:99/", "[::1]:99"),
+        ("ws://bücher.example/", "xn--bcher-kva.example"),
+    ],
+)
+async def test_the_host(url: str, host: str, autojump_clock: MockClock) -> None:
+    """The port only where it is not the scheme's own."""
+    assert f"Host: {host}" in await head_of(url)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"headers": {"X": "1\r\nY: 2"}}, "control character"),
+        ({"headers": {"Sec-WebSocket-Key": "x"}}, "Sec-WebSocket-Key"),
+        ({"headers": [("Upgrade", "h2c")]}, "Upgrade"),
+        ({"headers": {"Sec-WebSocket-Protocol": "v1"}}, "Sec-WebSocket-Protocol"),
+        ({"origin": "a\r\nb"}, "control character"),
+        ({"subprotocols": ["a b"]}, "subprotocols"),
+        ({"subprotocols": ["a", "a"]}, "twice"),
+        ({"extensions": [PerMessageDeflate]}, "PerMessageDeflate"),
+        ({"open_timeout": 0}, "open_timeout"),
+        ({"max_redirects": -1}, "max_redirects"),
+        ({"max_redirects": True}, "max_redirects"),
+        ({"stream": "x"}, "stream"),
+        ({"path": "/x", "proxy": "http://a:1"}, "one of path, proxy"),
+        ({"path": "/x", "local_address": "::1"}, "local_address"),
+        ({"proxy": "ftp://a"}, "proxy"),
+        ({"proxy": "http://a:0"}, "proxy"),
+        ({"proxy": "http://a:x"}, "proxy"),
+        ({"ping_period": 0}, "ping_period"),
+        ({"websockets": 1}, "websockets"),
+        ({"masking": False}, "masking"),
+        ({"nothing": 1}, "nothing"),
+        ({"handler_grace": 1}, "handler_grace"),
+    ],
+)
+def test_arguments_that_make_no_sense(options: dict[str, Any], text: str) -> None:
+    """They are found at the call, and named."""
+    with pytest.raises((ValueError, TypeError), match=text):
+        connect(URL, **options)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "", "example.org", "http://example.org", "ws:", "ws://", "ws:///x", "ws://a:0/", "ws://a:x/", "ws://a:99999/",
+        "ws://[::1/", "ws://a/#x", "ws://a/ b", "ws://a\n/", "ws://a b/", "ws://a<b/", "ws://a%3Ab@c:d@e:1/\x00",
+        "ws://a..ü/", "ws://a%3Ab:c@e/",
+    ],
+)  # fmt: skip
+def test_what_is_no_address(url: str) -> None:
+    """It is said at the call."""
+    with pytest.raises(ValueError, match=r"address|host's name|user's name"):
+        connect(url)
+
+
+def test_an_address_is_a_str() -> None:
+    """And nothing else."""
+    with pytest.raises(TypeError, match="bytes"):
+        connect(b"ws://a/")  # type: ignore[arg-type]
+
+
+# what is answered
+
+
+CHANGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "no Upgrade": (lambda head: head.replace(b"Upgrade: websocket\r\n", b""), "Upgrade"),
+    "another Upgrade": (lambda head: head.replace(b": websocket", b": h2c"), "Upgrade"),
+    "more than one Upgrade": (lambda head: head.replace(b": websocket", b": websocket, h2c"), "Upgrade"),
+    "no Connection": (lambda head: head.replace(b"Connection: Upgrade\r\n", b""), "Connection"),
+    "another Connection": (lambda head: head.replace(b"Connection: Upgrade", b"Connection: close"), "Connection"),
+    "no token": (lambda head: head.replace(b"Sec-WebSocket-Accept", b"X-Accept"), "Accept"),
+    "a wrong token": (lambda head: head.replace(b"Accept: ", b"Accept: x"), "Accept"),
+    "two tokens": (lambda head: head.replace(b"\r\n\r\n", b"\r\nSec-WebSocket-Accept: x\r\n\r\n"), "Accept"),
+    "a subprotocol": (lambda head: head.replace(b"\r\n\r\n", b"\r\nSec-WebSocket-Protocol: v9\r\n\r\n"), "v9"),
+    "two subprotocols": (
+        lambda head: head.replace(b"\r\n\r\n", b"\r\nSec-WebSocket-Protocol: v1\r\nSec-WebSocket-Protocol: v2\r\n\r\n"),
+        "v1, v2",
+    ),
+    "a list of subprotocols": (
+        lambda head: head.replace(b"\r\n\r\n", b"\r\nSec-WebSocket-Protocol: v1, v2\r\n\r\n"),
+        "v1, v2",
+    ),
+    "HTTP/1.0": (lambda head: head.replace(b"HTTP/1.1", b"HTTP/1.0"), "HTTP"),
+    "no HTTP": (lambda head: b"220 mail.example ESMTP\r\n\r\n" + head, "HTTP"),
+    "a line without a colon": (lambda head: head.replace(b"\r\n\r\n", b"\r\nnothing\r\n\r\n"), "HTTP"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+async def test_an_answer_that_is_none(name: str, autojump_clock: MockClock) -> None:
+    """Each rule by itself; it says which, and that is no refusal of the server's."""
+    change, text = CHANGES[name]
+    async with scripted(accepting(change)) as dial:
+        with pytest.raises(HandshakeInvalid, match=text) as caught:
+            async with connect(URL, stream=dial, subprotocols=["v1", "v2"]):
+                pass
+    assert caught.value.status in (0, 101)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "x-other",
+        "permessage-deflate; unknown",
+        "permessage-deflate; server_max_window_bits=16",
+        "permessage-deflate; server_max_window_bits",
+        "permessage-deflate; client_max_window_bits=7",
+        "permessage-deflate; client_max_window_bits=08",
+        "permessage-deflate; server_no_context_takeover=1",
+        "permessage-deflate; server_no_context_takeover; server_no_context_takeover",
+        "permessage-deflate, permessage-deflate",
+        "permessage-deflate;",
+        "\xff",
+    ],
+)
+async def test_extensions_are_answered_as_offered(line: str, autojump_clock: MockClock) -> None:
+    """Nothing else, nothing twice, no parameter that makes no sense (RFC 7692 §7.1)."""
+    header = b"\r\nSec-WebSocket-Extensions: " + line.encode("latin-1") + b"\r\n\r\n"
+    async with scripted(accepting(lambda head: head.replace(b"\r\n\r\n", header))) as dial:
+        with pytest.raises(HandshakeInvalid):
+            async with connect(URL, stream=dial, extensions=[PerMessageDeflate()]):
+                pass
+
+
+async def test_a_window_that_is_not_forgotten(autojump_clock: MockClock) -> None:
+    """RFC 7692 §7.1.1.1: a server that accepts the offer says that it does."""
+    header = b"\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
+    async with scripted(accepting(lambda head: head.replace(b"\r\n\r\n", header))) as dial:
+        with pytest.raises(HandshakeInvalid, match="forget"):
+            async with connect(URL, stream=dial, extensions=[PerMessageDeflate(server_no_context_takeover=True)]):
+                pass
+
+
+@pytest.mark.parametrize(
+    ("factory", "answer", "agreed"),
+    [
+        (PerMessageDeflate(), "", (12, False, 15, False)),
+        (PerMessageDeflate(), "; client_max_window_bits=9", (9, False, 15, False)),
+        (PerMessageDeflate(), "; client_max_window_bits=15", (12, False, 15, False)),
+        (PerMessageDeflate(), "; server_max_window_bits=10", (12, False, 10, False)),
+        (PerMessageDeflate(), "; server_max_window_bits=8", (12, False, 9, False)),
+        (PerMessageDeflate(), "; client_no_context_takeover", (12, True, 15, False)),
+        (PerMessageDeflate(), "; server_no_context_takeover", (12, False, 15, True)),
+        (PerMessageDeflate(client_no_context_takeover=True), "", (12, True, 15, False)),
+    ],
+)
+def test_what_is_agreed_on(factory: PerMessageDeflate, answer: str, agreed: tuple[int, bool, int, bool]) -> None:
+    """Our window, whether it is forgotten, and the same of the server's."""
+    parameters = tuple(
+        (name, value or None) for name, _, value in (part.strip().partition("=") for part in answer.split(";")) if name
+    )
+    deflate: Any = factory.accept(ExtensionHeader("permessage-deflate", parameters))
+    inflater = deflate._inflater
+    assert (deflate._bits, deflate._forgets, inflater._bits, inflater._forgets) == agreed
+
+
+def test_a_window_of_eight_bits_is_not_used() -> None:
+    """zlib can't write for it, so nothing is compressed: that is always allowed."""
+    from trioktor import Frame
+
+    deflate = PerMessageDeflate().accept(ExtensionHeader("permessage-deflate", (("client_max_window_bits", "8"),)))
+    message = Frame.Text("x" * 1000)
+    assert deflate.encode(message) is message
+
+
+@final
+class Plain(Extension):
+    """Does nothing."""
+
+
+@final
+class Named(ExtensionFactory):
+    """An extension of one's own, without a word for clients."""
+
+    def __init__(self, name: str | None) -> None:
+        self.name = name
+
+    def negotiate(self, offer: ExtensionHeader) -> tuple[ExtensionHeader, Extension] | None:
+        """Take an offer without parameters."""
+        return None if offer.parameters else (ExtensionHeader(self.name or ""), Plain(self))
+
+
+async def test_extensions_work_in_the_order_of_the_answer(autojump_clock: MockClock) -> None:
+    """RFC 6455 §9.1; one without a name stays where it is installed, one that is not answered is left out."""
+    header = b"\r\nSec-WebSocket-Extensions: b, a\r\n\r\n"
+    factories = [Named("a"), Named(None), Named("b"), Named("c")]
+    async with (
+        scripted(accepting(lambda head: head.replace(b"\r\n\r\n", header))) as dial,
+        connect_raw(URL, stream=dial, extensions=factories) as session,
+    ):
+        assert [extension.factory.name for extension in session.extensions] == ["b", None, "a"]
+
+
+async def test_an_extension_of_ones_own_takes_what_it_offered(autojump_clock: MockClock) -> None:
+    """Unless it says more, that is its name without parameters."""
+    header = b"\r\nSec-WebSocket-Extensions: a; x=1\r\n\r\n"
+    async with scripted(accepting(lambda head: head.replace(b"\r\n\r\n", header))) as dial:
+        with pytest.raises(HandshakeInvalid, match="a; x=1"):
+            async with connect(URL, stream=dial, extensions=[Named("a")]):
+                pass
+
+
+async def test_a_good_answer_in_any_pieces(autojump_clock: MockClock) -> None:
+    """Cut at every byte, in other letters, behind answers of 1xx, with a message behind it."""
+
+    def cut_at(number: int) -> Callable[[RawServer], Awaitable[None]]:
+        async def script(server: RawServer) -> None:
+            server.head = await server.read_head()
+            accepted = server.accepting(b"Sec-WebSocket-Protocol: v1").replace(
+                b"Upgrade: websocket", b"UPGRADE: WebSocket"
+            )
+            data = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + accepted + b"\x81\x02hi"
+            await server.send_bytes(data[:number])
+            await trio.testing.wait_all_tasks_blocked()
+            await server.send_bytes(data[number:])
+            await server.receive_rest()
+
+        return script
+
+    for number in range(0, 220, 3):
+        async with (
+            scripted(cut_at(number)) as dial,
+            connect(URL, stream=dial, subprotocols=["v1"], close_timeout=0.1) as session,
+        ):
+            assert session.protocol == "v1"
+            assert await session.receive_text() == "hi"
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "body"),
+    [
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\n\r\nhello and more", 404, b"hello"),
+        (b"HTTP/1.1 401 No\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", 401, b"abcde"),
+        (b"HTTP/1.0 503 Busy\r\n\r\nto the end", 503, b"to the end"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf", 200, b"half"),
+        (b"HTTP/1.1 302 Found\r\nLocation: ws://a/\r\nContent-Length: 0\r\n\r\n", 302, b""),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", 204, b""),
+        (b"HTTP/1.1 500 Oops\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 1000000, 500, b"x" * 65536),
+    ],
+    ids=["length", "chunked", "to the end", "half", "redirect", "nothing", "huge"],
+)
+async def test_a_refusal(answer: bytes, status: int, body: bytes, autojump_clock: MockClock) -> None:
+    """Status, headers and the first 64 KiB of the body, as far as it comes."""
+    async with scripted(answering(answer)) as dial:
+        with pytest.raises(HandshakeRefused, match=str(status)) as caught:
+            async with connect(URL, stream=dial):
+                pass
+    assert type(caught.value) is HandshakeRefused
+    assert (caught.value.status, caught.value.body) == (status, body)
+    if status == 302:
+        assert caught.value.headers["location"] == "ws://a/"
+
+
+async def test_a_body_that_does_not_come(autojump_clock: MockClock) -> None:
+    """It is waited for two seconds, and not for ever."""
+
+    async def script(server: RawServer) -> None:
+        await server.read_head()
+        await server.send_bytes(b"HTTP/1.1 403 No\r\nContent-Length: 100\r\n\r\nwe regret")
+        await trio.sleep_forever()
+
+    async with scripted(script) as dial:
+        began = trio.current_time()
+        with pytest.raises(HandshakeRefused) as caught:
+            async with connect(URL, stream=dial):
+                pass
+    assert caught.value.body == b"we regret"
+    assert trio.current_time() - began == pytest.approx(2)
+
+
+async def test_a_refusal_that_comes_before_the_request_is_read(autojump_clock: MockClock) -> None:
+    """Such as a 431: it is read though nothing more can be sent."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    await theirs.send_all(b"HTTP/1.1 431 Too long\r\nContent-Length: 0\r\n\r\n")
+    theirs.receive_stream.close()
+    with pytest.raises(HandshakeRefused, match="431"):
+        async with connect(URL, stream=ours):
+            pass
+
+
+async def endless(server: RawServer, data: bytes) -> None:
+    """Send and send."""
+    await server.read_head()
+    await server.send_bytes(b"HTTP/1.1 ")
+    for _ in range(100_000):
+        await server.send_bytes(data)
+    raise AssertionError("the client took 100,000 pieces")
+
+
+@pytest.mark.parametrize(
+    "data", [b"x" * 100, b"101 Y\r\nX: " + b"y" * 100, b"103 Hints\r\n\r\nHTTP/1.1 "], ids=["line", "head", "1xx"]
+)
+async def test_an_endless_head(data: bytes, autojump_clock: MockClock) -> None:
+    """It is bounded in bytes and in answers."""
+
+    async def script(server: RawServer) -> None:
+        await endless(server, data)
+
+    async with scripted(script, pair=trio.testing.lockstep_stream_pair) as dial:
+        with pytest.raises(HandshakeInvalid):
+            async with connect(URL, stream=dial):
+                pass
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 101 Sw", b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\n"])
+async def test_a_server_that_hangs_up(answer: bytes, autojump_clock: MockClock) -> None:
+    """Before it has answered: nobody is there."""
+    async with scripted(answering(answer)) as dial:
+        with pytest.raises(CannotConnect) as caught:
+            async with connect(URL, stream=dial):
+                pass
+    assert isinstance(caught.value, OSError)
+
+
+async def test_a_server_that_does_not_answer(autojump_clock: MockClock) -> None:
+    """`open_timeout` is for all of it; the stream is closed."""
+    closed = []
+
+    async def script(server: RawServer) -> None:
+        await server.read_head()
+        await server.receive_rest()
+        closed.append(trio.current_time())
+
+    async with scripted(script) as dial:
+        began = trio.current_time()
+        with pytest.raises(CannotConnect, match="7 s"):
+            async with connect("ws://127.0.0.1/", stream=dial, open_timeout=7):
+                pass
+        await trio.testing.wait_all_tasks_blocked()
+    assert closed == [pytest.approx(began + 7)]
+
+
+@given(answer=st.binary(max_size=300), pieces=st.integers(1, 50))
+@settings(max_examples=100, deadline=None)
+def test_any_bytes_for_an_answer(answer: bytes, pieces: int) -> None:
+    """One of three errors, whatever comes."""
+
+    async def script(server: RawServer) -> None:
+        await server.read_head()
+        for start in range(0, len(answer), pieces):
+            await server.send_bytes(answer[start : start + pieces])
+
+    async def main() -> None:
+        async with scripted(script) as dial:
+            with pytest.raises((CannotConnect, HandshakeRefused)):
+                async with connect(URL, stream=dial):
+                    pass
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+# redirects
+
+
+def redirecting(locations: Sequence[str], heads: list[bytes]) -> Callable[[RawServer], Awaitable[None]]:
+    """Servers that send on, one after the other, and one that accepts."""
+    left = list(locations)
+
+    async def script(server: RawServer) -> None:
+        if not left:
+            await obliging(server)
+            heads.append(server.head)
+            return
+        heads.append(await server.read_head())
+        location = left.pop(0).encode()
+        await server.send_bytes(b"HTTP/1.1 307 Over there\r\nLocation: %s\r\nContent-Length: 0\r\n\r\n" % location)
+
+    return script
+
+
+async def test_redirects_only_when_asked_for(autojump_clock: MockClock) -> None:
+    """Otherwise they are refusals; and so is one too many."""
+    for allowed, there in ((0, 1), (1, 2)):
+        async with scripted(redirecting(["/b"] * there, [])) as dial:
+            with pytest.raises(HandshakeRefused, match="307"):
+                async with connect(URL, stream=dial, max_redirects=allowed):
+                    pass
+
+
+async def test_redirects_are_followed(autojump_clock: MockClock) -> None:
+    """Relative ones, and those to http; on the same origin everything is said again."""
+    heads: list[bytes] = []
+    url = "ws://ada:secret@example.org/a?x"
+    async with (
+        scripted(redirecting(["/b", "c?d#e", "http://example.org/f"], heads)) as dial,
+        connect(url, stream=dial, max_redirects=3, headers={"Cookie": "c=1", "X": "y"}) as session,
+    ):
+        assert session.call.path == "/f"
+    assert [head.split(b" ")[1] for head in heads] == [b"/a?x", b"/b", b"/c?d", b"/f"]
+    assert all(b"\r\nCookie: c=1" in head and b"\r\nX: y" in head for head in heads)
+    assert all(b"\r\nAuthorization: Basic " in head for head in heads)
+
+
+@pytest.mark.parametrize("location", ["ws://other.org/", "ws://example.org:81/", "//other.org/"])
+async def test_secrets_stay_with_their_origin(location: str, autojump_clock: MockClock) -> None:
+    """Credentials and cookies are not for others; nor are they said again on the way back."""
+    heads: list[bytes] = []
+    secrets = {"Cookie": "c=1", "authorization": "Bearer x", "Proxy-Authorization": "y", "X": "y", "Host": "inner"}
+    async with (
+        scripted(redirecting([location, "ws://example.org/back"], heads)) as dial,
+        connect(URL, stream=dial, max_redirects=5, headers=secrets),
+    ):
+        pass
+    assert b"Cookie" in heads[0]
+    for head in heads[1:]:
+        assert not any(word in head.lower() for word in (b"cookie", b"authorization", b"inner"))
+        assert b"\r\nX: y" in head
+
+
+async def test_user_information_is_for_its_origin(autojump_clock: MockClock) -> None:
+    """It is a credential, too."""
+    heads: list[bytes] = []
+    async with (
+        scripted(redirecting(["ws://other.org/"], heads)) as dial,
+        connect("ws://ada:secret@example.org/", stream=dial, max_redirects=5),
+    ):
+        pass
+    assert b"Authorization" in heads[0]
+    assert b"Authorization" not in heads[1]
+
+
+@pytest.mark.parametrize("location", ["ftp://example.org/", "ws://", "ws://a:0/", "http://[::1/", ""])
+async def test_a_redirect_to_nowhere(location: str, autojump_clock: MockClock) -> None:
+    """A refusal that says so; an empty one leads to the same place."""
+    async with scripted(redirecting([location] * 3, [])) as dial:
+        with pytest.raises(HandshakeRefused, match="307"):
+            async with connect(URL, stream=dial, max_redirects=2):
+                pass
+
+
+async def test_a_stream_is_used_once(autojump_clock: MockClock) -> None:
+    """A redirect needs another."""
+    async with scripted(redirecting(["/b"], [])) as dial:
+        stream = await dial()
+        with pytest.raises(HandshakeRefused, match="another stream"):
+            async with connect(URL, stream=stream, max_redirects=2):
+                pass
