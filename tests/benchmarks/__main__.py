@@ -22,7 +22,7 @@ from typing import Any, Final
 
 import attrs
 
-from tests.benchmarks import broadcasts, load
+from tests.benchmarks import broadcasts, clients, load
 from tests.benchmarks.load import Result
 from tests.benchmarks.servers import COMPRESSING, SERVERS, missing, raise_file_limit
 
@@ -54,7 +54,7 @@ LOADS: Final[dict[str, tuple[str, Run]]] = {
     "connect": ("open, one echo, closing handshake", load.connections),
 }
 GROWTH: Final = ("connections", "sizes", "broadcasts")
-ALL: Final = (*LOADS, "memory", *GROWTH)
+ALL: Final = (*LOADS, "memory", *clients.LOADS, *GROWTH)
 
 
 @contextmanager
@@ -99,6 +99,18 @@ def measure(name: str, servers: Sequence[str], arguments: argparse.Namespace) ->
             with running(server, deflate=name == "deflate") as (port, pid):
                 results[server].append(run(port, pid, arguments.seconds))
     return {server: medians(values) for server, values in results.items()}
+
+
+def measure_clients(name: str, arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """One load of each client that is installed."""
+    able = [client for client in clients.CLIENTS if not clients.missing(client)]
+    for client in clients.CLIENTS:
+        if client not in able:
+            print(f"left out: the client {client}, since {', '.join(clients.missing(client))} is not installed")
+    if not able:
+        return {}
+    with running(clients.SERVER) as (port, _):
+        return clients.measure(name, able, port, arguments.rounds, arguments.seconds)
 
 
 def grow(kind: str, servers: Sequence[str], arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
@@ -172,6 +184,9 @@ def main() -> None:
         if name in GROWTH:
             figures["growth"][name] = grow(name, servers, arguments)
             print(table(f"{name}: server CPU time of a message (us)", figures["growth"][name]), flush=True)
+        elif name in clients.LOADS:
+            figures["loads"][name] = measure_clients(name, arguments)
+            print(table(f"{name}: {clients.LOADS[name][0]}", figures["loads"][name]), flush=True)
         else:
             figures["loads"][name] = measure(name, servers, arguments)
             what = LOADS[name][0] if name in LOADS else f"{arguments.idle} idle connections, KiB each"

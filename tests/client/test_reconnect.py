@@ -85,7 +85,7 @@ async def test_the_pauses_are_random(autojump_clock: MockClock, monkeypatch: pyt
             async with attempt as session:
                 session.close()
             break
-    assert asked[0] == (0, 0.1)
+    assert {least for least, _ in asked} == {0}
     assert [most for _, most in asked] == pytest.approx([min(60, 0.1 * 2**number) for number in range(12)])
 
 

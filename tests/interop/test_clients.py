@@ -19,11 +19,10 @@ import trio_websocket
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as connect_sync
 
+from tests.interop.programs import PATIENCE, node_command
 from trioktor import Application, CloseReason, Frame, PerMessageDeflate, Server, WebSockets, WebSocketSession, serve
 
 SCRIPT: Final = Path(__file__).parent / "client.js"
-PATIENCE: Final = 30
-"""Seconds for a client to come to its end; far more than it takes."""
 
 MESSAGES: Final[list[str | bytes]] = [
     "Grüße, 世界 🌍",
@@ -34,12 +33,6 @@ MESSAGES: Final[list[str | bytes]] = [
 ]
 OURS: Final = CloseReason(4000, "so long")
 THEIRS: Final = CloseReason(4001, "that is all")
-
-
-@pytest.fixture(params=[False, True], ids=["plain", "deflate"])
-def deflate(request: pytest.FixtureRequest) -> bool:
-    """Whether the server compresses where the client can."""
-    return bool(request.param)
 
 
 @asynccontextmanager
@@ -199,25 +192,6 @@ async def test_the_client_of_the_jdk(deflate: bool) -> None:
     lines = output.decode().split("\n")
     assert lines == ["true", "true", "true", "fragmented", "4000 ", "4001 that is all", ""]
     assert_both_ended(sessions)
-
-
-def node_command(what: str, name: str, *attempts: list[str]) -> list[str]:
-    """The command of a Node that knows `name`, with the first options that help; skips the test without one."""
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("there is no Node here")
-    check = f"process.exit(typeof ({name}) === 'function' ? 0 : 1)"
-    for options in attempts:
-        command = [node, *options]
-        if subprocess.run([*command, "-e", check], capture_output=True, check=False, timeout=PATIENCE).returncode == 0:
-            return command
-    pytest.skip(f"the Node here lacks {what}")
-
-
-@pytest.fixture(scope="module")
-def npm_ws() -> list[str]:
-    """A Node that finds the npm package `ws`, in NODE_PATH or in a folder above."""
-    return node_command("the npm package ws", 'require("ws")', [])
 
 
 @pytest.fixture(scope="module")

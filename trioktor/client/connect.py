@@ -11,11 +11,8 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TypeVar, Unpack
 
-import trio
-
 from ..engine.connection import Connection
 from ..engine.lifetime import hold
-from ..engine.streams import open_transport
 from .options import ConnectOptions, Options, client_options
 from .session import ClientRawWebSocketSession, ClientWebSocketSession
 from .upgrade import Opened, open_conversation
@@ -79,16 +76,16 @@ async def converse(options: Options, kind: type[S]) -> AsyncIterator[S]:
     try:
         connection, session = wire(opened, options, kind, failures)
     except BaseException:
-        await trio.aclose_forcefully(opened.stream)
+        await opened.transport.aclose()
         raise
     async with hold(connection, failures):
         yield session
 
 
 def wire(opened: Opened, options: Options, kind: type[S], failures: list[Exception]) -> tuple[Connection, S]:
-    """The connection and session on a stream whose handshake is done; what leaves the block goes to `failures`."""
+    """The connection and session behind a handshake; what leaves the block goes to `failures`."""
     connection = Connection(
-        open_transport(opened.stream),
+        opened.transport,
         options.settings,
         client=True,
         raw=kind is ClientRawWebSocketSession,

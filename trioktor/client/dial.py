@@ -1,22 +1,26 @@
-"""Opens a stream to a server: TCP, a UNIX socket, through a proxy, or somebody else's stream; and TLS on it."""
+"""Ways to a server: TCP, a UNIX socket, through a proxy, or somebody else's stream; and TLS on any of them."""
 
 from __future__ import annotations
 
 import functools
+import ipaddress
 import os
 import ssl
 
 import trio
 
 from ..engine.outcome import first_leaf
+from ..engine.sockets import SocketTransport
+from ..engine.streams import open_transport
+from ..engine.transport import Transport
 from ..errors import CannotConnect
 from ..http.address import Address
 from .options import Options
 from .proxies import Proxy, proxy_from_environment, through_socks, tunnel
 
 
-async def dial(options: Options, address: Address) -> trio.abc.Stream:
-    """A stream to an address, with TLS where that asks for it.
+async def dial(options: Options, address: Address) -> Transport:
+    """What reaches an address, with TLS where that asks for it.
 
     Raises:
       CannotConnect: there is nobody, or TLS failed; `__cause__` says more.
@@ -24,18 +28,36 @@ async def dial(options: Options, address: Address) -> trio.abc.Stream:
     if options.stream is not None:
         stream = options.stream if isinstance(options.stream, trio.abc.Stream) else await options.stream()
         if isinstance(stream, trio.SSLStream):
-            return stream
+            return open_transport(stream)
     elif options.path is not None:
         stream = await _open_unix(options.path)
     else:
         proxy = options.proxy
         if isinstance(proxy, bool):
             proxy = proxy_from_environment(address) if proxy else None
+        if proxy is None and not address.is_secure and options.local_address is None and _is_literal(address.host):
+            return await _connect_directly(address.host, address.port)
         stream = await _open_tcp(options, address, proxy)
-    if not address.is_secure:
-        return stream
-    name = options.server_hostname or address.host
-    return await _secure(stream, options.ssl_context or _default_context(), name)
+    if address.is_secure:
+        name = options.server_hostname or address.host
+        stream = await _secure(stream, options.ssl_context or _default_context(), name)
+    return open_transport(stream)
+
+
+def _is_literal(host: str) -> bool:
+    """Whether this is an IP address, and there is nothing to look up."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return "%" not in host
+
+
+async def _connect_directly(host: str, port: int) -> Transport:
+    try:
+        return await SocketTransport.connect(host, port)
+    except OSError as error:
+        raise _unreachable(host, port, error, (host,)) from error
 
 
 @functools.lru_cache(maxsize=1)
@@ -74,15 +96,15 @@ async def _connect(host: str, port: int, local_address: str | None) -> trio.abc.
     try:
         return await trio.open_tcp_stream(host, port, local_address=local_address)
     except OSError as error:
-        addresses = await _look_up(host, port)
-        raise CannotConnect(f"cannot connect to {host} port {port}: {_reason(error)}", addresses) from error
+        raise _unreachable(host, port, error, await _look_up(host, port)) from error
 
 
-def _reason(error: OSError) -> str:
-    """What the system said of the first address; behind it may stand more."""
+def _unreachable(host: str, port: int, error: OSError, addresses: tuple[str, ...]) -> CannotConnect:
+    """With what the system said of the first address; behind it may stand more."""
     leaf = first_leaf(error.__cause__ or error)
     number = getattr(leaf, "errno", None)
-    return os.strerror(number) if number and number > 0 else str(getattr(leaf, "strerror", None) or leaf)
+    reason = os.strerror(number) if number and number > 0 else str(getattr(leaf, "strerror", None) or leaf)
+    return CannotConnect(f"cannot connect to {host} port {port}: {reason}", addresses)
 
 
 async def _look_up(host: str, port: int) -> tuple[str, ...]:

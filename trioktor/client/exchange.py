@@ -1,4 +1,4 @@
-"""Makes one HTTP request on a stream, and waits for its answer."""
+"""Makes one HTTP request, and waits for its answer."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import Final
 
 import trio
 
+from ..engine.transport import Transport
 from ..http.asking import Exchange, Handshake
 
 _BODY_LIMIT: Final = 2.0
 """Seconds in which the body of a refusal may come; what has not come then is left out."""
 
 
-async def exchange(stream: trio.abc.Stream, request: Exchange) -> tuple[Handshake, bytes]:
+async def exchange(transport: Transport, request: Exchange) -> tuple[Handshake, bytes]:
     """Send a request; returns the answer, and what came behind it.
 
     Raises:
@@ -21,13 +22,13 @@ async def exchange(stream: trio.abc.Stream, request: Exchange) -> tuple[Handshak
       trio.BrokenResourceError: the connection is lost.
     """
     try:
-        await stream.send_all(request.request)
+        await transport.send(request.request)
     except trio.BrokenResourceError:
         pass  # the answer may be there all the same, such as a 431
     answer = None
     with trio.CancelScope() as body:
         while answer is None:
-            answer = request.feed(bytes(await stream.receive_some()))
+            answer = request.feed(await transport.receive())
             if request.is_in_body and body.deadline == math.inf:
                 body.deadline = trio.current_time() + _BODY_LIMIT
     return answer if answer is not None else (request.incomplete(), b"")

@@ -26,6 +26,9 @@ _SERVERS_OWN = ("masking", "origins", "hosts", "handler_grace")
 """Settings that mean nothing to a client: it always masks, and nobody but its own code ends its block."""
 
 
+_DEFAULT = WebSockets(handler_grace=None)
+
+
 class ClientSettings(TypedDict, total=False):
     """The settings of `WebSockets` that a client has."""
 
@@ -92,8 +95,10 @@ def client_settings(websockets: WebSockets | None, given: ClientSettings) -> Web
     unknown = set(given) - {field.name for field in attrs.fields(WebSockets)} | set(given) & set(_SERVERS_OWN)
     if unknown:
         raise TypeError(f"connect has no argument {', '.join(sorted(unknown))}")
+    if websockets is None and not given:
+        return _DEFAULT
     changes: dict[str, Any] = {**given, "handler_grace": None}
-    return attrs.evolve(websockets or WebSockets(), **changes)
+    return attrs.evolve(websockets or _DEFAULT, **changes)
 
 
 def client_options(url: str, given: ConnectOptions) -> Options:

@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 import attrs
 import trio
 
+from ..engine.streams import StreamTransport
 from ..errors import CannotConnect, HandshakeRefused
 from ..http.address import Address
 from ..http.asking import BadAnswer, Exchange
@@ -97,7 +98,7 @@ async def tunnel(stream: trio.abc.Stream, proxy: Proxy, address: Address) -> Non
         secret = base64.b64encode(":".join(proxy.user).encode()).decode("ascii")
         headers.append(("Proxy-Authorization", f"Basic {secret}"))
     try:
-        answer, trailing_data = await exchange(stream, Exchange("CONNECT", target, target, headers))
+        answer, trailing_data = await exchange(StreamTransport(stream), Exchange("CONNECT", target, target, headers))
     except (BadAnswer, trio.BrokenResourceError) as error:
         raise CannotConnect(f"the proxy {proxy} did not answer: {error}") from error
     if not 200 <= answer.status <= 299:

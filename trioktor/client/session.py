@@ -33,6 +33,7 @@ class ClientWebSocketSession(WebSocketSession):
 
     def __init__(self, connection: Connection, opened: Opened) -> None:
         super().__init__(connection, _call(opened), None)
+        self._may_write_through = True  # nobody else is going to say something first
         self.response: Handshake = opened.response
 
     @property

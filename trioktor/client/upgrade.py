@@ -1,4 +1,4 @@
-"""From an address to a stream on which a conversation can begin: dial, ask, judge the answer, follow redirects."""
+"""From an address to a connection on which a conversation can begin: dial, ask, judge the answer, follow redirects."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Final, final
 import attrs
 import trio
 
+from ..engine.transport import Transport
 from ..errors import CannotConnect, HandshakeInvalid, HandshakeRefused
 from ..http.address import Address
 from ..http.asking import BadAnswer, Exchange, Handshake
@@ -28,7 +29,7 @@ _SECRETS: Final = ("authorization", "cookie", "proxy-authorization")
 @final
 @attrs.frozen(kw_only=True)
 class Opened:
-    """A stream whose opening handshake is done.
+    """A connection whose opening handshake is done.
 
     Attributes:
       address: the one that answered; another than was asked for behind a redirect.
@@ -36,7 +37,7 @@ class Opened:
       trailing_data: what the server said behind its 101.
     """
 
-    stream: trio.abc.Stream
+    transport: Transport
     address: Address
     head: RequestHead
     response: Handshake
@@ -100,18 +101,19 @@ def _redirected(options: Options, address: Address, location: str, refusal: Hand
 
 
 async def _open_at(options: Options, address: Address, headers: tuple[tuple[str, str], ...]) -> Opened:
-    stream = await dial(options, address)
+    transport = await dial(options, address)
     try:
-        return await shake_hands(stream, options, address, headers)
+        return await shake_hands(transport, options, address, headers)
     except BaseException:
-        await trio.aclose_forcefully(stream)
+        if not transport.close_nowait():
+            await transport.aclose()
         raise
 
 
 async def shake_hands(
-    stream: trio.abc.Stream, options: Options, address: Address, headers: tuple[tuple[str, str], ...]
+    transport: Transport, options: Options, address: Address, headers: tuple[tuple[str, str], ...]
 ) -> Opened:
-    """Do the opening handshake on a stream.
+    """Do the opening handshake.
 
     Raises:
       HandshakeRefused, CannotConnect: as `open_conversation`.
@@ -128,7 +130,7 @@ async def shake_hands(
     )
     request = Exchange("GET", address.target, address.authority, pairs)
     try:
-        answer, trailing_data = await exchange(stream, request)
+        answer, trailing_data = await exchange(transport, request)
     except BadAnswer as error:
         if error.is_end:
             raise CannotConnect(f"{address} does not answer: {error}") from error
@@ -146,7 +148,7 @@ async def shake_hands(
         raise HandshakeInvalid(101, answer.headers, b"", f"{address} answered wrongly: {error}") from None
     head = RequestHead("GET", address.target, "1.1", request.headers, address.authority)
     return Opened(
-        stream=stream,
+        transport=transport,
         address=address,
         head=head,
         response=answer,

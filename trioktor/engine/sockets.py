@@ -6,6 +6,8 @@ switch for every write that the system takes at once.
 
 from __future__ import annotations
 
+import errno
+import os
 import select
 import socket
 import sys
@@ -84,6 +86,31 @@ class SocketTransport(Transport):
         inner = stream.socket
         family, kind, proto = inner.family, inner.type, inner.proto
         return cls(socket.socket(family, kind, proto, fileno=inner.detach()))
+
+    @classmethod
+    async def connect(cls, host: str, port: int) -> SocketTransport:
+        """Connect to an IP address over TCP. A checkpoint.
+
+        Raises:
+          OSError: nobody is there.
+        """
+        sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+            number = sock.connect_ex((host, port))
+            if number in (errno.EINPROGRESS, errno.EWOULDBLOCK):
+                await trio.lowlevel.wait_writable(sock)
+                number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            else:
+                await trio.lowlevel.checkpoint()
+            if number:
+                raise OSError(number, os.strerror(number))
+            return cls(sock, (host, port))
+        except BaseException:
+            trio.lowlevel.notify_closing(sock)
+            sock.close()
+            raise
 
     async def receive(self) -> bytes:
         self._has_waited = True

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import codecs
 import os
+from collections.abc import Mapping
+from functools import cache
 
 from .close import may_be_sent
 from .errors import ProtocolError
@@ -34,13 +36,23 @@ class Serializer:
       reserved: the reserved bits that negotiated extensions own.
     """
 
-    __slots__ = ("_decoder", "_open", "masking", "reserved")
+    __slots__ = ("_decoder", "_heads", "_mask_bit", "_open", "reserved")
 
     def __init__(self, *, masking: bool, reserved: int = 0) -> None:
-        self.masking: bool = masking
+        self.masking = masking
         self.reserved: int = reserved
         self._open: FrameType | None = None  # the type of the message whose fragments are going out
         self._decoder: codecs.IncrementalDecoder | None = None  # judges its text
+
+    @property
+    def masking(self) -> bool:
+        """Whether what is written from now on is masked."""
+        return self._mask_bit != 0
+
+    @masking.setter
+    def masking(self, on: bool) -> None:
+        self._mask_bit = 0x80 if on else 0
+        self._heads = _short_heads(self._mask_bit)
 
     @property
     def is_in_message(self) -> bool:
@@ -56,23 +68,17 @@ class Serializer:
         first_byte = frame.first_byte
         data = frame.data
         size = len(data)
-        heads = _SHORT_HEADS.get(first_byte)
-        if (
-            heads is None
-            or self._open is not None
-            or self.masking
-            or (first_byte == WHOLE_TEXT and frame.decoded is None)
-        ):
+        heads = self._heads.get(first_byte)
+        if heads is None or self._open is not None or (first_byte == WHOLE_TEXT and frame.decoded is None):
             if first_byte not in _EXTENDED or not self.reserved & RSV1 or self._open is not None:
                 first_byte = self._check(frame)
-            if self.masking:
-                key = os.urandom(4)
-                pieces.append(head(first_byte, size, 0x80) + key)
-                pieces.append(mask(data, key))
-                return
-            pieces.append(head(first_byte, size))
+            pieces.append(head(first_byte, size, self._mask_bit))
         else:
-            pieces.append(heads[size] if size < _SHORT else head(first_byte, size))
+            pieces.append(heads[size] if size < _SHORT else head(first_byte, size, self._mask_bit))
+        if self._mask_bit:
+            key = os.urandom(4)
+            pieces.append(key)
+            data = mask(data, key)
         if size:
             pieces.append(data)
 
@@ -127,7 +133,10 @@ def head(first_byte: int, size: int, mask_bit: int = 0) -> bytes:
     return bytes((first_byte, mask_bit | 127)) + size.to_bytes(8, "big")
 
 
-_SHORT_HEADS = {
-    first_byte: tuple(head(first_byte, size) for size in range(_SHORT)) for first_byte in (WHOLE_TEXT, WHOLE_BINARY)
-}
-"""The heads of short unmasked messages, which are most of them, ready made: 80 KiB for all connections together."""
+@cache
+def _short_heads(mask_bit: int) -> Mapping[int, tuple[bytes, ...]]:
+    """The heads of short messages, which are most of them, ready made: 80 KiB for all connections together."""
+    return {
+        first_byte: tuple(head(first_byte, size, mask_bit) for size in range(_SHORT))
+        for first_byte in (WHOLE_TEXT, WHOLE_BINARY)
+    }

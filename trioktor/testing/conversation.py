@@ -22,6 +22,7 @@ from ..converters import ContentConverter
 from ..engine.items import Message
 from ..engine.lifetime import hold
 from ..engine.outcome import merge
+from ..engine.streams import StreamTransport
 from ..http.asking import Handshake
 from ..http.responses import HeaderPairs
 from ..protocol.close import CloseReason
@@ -172,9 +173,9 @@ async def converse(
 ) -> AsyncIterator[Conversation[S]]:
     """Hold a conversation by a session of a kind; see `handle_websocket_conversation`."""
     async with connect(served) as stream:
-        opened = await shake_hands(stream, options, options.address, options.headers)
+        opened = await shake_hands(StreamTransport(stream), options, options.address, options.headers)
         if cut_after is not None:
-            opened = attrs.evolve(opened, stream=CutStream(stream, cut_after))
+            opened = attrs.evolve(opened, transport=StreamTransport(CutStream(stream, cut_after)))
         failures: list[Exception] = []
         connection, session = wire(opened, options, kind, failures)
         async with hold(connection, failures):

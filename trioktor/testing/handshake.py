@@ -12,6 +12,7 @@ from ..client.exchange import exchange
 from ..client.options import Options, client_options
 from ..config import WebSockets
 from ..converters import ContentConverter
+from ..engine.streams import StreamTransport
 from ..http.asking import Exchange, Handshake
 from ..http.responses import HeaderPairs, header_pairs
 
@@ -42,5 +43,5 @@ def opening(
 
 async def get(stream: trio.abc.Stream, uri: str, headers: Sequence[tuple[str, str]]) -> Handshake:
     """Make a plain GET request."""
-    answer, _ = await exchange(stream, Exchange("GET", uri, "localhost", headers))
+    answer, _ = await exchange(StreamTransport(stream), Exchange("GET", uri, "localhost", headers))
     return answer

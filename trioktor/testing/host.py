@@ -11,6 +11,7 @@ import trio
 from ..client.session import ClientRawWebSocketSession, ClientWebSocketSession
 from ..client.upgrade import shake_hands
 from ..converters import ContentConverter
+from ..engine.streams import StreamTransport
 from ..http.asking import Handshake
 from ..http.responses import HeaderPairs, header_pairs
 from ..server.application import Application
@@ -76,7 +77,9 @@ class ApplicationHost:
         """
         async with connect(self._served) as stream:
             options = opening(uri, headers=headers)
-            answer = (await shake_hands(stream, options, options.address, options.headers)).trailing_data
+            answer = (
+                await shake_hands(StreamTransport(stream), options, options.address, options.headers)
+            ).trailing_data
             if cut_after is not None:
                 try:
                     await CutStream(stream, cut_after).send_all(data)
