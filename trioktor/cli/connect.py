@@ -126,6 +126,7 @@ class _Client:
         self._sent = 0
         self._received = 0
         self._status = 0
+        self._unsent: str | None = None  # a line for the next connection
         self._is_all_said = False
         self._is_connected = trio.Event()
         self._deadline = trio.CancelScope()  # round the wait for the last answers
@@ -182,6 +183,7 @@ class _Client:
         chosen = f" as {session.protocol}" if session.protocol is not None else ""
         self.terminal.tell(f"connected to {self._address}{chosen}")
         self._is_connected.set()
+        self._status = 0  # of the last connection
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._send_lines, session, nursery.cancel_scope)
             if self._arguments.ping:
@@ -190,11 +192,16 @@ class _Client:
             nursery.cancel_scope.cancel("the conversation is over")
 
     async def _send_lines(self, session: ClientWebSocketSession, scope: trio.CancelScope) -> None:
-        async for line in self._lines:
+        while True:
+            if self._unsent is None:
+                self._unsent = await anext(self._lines, None)
+            if self._unsent is None:
+                break
             try:
-                await session.send(line.encode() if self._arguments.binary else line)
+                await session.send(self._unsent.encode() if self._arguments.binary else self._unsent)
             except ConnectionClosed:
                 return
+            self._unsent = None
             self._sent += 1
         self._is_all_said = True
         with self._deadline:

@@ -70,6 +70,7 @@ class Terminal:
         try:
             return input(_SENT)
         except EOFError:
+            print(flush=True)  # the prompt's line is over
             return None
         finally:
             self._is_asking = False

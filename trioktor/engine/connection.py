@@ -228,7 +228,7 @@ class Connection:
         self.closing.lose()
         self.look_up()
         self.shields.stop_by(-math.inf)
-        self.writing.stop_watching()
+        self.writing.end()
         if not self.transport.close_nowait():
             with trio.CancelScope(shield=True):  # it bounds itself
                 await self.transport.aclose()

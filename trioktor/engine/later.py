@@ -1,7 +1,8 @@
 """Calls a function two passes of the loop later: the waker of what is put aside.
 
 Two, because a task that was woken runs in the next pass, and does what it is woken for in one more. It is one task for
-all connections of a server, which parks while there is nothing to call; no traffic is needed to wake it.
+all connections of a server, or one of a connection that has no poller; it parks while there is nothing to call, and no
+traffic is needed to wake it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Later:
         self._due: list[Callable[[], None]] = []
         self._parked: trio.lowlevel.Task | None = None
         self._scope = trio.CancelScope()
-        self.is_running: bool = False
+        self.is_running: bool = True
 
     def close(self) -> None:
         """End the task."""
@@ -45,7 +46,6 @@ class Later:
     @trio.lowlevel.enable_ki_protection  # what one connection put aside must not be lost
     async def run(self) -> None:
         """Call what is due, until cancelled; then what is due is called once more."""
-        self.is_running = True
         try:
             with self._scope:
                 while True:

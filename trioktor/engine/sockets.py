@@ -196,7 +196,6 @@ class SocketTransport(Transport):
             self._socket.shutdown(socket.SHUT_WR)
         except OSError:
             pass
-        await trio.lowlevel.checkpoint()
 
     def hang_up(self) -> HangUp:
         return look_at(self._socket)

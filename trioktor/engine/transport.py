@@ -103,7 +103,7 @@ class Transport(ABC):
 
     @abstractmethod
     async def send_eof(self) -> None:
-        """Half-close, where the stream can; never raises `OSError` or a resource error."""
+        """Half-close, where the stream can; never raises `OSError` or a resource error. No checkpoint of a socket."""
 
     async def linger(self) -> None:
         """End our half, and throw input away until the peer ends its own, at most `LINGER` seconds.
@@ -113,8 +113,9 @@ class Transport(ABC):
         with trio.move_on_after(LINGER):
             await self.send_eof()
             try:
-                while await self.receive():
-                    pass
+                if self.read_nowait() != b"":  # most often the peer has ended it by now
+                    while await self.receive():
+                        pass
             except trio.BrokenResourceError:
                 pass
 

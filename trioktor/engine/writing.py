@@ -48,7 +48,7 @@ class Writing:
     """What is written on one connection, by whom.
 
     Args:
-      later: the waker of what is put aside; without one nothing is.
+      later: the waker of what is put aside; without one the connection has its own once it needs one.
 
     Attributes:
       writer: the task, once there is one.
@@ -65,6 +65,7 @@ class Writing:
         "_later",
         "_outbox",
         "_outgoing",
+        "_own_later",
         "_watching",
         "_wire",
         "writer",
@@ -79,6 +80,7 @@ class Writing:
         self._wire = connection.outbox.wire
         self._is_direct = connection.transport.takes_nowait
         self._later = later
+        self._own_later: Later | None = None
         self._kept: list[bytes] | None = None  # what was put aside
         self._kept_bytes = 0
         self._kept_frames = 0
@@ -137,12 +139,22 @@ class Writing:
         if outbox.is_direct:
             if self._wire.pending or not self._is_direct:
                 return False
-            if keep and (self._later is None or not self._later.is_running):
+            if keep and not self._has_waker():
                 return False
         elif keep or not self._is_direct or outbox.is_sealed or not outbox.is_wire_free:
             return False
         lane = self._conversation.lane
         return lane is None or not lane.is_waiting
+
+    def _has_waker(self) -> bool:
+        """Whether somebody calls; where connections do not share a waker, one's own is started."""
+        if self._later is None:
+            nursery = self._connection.nursery
+            if nursery is None:
+                return False
+            self._later = self._own_later = Later()
+            nursery.start_soon(self._own_later.run, name="trioktor waker")
+        return self._later.is_running
 
     def uncork(self) -> None:
         """Write what was put aside."""
@@ -204,8 +216,10 @@ class Writing:
         except trio.BrokenResourceError as error:
             self.failed(error)
 
-    def stop_watching(self) -> None:
+    def end(self) -> None:
         """Nothing is written any more."""
+        if self._own_later is not None:
+            self._own_later.close()
         if self._watching is not None:
             self._watching.cancel("nothing is written any more")
 

@@ -21,6 +21,8 @@ from .native import mask
 _LENGTH_16 = 126
 """From here on a length takes two bytes more."""
 _SHORT = 1024
+_KEYS = 256
+"""Bytes that are taken from the system's source at once: a call for each frame costs as much as the masking."""
 
 _EXTENDED = (WHOLE_TEXT | RSV1, WHOLE_BINARY | RSV1)
 """First bytes of compressed messages (RFC 7692): an extension has looked at them."""
@@ -36,10 +38,12 @@ class Serializer:
       reserved: the reserved bits that negotiated extensions own.
     """
 
-    __slots__ = ("_decoder", "_heads", "_mask_bit", "_open", "reserved")
+    __slots__ = ("_decoder", "_heads", "_keys", "_mask_bit", "_next_key", "_open", "reserved")
 
     def __init__(self, *, masking: bool, reserved: int = 0) -> None:
         self.masking = masking
+        self._keys = b""  # random bytes, four for each frame that is masked
+        self._next_key = 0
         self.reserved: int = reserved
         self._open: FrameType | None = None  # the type of the message whose fragments are going out
         self._decoder: codecs.IncrementalDecoder | None = None  # judges its text
@@ -76,7 +80,12 @@ class Serializer:
         else:
             pieces.append(heads[size] if size < _SHORT else head(first_byte, size, self._mask_bit))
         if self._mask_bit:
-            key = os.urandom(4)
+            at = self._next_key
+            if at == len(self._keys):
+                self._keys = os.urandom(_KEYS)
+                at = 0
+            self._next_key = at + 4
+            key = self._keys[at : at + 4]
             pieces.append(key)
             data = mask(data, key)
         if size:
