@@ -248,3 +248,24 @@ class WebSockets:
     max_queued_bytes: int = attrs.field(default=1 << 20, validator=_count(optional=False))
     """Bytes that may wait in either queue: beyond, the reader stops, in the middle of a message if need be, or `send`
     waits. One message always passes, however long. What goes into `outgoing` past `send` is not counted."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class Supports:
+    """What whoever carries a conversation can do; our own listener, and any stream of bytes, can do all.
+
+    Attributes:
+      name: who that is, for errors.
+      frames: raw routes, with fragments and control frames.
+      pings: `session.ping`, `latency`, `ping_period`.
+      extensions: extensions and masking of our own.
+    """
+
+    name: str = "trioktor"
+    frames: bool = True
+    pings: bool = True
+    extensions: bool = True
+
+
+EVERYTHING: Final = Supports()

@@ -13,6 +13,7 @@
     ├── ChannelOverflow        a bounded channel was full, where so configured
     ├── ConverterNotFound      there is no content converter, and values were to be sent or received
     ├── DeserializationError   a message is not the value that it has to be; `.frame` is the message
+    ├── NotSupported           whoever carries the conversation cannot do what was asked for
     ├── CannotConnect          also an OSError; a client found nobody, or lost him before he had answered
     └── HandshakeRefused       the server answered a client's handshake with another status than 101
         └── HandshakeInvalid   or with what is no answer to it
@@ -93,6 +94,12 @@ class DeserializationError(TrioktorError):
         self.frame: Frame = frame
 
 
+@final
+class NotSupported(TrioktorError):
+    """Whoever carries the conversation, such as an ASGI server, cannot do what was asked for."""
+
+
+@final
 class CannotConnect(TrioktorError, OSError):
     """A client's connection cannot be made; `__cause__` says why.
 

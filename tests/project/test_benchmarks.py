@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import servers
+from tests.benchmarks import clients, servers
 from tests.benchmarks.__main__ import ALL, LOADS
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +24,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_every_load_gives_figures(tmp_path: Path) -> None:
     """For each server that can do it, in the table and in the JSON."""
     file = tmp_path / "figures.json"
-    loads = ",".join(name for name in ALL if name != "broadcasts")
+    loads = ",".join(name for name in ALL if name not in ("broadcasts", *clients.LOADS))
     done = run(
         *("--servers", "trioktor,trioktor channels,bare Trio", "--seconds", "0.05", "--rounds", "1", "--idle", "20"),
         *("--connections", "1,5", "--sizes", "16,70000", "--loads", loads, "--json", str(file)),
@@ -39,6 +39,20 @@ def test_every_load_gives_figures(tmp_path: Path) -> None:
         assert f"\n{name}: " in "\n" + done.stdout
     assert {"1", "5"} == set(figures["growth"]["connections"]["trioktor"])
     assert {"16", "70000"} == set(figures["growth"]["sizes"]["bare Trio"])
+
+
+@pytest.mark.skipif(bool(clients.missing("trioktor")), reason="picows, the server of these loads, is not installed")
+def test_every_load_of_a_client_gives_figures(tmp_path: Path) -> None:
+    """For each client that is installed."""
+    file = tmp_path / "figures.json"
+    loads = ",".join(clients.LOADS)
+    done = run("--seconds", "0.05", "--rounds", "1", "--loads", loads, "--json", str(file))
+    assert 0 == done.returncode, done.stderr
+    figures = json.loads(file.read_text())["loads"]
+    assert [*clients.LOADS] == list(figures)
+    for rows in figures.values():
+        assert [name for name in clients.CLIENTS if not clients.missing(name)] == list(rows)
+        assert all(row["per_second"] > 0 and row["cpu_us"] > 0 for row in rows.values())
 
 
 def test_what_it_does_not_know_is_named() -> None:

@@ -15,6 +15,7 @@ from typing import ClassVar, Final, final
 
 import trio
 
+from ..config import EVERYTHING, Supports
 from ..errors import WriteTimeout
 
 CHUNK: Final = 65536
@@ -52,6 +53,8 @@ class Transport(ABC):
     is_secure: bool
     takes_nowait: ClassVar[bool] = False
     """Whether `send_nowait` is of any use."""
+    supports: Supports = EVERYTHING
+    """What can be done over it."""
 
     def __init__(self) -> None:
         self.write_timeout: float | None = None

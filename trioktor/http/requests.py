@@ -54,13 +54,12 @@ class RequestHead:
     http_version: str
     headers: Headers
     authority: str = ""
-    is_upgrade: bool = attrs.field(init=False)
-    """Whether the client asks for a WebSocket (RFC 6455 §4.2.1, items 3 and 4)."""
+    is_upgrade: bool = attrs.field()
+    """Whether the client asks for a WebSocket: by its headers (RFC 6455 §4.2.1, items 3 and 4), if nobody knows."""
 
-    def __attrs_post_init__(self) -> None:
-        headers = self.headers
-        is_upgrade = has_token(headers, "connection", "upgrade") and has_token(headers, "upgrade", "websocket")
-        object.__setattr__(self, "is_upgrade", is_upgrade)
+    @is_upgrade.default
+    def _has_upgrade(self) -> bool:
+        return has_token(self.headers, "connection", "upgrade") and has_token(self.headers, "upgrade", "websocket")
 
     def __repr__(self) -> str:
         path = self.target.partition("?")[0]  # what stands behind it may be secret
@@ -166,7 +165,7 @@ class HeadReader:
         if headers.get_all("transfer-encoding") or any(value != "0" for value in headers.get_all("content-length")):
             raise Refusal(400, "a request with a body is not served here")
         target, authority = _origin_form(method, raw_target.decode("ascii"))
-        target = _normal_form(target)
+        target = normal_form(target)
         for host in hosts if authority is None else [*hosts, authority]:
             if not _is_host(host):
                 raise Refusal(400, "the host that is asked for is none")
@@ -193,7 +192,7 @@ def _origin_form(method: bytes, target: str) -> tuple[str, str | None]:
     return rest if rest.startswith("/") else "/" + rest, found[1]
 
 
-def _normal_form(target: str) -> str:
+def normal_form(target: str) -> str:
     """A target of which there is one reading: what need not be escaped is not, other escapes are in upper case.
 
     So hooks, routes and logs see the same path (RFC 3986 §6.2.2). What is no UTF-8 is refused: replaced, two paths

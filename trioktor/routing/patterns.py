@@ -147,6 +147,9 @@ class RouteTable(Generic[T]):
     def __init__(self) -> None:
         self._entries: dict[str, tuple[Pattern, T]] = {}
 
+    def __iter__(self) -> Iterator[tuple[Pattern, T]]:
+        return iter(self._entries.values())
+
     def get(self, text: str) -> T | None:
         """What was added under exactly this pattern."""
         entry = self._entries.get(text)

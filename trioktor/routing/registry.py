@@ -10,7 +10,7 @@ from typing import Any, final
 
 import attrs
 
-from ..config import WebSockets
+from ..config import Supports, WebSockets
 from ..http.handshake import Hosts
 from ..http.headers import Headers, Refusal
 from ..http.requests import RequestHead
@@ -81,6 +81,26 @@ class Registry:
     def forwarded(self, peer: tuple[str, int] | str | None, headers: Headers, *, is_local: bool) -> Forwarded | None:
         """What a trusted proxy says of the client; None if the peer is none."""
         return self.proxies.read(peer, headers, is_local=is_local)
+
+    def check(self, supports: Supports) -> None:
+        """Look at every route, before an application is handed over to somebody who cannot do everything.
+
+        Raises:
+          ValueError: names every route, and every setting of one, that could not be kept.
+        """
+        missing: list[str] = []
+        for pattern, endpoint in self._table:
+            for route in endpoint.websockets:
+                settings = route.settings
+                wrong = {
+                    "websocket_raw": route.is_raw and not supports.frames,
+                    "ping_period": settings.ping_period is not None and not supports.pings,
+                    "extensions": bool(settings.extensions) and not supports.extensions,
+                    "masking": settings.masking and not supports.extensions,
+                }
+                missing += [f"{name} of {pattern.text!r}" for name, is_wrong in wrong.items() if is_wrong]
+        if missing:
+            raise ValueError(f"{supports.name} cannot do what this application asks for: {', '.join(missing)}")
 
     def freeze(self) -> None:
         """Allow no more changes; called when the application is first served."""

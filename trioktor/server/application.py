@@ -11,6 +11,7 @@ from ..routing.endpoints import Before
 from ..routing.registry import Registry
 from ..routing.routes import Routes
 from ..routing.signatures import check_hook
+from .asgi import AsgiApplication, Receive, Scope, Send
 from .host import Host
 
 B = TypeVar("B", bound=Before)
@@ -18,10 +19,11 @@ B = TypeVar("B", bound=Before)
 
 @final
 class Application(Routes):
-    """Settings and routes of one application; may be served several times at once."""
+    """Settings and routes of one application; may be served several times at once, also by an ASGI server."""
 
     def __init__(self) -> None:
         super().__init__(Registry(), "")
+        self._asgi = AsgiApplication(self)
 
     def install(self, settings: WebSockets) -> None:
         """Install WebSockets; before the first route (Ktor's `install(WebSockets) { … }`).
@@ -76,3 +78,15 @@ class Application(Routes):
         handshake is done here.
         """
         await Host(self).handle(stream)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one scope of an ASGI server that runs on Trio: ``hypercorn --worker-class trio module:app``.
+
+        Also below a path of another application (`Mount`). Routes, hooks, origins, subprotocols, sessions, rooms and
+        GET routes are as under `serve`; what ASGI hides is not: see the page "Where it runs".
+
+        Raises:
+          RuntimeError: the server does not run on Trio.
+          ValueError: a route or setting asks for what ASGI hides: raw routes, `ping_period`, `extensions`, `masking`.
+        """
+        await self._asgi(scope, receive, send)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, final
 
 import trio
 
 from ..engine.patience import Patience
-from ..engine.transport import HangUp, Transport
+from ..engine.transport import HangUp
 from ..http.call import Call
 from ..http.headers import Refusal
 from ..http.responses import Response
@@ -38,8 +38,10 @@ class Hooks:
         for scope in self._scopes:
             scope.cancel("the server is shutting down")
 
-    async def ask(self, transport: Transport, hooks: Sequence[Before], call: Call) -> Response | None:
-        """Ask hooks, within the limit, and not beyond the server's end, nor the client's.
+    async def ask(
+        self, hooks: Sequence[Before], call: Call, hang_up: Callable[[], HangUp] | None = None
+    ) -> Response | None:
+        """Ask hooks, within the limit, and not beyond the server's end, nor the client's, where `hang_up` tells it.
 
         Raises:
           Refusal: 500 if one failed, 503 if it took too long, or the server is shutting down.
@@ -50,9 +52,11 @@ class Hooks:
             answers.append(await _ask_in_order(hooks, call))
 
         async def client_gone() -> None:
+            if hang_up is None:
+                await trio.sleep_forever()
             # Behind a plain request a client may end its half, and still read the answer.
             gone = (HangUp.FULL,) if call.scheme.startswith("http") else (HangUp.FULL, HangUp.HALF)
-            while transport.hang_up() not in gone:  # noqa: ASYNC110  # the system wakes nobody for it
+            while hang_up() not in gone:  # noqa: ASYNC110  # the system wakes nobody for it
                 await trio.sleep(_LOOK)
 
         scope = trio.CancelScope()

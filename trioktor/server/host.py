@@ -10,7 +10,7 @@ import functools
 import logging
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TypeAlias
 
 import attrs
@@ -25,7 +25,7 @@ from ..engine.stop import Stop
 from ..engine.streams import open_transport
 from ..engine.transport import Transport
 from ..http.call import Call
-from ..http.handshake import check_host
+from ..http.handshake import check_host, check_upgrade
 from ..http.headers import Refusal
 from ..http.requests import RequestHead
 from ..http.responses import Response, refusal_response
@@ -42,7 +42,7 @@ from .hooks import Hooks
 from .plain import serve_get
 from .running import Running
 from .seldom import Seldom
-from .upgrade import check_request, negotiate
+from .upgrade import check_client, negotiate, new_call
 
 _Admitted: TypeAlias = "tuple[Connection, WebSocketRoute, str]"
 
@@ -162,7 +162,10 @@ class Host:
     async def _say_no(self, transport: Transport, response: Response, *, with_body: bool = True) -> None:
         """Answer somebody who is not let in, and has no place."""
         with self._places.asking():
-            await answer(transport, response.to_bytes(date=http_date(), with_body=with_body))
+            await self._answer(transport, response, with_body=with_body)
+
+    async def _answer(self, transport: Transport, response: Response, *, with_body: bool) -> None:
+        await answer(transport, response.to_bytes(date=http_date(), with_body=with_body))
 
     async def _admit(self, transport: Transport, head: RequestHead, trailing_data: bytes) -> _Admitted | None:
         """Find what serves a request; the connection for a conversation, or None once it is answered otherwise."""
@@ -170,20 +173,28 @@ class Host:
         no: Response | None = None
         try:
             route, parameters = self._registry.find(head)
-            call = self._call(transport, head, parameters, "http" if isinstance(route, GetRoute) else "ws")
-            call.route = route.pattern
+            call = new_call(
+                self._registry,
+                head,
+                parameters,
+                route,
+                client=transport.client,
+                is_local=transport.is_local,
+                is_secure=transport.is_secure,
+            )
             if isinstance(route, GetRoute):
                 check_host(head.authority, self._registry.hosts)
             place: str | None = self._places.take(call.client)
             try:
                 if isinstance(route, GetRoute):
                     no = await serve_get(
-                        transport,
                         route,
                         call,
+                        lambda response: self._answer(transport, response, with_body=not is_head),
                         hooks=self._hooks,
                         running=self.running,
                         limit=self.limits.response_timeout,
+                        hang_up=transport.hang_up,
                     )
                 else:
                     opened = await self._upgrade(transport, route, head, call, trailing_data)
@@ -202,14 +213,6 @@ class Host:
                 await self._say_no(transport, no, with_body=not is_head)
         return None
 
-    def _call(self, transport: Transport, head: RequestHead, parameters: Mapping[str, str], scheme: str) -> Call:
-        client, is_secure = transport.client, transport.is_secure
-        forwarded = self._registry.forwarded(client, head.headers, is_local=transport.is_local)
-        if forwarded is not None:
-            client = forwarded.client or client
-            is_secure = is_secure if forwarded.is_secure is None else forwarded.is_secure
-        return Call(head, path_parameters=parameters, client=client, scheme=scheme + "s" * is_secure)
-
     # the conversation
 
     async def _upgrade(
@@ -222,10 +225,11 @@ class Host:
     ) -> Connection | Response:
         """The connection, ready to run; or what a hook answers instead."""
         settings = route.settings
-        key = check_request(head, settings, self._refused_origins)
+        key = check_upgrade(head)
+        check_client(head, settings, self._refused_origins)
         hooks = self._registry.hooks(route)
         if hooks:
-            response = await self._hooks.ask(transport, hooks, call)
+            response = await self._hooks.ask(hooks, call, transport.hang_up)
             if response is not None:
                 return with_headers(response, call)
         response_bytes, extensions = negotiate(key, route, call)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 
 from ..engine.patience import Patience
-from ..engine.transport import Transport
+from ..engine.transport import HangUp
 from ..http.call import Call
 from ..http.headers import Refusal
 from ..http.responses import Response
 from ..routing.endpoints import GetRoute
-from .answering import answer, http_date, with_headers
+from .answering import with_headers
 from .hooks import Hooks
 from .running import Running
 
@@ -18,7 +19,14 @@ logger: logging.Logger = logging.getLogger("trioktor.server")
 
 
 async def serve_get(
-    transport: Transport, route: GetRoute, call: Call, *, hooks: Hooks, running: Running, limit: float | None
+    route: GetRoute,
+    call: Call,
+    send: Callable[[Response], Awaitable[None]],
+    *,
+    hooks: Hooks,
+    running: Running,
+    limit: float | None,
+    hang_up: Callable[[], HangUp] | None = None,
 ) -> Response | None:
     """Answer a plain request, within the limit; returns what a hook answers instead.
 
@@ -26,12 +34,11 @@ async def serve_get(
       Refusal: 503, the handler took too long, or the server is shutting down.
     """
     if route.before:
-        no = await hooks.ask(transport, route.before, call)
+        no = await hooks.ask(route.before, call, hang_up)
         if no is not None:
             return with_headers(no, call)
     with running.answering(call.path[:100]) as scope, scope:
-        response = with_headers(await _respond(route, call, limit), call)
-        await answer(transport, response.to_bytes(date=http_date(), with_body=call.method != "HEAD"))
+        await send(with_headers(await _respond(route, call, limit), call))
         return None
     raise Refusal(503, "the server is shutting down")
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Final
 
 import trio
 
 from ..config import WebSockets
 from ..http.call import Call
-from ..http.handshake import check_host, check_origin, check_upgrade, choose_subprotocol, upgrade_response
+from ..http.handshake import check_host, check_origin, choose_subprotocol, upgrade_response
 from ..http.headers import Refusal
 from ..http.requests import RequestHead
 from ..protocol.extensions import Extension
 from ..protocol.negotiation import negotiate as negotiate_extensions
-from ..routing.endpoints import WebSocketRoute
+from ..routing.endpoints import GetRoute, WebSocketRoute
+from ..routing.registry import Registry
 from .seldom import Seldom
 
 logger: logging.Logger = logging.getLogger("trioktor.server")
@@ -23,14 +25,13 @@ _LOGGED: Final = 200
 """Characters of a path that are logged."""
 
 
-def check_request(head: RequestHead, settings: WebSockets, logged: Seldom) -> str:
-    """Check the request, its host and its origin; returns its key.
+def check_client(head: RequestHead, settings: WebSockets, logged: Seldom) -> None:
+    """Check the host that is asked for, and the origin that asks.
 
     Raises:
       Refusal: with what to answer.
     """
     check_host(head.authority, settings.hosts)
-    key = check_upgrade(head)
     try:
         check_origin(head.headers, head.authority, settings.origins)
     except Refusal as refusal:
@@ -38,19 +39,34 @@ def check_request(head: RequestHead, settings: WebSockets, logged: Seldom) -> st
             path = head.target.partition("?")[0][:_LOGGED]  # what stands behind it may be secret
             logger.warning("%s at %a: list it in WebSockets(origins=[...])", refusal.text, path)
         raise
-    return key
+
+
+def new_call(
+    registry: Registry,
+    head: RequestHead,
+    parameters: Mapping[str, str],
+    route: WebSocketRoute | GetRoute,
+    *,
+    client: tuple[str, int] | str | None,
+    is_local: bool,
+    is_secure: bool,
+) -> Call:
+    """The call that a request makes, with what a trusted proxy says of the client."""
+    forwarded = registry.forwarded(client, head.headers, is_local=is_local)
+    if forwarded is not None:
+        client = forwarded.client or client
+        is_secure = is_secure if forwarded.is_secure is None else forwarded.is_secure
+    scheme = ("http" if isinstance(route, GetRoute) else "ws") + "s" * is_secure
+    return Call(head, path_parameters=parameters, client=client, scheme=scheme, route=route.pattern)
 
 
 def negotiate(key: str, route: WebSocketRoute, call: Call) -> tuple[bytes, tuple[Extension, ...]]:
-    """Choose the subprotocol, note it on the call, negotiate extensions, and write the 101.
+    """Choose the subprotocol, negotiate extensions, and write the 101.
 
     Raises:
-      Refusal: 500 if the function that chooses failed, or chose what was not offered; logged. 400 if the offer of
-        extensions is malformed.
+      Refusal: as `choose_protocol`; 400 if the offer of extensions is malformed.
     """
-    call.protocol = route.protocol
-    if call.protocol is None:
-        call.protocol = _chosen_protocol(route.settings, call)
+    choose_protocol(route, call)
     factories = route.settings.extensions if route.negotiates_extensions else ()
     lines = call.headers.get_all("sec-websocket-extensions")
     if not factories and not lines:
@@ -61,6 +77,17 @@ def negotiate(key: str, route: WebSocketRoute, call: Call) -> tuple[bytes, tuple
         raise Refusal(400, "Sec-WebSocket-Extensions breaks its grammar") from None
     chosen = ", ".join(map(str, answers))
     return upgrade_response(key, call.protocol, chosen, call.take_response_headers()), extensions
+
+
+def choose_protocol(route: WebSocketRoute, call: Call) -> None:
+    """Choose the subprotocol, and note it on the call.
+
+    Raises:
+      Refusal: 500 if the function that chooses failed, or chose what was not offered; logged.
+    """
+    call.protocol = route.protocol
+    if call.protocol is None:
+        call.protocol = _chosen_protocol(route.settings, call)
 
 
 def _chosen_protocol(settings: WebSockets, call: Call) -> str | None:

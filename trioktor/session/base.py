@@ -10,6 +10,7 @@ import trio
 from ..config import WebSockets
 from ..engine.connection import Connection
 from ..engine.streamed import StreamedMessage
+from ..errors import NotSupported
 from ..protocol.close import CloseCode, CloseReason, may_be_sent
 from ..protocol.extensions import Extension, ExtensionFactory
 from ..protocol.frames import CloseFrame, Frame
@@ -213,7 +214,13 @@ class BaseSession(FrameChannel):
     @masking.setter
     def masking(self, on: bool) -> None:
         WebSockets(masking=on)
+        self._check_supported(self._connection.transport.supports.extensions or not on, "masking")
         self._connection.conversation.serializer.masking = on
+
+    def _check_supported(self, is_supported: bool, what: str) -> None:
+        """Refuse what whoever carries the conversation cannot do."""
+        if not is_supported:
+            raise NotSupported(f"there is no {what} here: {self._connection.transport.supports.name} does not show it")
 
     def statistics(self) -> SessionStatistics:
         """What went over the wire until now, what waits, and since when."""

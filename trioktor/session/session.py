@@ -186,6 +186,7 @@ class WebSocketSession(BaseSession):
         elif self._outbox.is_sealed:
             self._raise_over()
         else:
+            self._check_supported(self._connection.transport.supports.pings, "Ping or Pong")
             self._connection.conversation.send_control(frame)
             self._connection.look_up()
         return True
@@ -236,9 +237,11 @@ class WebSocketSession(BaseSession):
         Raises:
           ConnectionClosed: the conversation is over, or ends meanwhile.
           ValueError: more than 125 bytes, or a Ping with the same bytes is out.
+          NotSupported: whoever carries the conversation shows no Pings.
         """
         self._check_thread("ping")
         connection = self._connection
+        self._check_supported(connection.transport.supports.pings, "Ping")
         if self._outbox.is_sealed or connection.closing.is_over:
             await trio.lowlevel.checkpoint()
             self._raise_over()
@@ -264,6 +267,7 @@ class WebSocketSession(BaseSession):
     @ping_interval.setter
     def ping_interval(self, seconds: float | None) -> None:
         WebSockets(ping_period=seconds)
+        self._check_supported(seconds is None or self._connection.transport.supports.pings, "Ping")
         self._connection.pinging.set(seconds, self._connection.pinging.timeout)
 
     @property

@@ -1,0 +1,116 @@
+"""A transport over somebody else's WebSocket, who gives and takes whole messages: an ASGI server, trio-websocket.
+
+Theory of operation. Everything above a transport is about bytes, and about what may go wrong with bytes. So that all of
+it holds here, too (order, cancellation, back-pressure, how a conversation ends), messages are written as the frames of
+a client on their way in, and what we write is read as frames and handed over as messages on its way out. The price is
+the heads of those frames; the payload is copied once. The other one speaks the real protocol: he answers Pings and
+joins fragments, and when he tells of a Close he has answered it already, so that nothing can be said behind it.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Protocol, final
+
+import trio
+
+from ..config import Supports
+from ..protocol.conversation import Conversation
+from ..protocol.frames import CloseFrame, Frame
+from ..protocol.halves import Theirs
+from ..protocol.serializer import head
+from .transport import HangUp, Transport
+
+_NO_KEY = bytes(4)
+"""A masking key that changes nothing."""
+
+
+class Messages(Protocol):
+    """What somebody else's WebSocket has to be able to do."""
+
+    @abstractmethod
+    async def receive(self) -> Frame | None:
+        """Wait for a Text, a Binary, or the peer's Close; None if it has gone without one."""
+
+    @abstractmethod
+    async def send(self, message: Frame) -> None:
+        """Hand over a Text, a Binary, or our Close.
+
+        Raises:
+          trio.BrokenResourceError: the peer has gone.
+        """
+
+
+@final
+class MessageTransport(Transport):
+    """The frames of a conversation over messages.
+
+    Args:
+      max_size: bytes of the longest message that is sent in pieces: they are joined here; None is no limit.
+    """
+
+    __slots__ = ("_is_ended", "_messages", "_said", "client", "is_local", "is_secure", "supports")
+
+    def __init__(
+        self,
+        messages: Messages,
+        supports: Supports,
+        *,
+        client: tuple[str, int] | str | None,
+        is_secure: bool,
+        max_size: int | None,
+    ) -> None:
+        super().__init__()
+        self._messages = messages
+        self._said = Conversation(client=True, max_frame_size=max_size)  # reads what we say
+        self._is_ended = False  # the peer has said Close, or has gone
+        self.supports: Supports = supports
+        self.client: tuple[str, int] | str | None = client
+        self.is_local: bool = False
+        self.is_secure: bool = is_secure
+
+    async def receive(self) -> bytes:
+        if self._is_ended:
+            await trio.lowlevel.checkpoint()
+            return b""
+        message = await self._messages.receive()
+        self._is_ended = message is None or isinstance(message, CloseFrame)
+        if message is None:
+            return b""
+        return head(message.first_byte, len(message.data), 0x80) + _NO_KEY + message.data
+
+    async def send(self, data: bytes | memoryview) -> None:
+        said = self._said
+        with trio.CancelScope() as scope:
+            for message in said.receive(bytes(data)):
+                if message is not None:
+                    await self._hand_over(message, scope)
+            if said.closing.theirs is Theirs.CLOSED:
+                reason = said.closing.received
+                assert reason is not None
+                await self._hand_over(CloseFrame(None if reason.code == 1005 else reason), scope)
+        if scope.cancelled_caught:
+            raise self.timed_out()
+        if said.closing.theirs is Theirs.FAILED:  # a message in pieces that is too long to be joined
+            raise trio.BrokenResourceError(str(said.closing.cause))
+
+    async def _hand_over(self, message: Frame, scope: trio.CancelScope) -> None:
+        if self._is_ended:
+            raise trio.BrokenResourceError("the peer has said goodbye, and was answered")
+        if self.write_timeout is not None:
+            scope.deadline = trio.current_time() + self.write_timeout
+        await self._messages.send(message)
+        self.progressed()
+
+    def receive_nowait(self) -> bytes:
+        return b""
+
+    async def send_eof(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    def hang_up(self) -> HangUp:
+        return HangUp.FULL if self._is_ended else HangUp.NO
+
+    async def aclose(self) -> None:
+        self._is_ended = True
+        await trio.lowlevel.checkpoint()

@@ -1,0 +1,189 @@
+"""Conversations of an application on somebody else's server, who has the listener and the protocol.
+
+What `Host` does for our own connections, a `ForeignHost` does for those of others: find the route, ask the hooks, check
+host and origin, choose the subprotocol, run the handler, and end all of it when the server does.
+"""
+
+from __future__ import annotations
+
+import functools
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeAlias
+
+import attrs
+import trio
+
+from ..config import Supports
+from ..engine.connection import Connection
+from ..engine.lifetime import run
+from ..engine.messages import Messages, MessageTransport
+from ..engine.stop import Stop
+from ..http.call import Call
+from ..http.handshake import check_host
+from ..http.headers import Refusal
+from ..http.requests import RequestHead
+from ..http.responses import Response, refusal_response
+from ..protocol.close import CloseCode, CloseReason
+from ..routing.endpoints import GetRoute, WebSocketRoute
+from ..routing.routes import Routes
+from ..session.session import WebSocketSession
+from .answering import with_headers
+from .connection_log import log_begin, log_end
+from .hooks import Hooks
+from .plain import serve_get
+from .running import Running
+from .seldom import Seldom
+from .upgrade import check_client, choose_protocol, new_call
+
+_OPEN_TIMEOUT = 10.0
+"""Seconds for the hooks of a request."""
+_RESPONSE_TIMEOUT = 30.0
+"""Seconds for the handler of a GET."""
+
+
+Send: TypeAlias = "Callable[[Response], Awaitable[None]]"
+
+
+@attrs.frozen(kw_only=True)
+class Peer:
+    """Who asks, as the server knows him."""
+
+    client: tuple[str, int] | str | None
+    is_secure: bool
+    is_local: bool = False
+
+
+class Door(Protocol):
+    """How a server is told what becomes of a request for a WebSocket."""
+
+    @abstractmethod
+    async def accept(self, call: Call) -> Messages:
+        """Let it in, with the subprotocol and the response headers of the call.
+
+        Raises:
+          trio.BrokenResourceError: nobody is there any more.
+        """
+
+    @abstractmethod
+    async def refuse(self, response: Response) -> None:
+        """Answer it otherwise, as far as the server can."""
+
+
+class ForeignHost:
+    """An application on a server of somebody else's.
+
+    Raises:
+      ValueError: the application asks for what cannot be done there.
+    """
+
+    def __init__(self, application: Routes, supports: Supports) -> None:
+        self._registry = application.registry
+        self._registry.check(supports)
+        self._registry.freeze()
+        self._application = application
+        self._supports = supports
+        self._hooks = Hooks(_OPEN_TIMEOUT)
+        self._refused_origins = Seldom(60)
+        self._running = Running()
+        self._stop = Stop(on_begin=self._stop_all)
+        self._is_stopping = False
+
+    async def converse(self, head: RequestHead, peer: Peer, door: Door) -> None:
+        """Serve a request for a WebSocket, to its end."""
+        try:
+            route, call = self._find(head, peer)
+            if isinstance(route, GetRoute):
+                raise Refusal(404, "there is no WebSocket at this path")
+            no = await self._ask(route, head, call)
+        except Refusal as refusal:
+            no = refusal_response(refusal)
+        if no is not None:
+            await door.refuse(no)
+            return
+        assert isinstance(route, WebSocketRoute)
+        try:
+            messages = await door.accept(call)
+        except trio.BrokenResourceError:
+            return
+        await self._run(messages, route, call, peer)
+
+    def _find(self, head: RequestHead, peer: Peer) -> tuple[WebSocketRoute | GetRoute, Call]:
+        if self._is_stopping:
+            raise Refusal(503, "the server is shutting down")
+        route, parameters = self._registry.find(head)
+        call = new_call(
+            self._registry,
+            head,
+            parameters,
+            route,
+            client=peer.client,
+            is_local=peer.is_local,
+            is_secure=peer.is_secure,
+        )
+        return route, call
+
+    async def _ask(self, route: WebSocketRoute, head: RequestHead, call: Call) -> Response | None:
+        check_client(head, route.settings, self._refused_origins)
+        hooks = self._registry.hooks(route)
+        response = await self._hooks.ask(hooks, call) if hooks else None
+        if response is not None:
+            return with_headers(response, call)
+        choose_protocol(route, call)
+        return None
+
+    async def _run(self, messages: Messages, route: WebSocketRoute, call: Call, peer: Peer) -> None:
+        settings = route.settings
+        transport = MessageTransport(
+            messages,
+            self._supports,
+            client=peer.client,
+            is_secure=peer.is_secure,
+            max_size=settings.max_frame_size,
+        )
+        connection = Connection(transport, settings, stop=self._stop)
+        session = WebSocketSession(connection, call, self._application)
+        call.headers.compact()
+        log_begin(call)
+        self._running.add(connection)
+        try:
+            if self._is_stopping:
+                connection.ends.close(CloseReason(CloseCode.GOING_AWAY))
+            values = {name: call.path_parameters.get(name) for name in route.wanted}
+            await run(connection, functools.partial(route.handler, **values) if values else route.handler)
+        finally:
+            self._running.discard(connection)
+            log_end(connection, session.call)
+
+    async def respond(self, head: RequestHead, peer: Peer, send: Send) -> None:
+        """Serve a plain request."""
+        try:
+            route, call = self._find(head, peer)
+            if not isinstance(route, GetRoute):
+                raise Refusal(426, "this path speaks WebSocket only", (("Upgrade", "websocket"),))
+            check_host(head.authority, self._registry.hosts)
+            no = await serve_get(route, call, send, hooks=self._hooks, running=self._running, limit=_RESPONSE_TIMEOUT)
+        except Refusal as refusal:
+            no = refusal_response(refusal)
+        if no is not None:
+            await send(no)
+
+    async def stop(self, grace: float) -> None:
+        """Say 1001 to every session, and wait for their handlers, at most so many seconds; then cancel them."""
+        self._is_stopping = True
+        self._hooks.cancel()
+        for connection in self._running.connections():
+            connection.ends.close(CloseReason(CloseCode.GOING_AWAY))
+        with trio.move_on_after(grace):
+            await self._running.wait_gone(self._running.others())
+        self._running.cancel_answering()
+        for connection in self._running.connections():
+            connection.ends.stop_by(self._stop.begin())
+            connection.tasks.cancel("the server is ending")
+        await self._running.wait_gone(self._running.others())
+
+    def _stop_all(self) -> None:
+        self._is_stopping = True
+        for connection in list(self._running.conversing):
+            connection.ends.stop_by(self._stop.deadline)
+            connection.tasks.cancel("the server is ending")
