@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         DeserializationError,
         HandshakeInvalid,
         HandshakeRefused,
+        NotSupported,
         PingTimeout,
         WriteTimeout,
     )
@@ -88,6 +89,7 @@ __all__ = [
     "IncomingMessage",
     "JsonConverter",
     "MsgspecConverter",
+    "NotSupported",
     "OutgoingMessage",
     "Overflow",
     "PerMessageDeflate",
@@ -136,6 +138,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "DeserializationError",
         "HandshakeInvalid",
         "HandshakeRefused",
+        "NotSupported",
         "PingTimeout",
         "WriteTimeout",
     ),

@@ -25,7 +25,7 @@ FLOORS: Final = [
     ("engine", "routing"),
     ("session", "auth"),
     ("server", "client"),
-    ("names", "testing"),
+    ("names", "testing", "carriers"),
     ("cli", "pytest"),
 ]
 """The rooms, from the ground up: one imports only from those on lower floors."""
@@ -52,6 +52,7 @@ SAYS: Final = {
     "server": "listeners, hosts, from a connection's first byte to its last",
     "client": "the other end: from an address to a session",
     "names": "what `import trioktor` shows",
+    "carriers": "an application on servers of other people",
     "testing": "clients and hosts for tests",
     "cli": "the command line",
     "pytest": "fixtures",

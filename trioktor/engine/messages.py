@@ -40,6 +40,10 @@ class Messages(Protocol):
           trio.BrokenResourceError: the peer has gone.
         """
 
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Drop the connection, as far as that can be done."""
+
 
 @final
 class MessageTransport(Transport):
@@ -113,4 +117,4 @@ class MessageTransport(Transport):
 
     async def aclose(self) -> None:
         self._is_ended = True
-        await trio.lowlevel.checkpoint()
+        await self._messages.aclose()

@@ -132,7 +132,7 @@ class AsgiDoor:
         self._send = send
         self._can_deny = can_deny
 
-    async def accept(self, call: Call) -> Messages:
+    async def accept(self, call: Call, close_timeout: float) -> Messages:
         """Let it in."""
         headers = _encoded(call.take_response_headers())
         event = {"type": "websocket.accept", "subprotocol": call.protocol, "headers": headers}
@@ -196,6 +196,10 @@ class AsgiMessages:
             await self._send(event)
         except OSError as error:  # what the specification has servers raise when the client has gone
             raise trio.BrokenResourceError(str(error)) from error
+
+    async def aclose(self) -> None:
+        """Nothing: the server drops a connection when the application returns."""
+        await trio.lowlevel.checkpoint()
 
 
 def _encoded(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:

@@ -58,8 +58,11 @@ class Door(Protocol):
     """How a server is told what becomes of a request for a WebSocket."""
 
     @abstractmethod
-    async def accept(self, call: Call) -> Messages:
+    async def accept(self, call: Call, close_timeout: float) -> Messages:
         """Let it in, with the subprotocol and the response headers of the call.
+
+        Args:
+          close_timeout: seconds for the peer's answer to our Close, where it is waited for below.
 
         Raises:
           trio.BrokenResourceError: nobody is there any more.
@@ -103,7 +106,7 @@ class ForeignHost:
             return
         assert isinstance(route, WebSocketRoute)
         try:
-            messages = await door.accept(call)
+            messages = await door.accept(call, route.settings.close_timeout)
         except trio.BrokenResourceError:
             return
         await self._run(messages, route, call, peer)

@@ -1,0 +1,143 @@
+"""An application on a trio-websocket server: its routes as a handler for `trio_websocket.serve_websocket`.
+
+trio-websocket speaks the protocol and has the socket; everything else is as under `serve`. What it cannot do (raw
+routes, Pings, extensions, masking) is refused when the application is handed over. A handler that fails ends its own
+conversation, and not the server.
+
+What remains: a frame that is half written when its time is up (`write_timeout`, or the second after a cancellation)
+is torn by trio-websocket's own `send_all`, and the connection is dropped behind it. And a server that is cancelled
+cancels trio-websocket's reader, too: if that is first, the peer gets no Close.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final, final
+
+import trio
+from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest
+
+from ..config import Supports
+from ..engine.messages import Messages
+from ..http.call import Call
+from ..http.headers import Headers, Refusal
+from ..http.requests import RequestHead, normal_form
+from ..http.responses import Response, refusal_response
+from ..protocol.close import CloseCode, CloseReason
+from ..protocol.frames import BinaryFrame, CloseFrame, Frame, TextFrame
+from ..routing.routes import Routes
+from ..server.foreign import ForeignHost, Peer
+
+TRIO_WEBSOCKET: Final = Supports(name="trio-websocket", frames=False, pings=False, extensions=False)
+
+
+def handler(app: Routes) -> Callable[[WebSocketRequest], Awaitable[None]]:
+    """What `trio_websocket.serve_websocket` takes: serves the WebSockets of an application.
+
+    ::
+
+        await trio_websocket.serve_websocket(handler(app), "127.0.0.1", 8080, ssl_context=None)
+
+    A request that no route serves, or that a hook or a check of origins turns away, is rejected with the same answer as
+    under `serve`.
+
+    Raises:
+      ValueError: at once; names every route and setting that trio-websocket cannot serve.
+    """
+    host = ForeignHost(app, TRIO_WEBSOCKET)
+
+    async def handle(request: WebSocketRequest) -> None:
+        door = _Door(request)
+        try:
+            head = _head(request)
+        except Refusal as refusal:
+            await door.refuse(refusal_response(refusal))
+            return
+        await host.converse(head, _peer(request), door)
+
+    return handle
+
+
+def _head(request: WebSocketRequest) -> RequestHead:
+    # It keeps the Host header, and the offers that are headers of their own, to itself.
+    authority = getattr(getattr(request, "_event", None), "host", "")
+    lines = [(bytes(name), bytes(value)) for name, value in request.headers]
+    lines.append((b"host", authority.encode("latin-1", "replace")))
+    if request.proposed_subprotocols:
+        lines.append((b"sec-websocket-protocol", ", ".join(request.proposed_subprotocols).encode("latin-1", "replace")))
+    return RequestHead("GET", normal_form(request.path), "1.1", Headers(lines), authority, is_upgrade=True)
+
+
+def _peer(request: WebSocketRequest) -> Peer:
+    remote = request.remote
+    if isinstance(remote, str):
+        return Peer(client=None, is_secure=False, is_local=True)
+    return Peer(client=(str(remote.address), remote.port), is_secure=remote.is_ssl)
+
+
+@final
+class _Door:
+    """How trio-websocket is told what becomes of a request."""
+
+    def __init__(self, request: WebSocketRequest) -> None:
+        self._request = request
+
+    async def accept(self, call: Call, close_timeout: float) -> Messages:
+        """Let it in."""
+        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in call.take_response_headers()]
+        try:
+            connection = await self._request.accept(subprotocol=call.protocol, extra_headers=headers)
+        except ConnectionClosed as error:
+            raise trio.BrokenResourceError("the client has gone") from error
+        return _Messages(connection, close_timeout)
+
+    async def refuse(self, response: Response) -> None:
+        """Reject it."""
+        body = response.body.encode() if isinstance(response.body, str) else response.body
+        headers = [("Content-Type", response.content_type), *response.headers]
+        pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        try:
+            await self._request.reject(response.status, extra_headers=pairs, body=body)
+        except ConnectionClosed:
+            pass  # the client has gone
+
+
+@final
+class _Messages:
+    """The messages of one connection of trio-websocket, which has no limit of its own for the closing handshake."""
+
+    def __init__(self, connection: WebSocketConnection, close_timeout: float) -> None:
+        self._connection = connection
+        self._close_timeout = close_timeout
+
+    async def receive(self) -> Frame | None:
+        """Wait for a message, or the end."""
+        try:
+            message = await self._connection.get_message()
+        except ConnectionClosed as closed:
+            reason = closed.reason
+            if reason is None or reason.code == CloseCode.CLOSED_ABNORMALLY:
+                return None
+            try:
+                return CloseFrame(CloseReason(reason.code, reason.reason or ""))
+            except ValueError:
+                return CloseFrame()
+        return TextFrame(message) if isinstance(message, str) else BinaryFrame(message)
+
+    async def send(self, message: Frame) -> None:
+        """Hand over a message; or our Close, and wait for the peer's."""
+        try:
+            if isinstance(message, CloseFrame):
+                reason = message.reason or CloseReason(CloseCode.NORMAL)
+                with trio.move_on_after(self._close_timeout):
+                    await self._connection.aclose(int(reason.code), reason.message)
+            else:
+                await self._connection.send_message(message.text if isinstance(message, TextFrame) else message.data)
+        except ConnectionClosed as error:
+            raise trio.BrokenResourceError("the client has gone") from error
+
+    async def aclose(self) -> None:
+        """Drop the connection."""
+        with trio.CancelScope() as scope:
+            scope.cancel("dropped")
+            await self._connection.aclose()
