@@ -18,7 +18,7 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest
 
 from ..config import Supports
-from ..engine.messages import Messages
+from ..engine.messages import Messages, close_frame
 from ..http.call import Call
 from ..http.headers import Headers, Refusal
 from ..http.requests import RequestHead, normal_form
@@ -118,10 +118,7 @@ class _Messages:
             reason = closed.reason
             if reason is None or reason.code == CloseCode.CLOSED_ABNORMALLY:
                 return None
-            try:
-                return CloseFrame(CloseReason(reason.code, reason.reason or ""))
-            except ValueError:
-                return CloseFrame()
+            return close_frame(reason.code, reason.reason)
         return TextFrame(message) if isinstance(message, str) else BinaryFrame(message)
 
     async def send(self, message: Frame) -> None:

@@ -15,6 +15,7 @@ from typing import Protocol, final
 import trio
 
 from ..config import Supports
+from ..protocol.close import CloseReason, may_be_sent
 from ..protocol.conversation import Conversation
 from ..protocol.frames import CloseFrame, Frame
 from ..protocol.halves import Theirs
@@ -43,6 +44,16 @@ class Messages(Protocol):
     @abstractmethod
     async def aclose(self) -> None:
         """Drop the connection, as far as that can be done."""
+
+
+def close_frame(code: int, text: str | None) -> CloseFrame:
+    """The Close that somebody else tells of; one without a code, if no peer can have said that."""
+    if not may_be_sent(code):
+        return CloseFrame()
+    try:
+        return CloseFrame(CloseReason(code, text or ""))
+    except ValueError:  # too long a text
+        return CloseFrame(CloseReason(code))
 
 
 @final

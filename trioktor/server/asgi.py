@@ -14,7 +14,7 @@ from urllib.parse import quote
 import trio
 
 from ..config import Supports
-from ..engine.messages import Messages
+from ..engine.messages import Messages, close_frame
 from ..http.call import Call
 from ..http.headers import Headers, Refusal
 from ..http.requests import RequestHead, normal_form
@@ -34,7 +34,6 @@ _GRACE: Final = 5.0
 """Seconds for handlers to return at the end of the lifespan, as `serve` gives them."""
 _UNRESERVED: Final = "/%:@!$&'()*+,;=~-._"
 _DENIAL: Final = "websocket.http.response"
-_NO_CODE: Final = (CloseCode.NO_STATUS, CloseCode.CLOSED_ABNORMALLY)
 
 
 @final
@@ -176,10 +175,7 @@ class AsgiMessages:
         if code == CloseCode.CLOSED_ABNORMALLY and not self._has_closed:
             return None
         # Behind a Close of ours the code says little: some servers tell of every end as abnormal.
-        try:
-            return CloseFrame(None if code in _NO_CODE else CloseReason(code, event.get("reason") or ""))
-        except ValueError:
-            return CloseFrame()
+        return close_frame(code, event.get("reason"))
 
     async def send(self, message: Frame) -> None:
         """Hand a message, or our Close, to the server."""
