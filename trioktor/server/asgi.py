@@ -33,6 +33,7 @@ ASGI: Final = Supports(name="an ASGI server", frames=False, pings=False, extensi
 _GRACE: Final = 5.0
 """Seconds for handlers to return at the end of the lifespan, as `serve` gives them."""
 _UNRESERVED: Final = "/%:@!$&'()*+,;=~-._"
+_NO_TRIO: Final = "trioktor runs on Trio, and this ASGI server does not: try `hypercorn --worker-class trio module:app`"
 _DENIAL: Final = "websocket.http.response"
 
 
@@ -51,13 +52,11 @@ class AsgiApplication:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one scope."""
-        if not trio.lowlevel.in_trio_run():
-            raise RuntimeError(
-                "trioktor runs on Trio, and this ASGI server does not: try `hypercorn --worker-class trio module:app`"
-            )
         kind = scope["type"]
         if kind == "lifespan":
             await self._live(receive, send)
+        elif not trio.lowlevel.in_trio_run():
+            raise RuntimeError(_NO_TRIO)
         elif kind == "websocket":
             await self._converse(scope, receive, send)
         elif kind == "http":
@@ -74,10 +73,12 @@ class AsgiApplication:
         await receive()  # lifespan.startup
         self._host = None
         try:
+            if not trio.lowlevel.in_trio_run():
+                raise RuntimeError(_NO_TRIO)
             host = self._get_host()
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
-            raise
+            return
         await send({"type": "lifespan.startup.complete"})
         await receive()  # lifespan.shutdown
         await host.stop(_GRACE)
