@@ -22,6 +22,7 @@ import trioktor.testing
 from trioktor import (
     Application,
     Call,
+    ClientWebSocketSession,
     CloseReason,
     Frame,
     OutgoingMessage,
@@ -32,6 +33,7 @@ from trioktor import (
     WebSockets,
     WebSocketSession,
 )
+from trioktor.client.options import ConnectOptions
 from trioktor.protocol.frames import BinaryFrame, CloseFrame, TextFrame
 from trioktor.routing.routes import Overrides
 from trioktor.testing import ApplicationHost, Conversation, open_test_host
@@ -56,7 +58,7 @@ FEATURES = [
 """The numbers of Ktor's features that were given."""
 
 ROOTS: dict[str, tuple[type[Any], ...]] = {
-    "session": (WebSocketSession, RawWebSocketSession),
+    "session": (WebSocketSession, RawWebSocketSession, ClientWebSocketSession),
     "session.incoming": (trio.MemoryReceiveChannel,),
     "session.outgoing": (trio.MemorySendChannel,),
     "app": (Application,),
@@ -72,7 +74,7 @@ ROOTS: dict[str, tuple[type[Any], ...]] = {
 }
 """Which of our classes the page's variables are of."""
 
-PLACEHOLDERS = {"fn", "handler", "hook", "stream", "value"}
+PLACEHOLDERS = {"fn", "handler", "hook", "stream", "url", "value"}
 
 
 def rows(letter: str) -> dict[int, list[str]]:
@@ -150,7 +152,7 @@ def keywords(function: Any) -> set[str]:
         return {field.name for field in attrs.fields(function)}
     parameters = inspect.signature(function).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return set(parameters) | set(Overrides.__annotations__)
+        return set(parameters) | set(Overrides.__annotations__) | set(ConnectOptions.__annotations__)
     return set(parameters)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 import tomllib
@@ -9,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 import trio.testing
 
-from trioktor import WebSockets
+from trioktor import WebSockets, serve
 from trioktor.cli import main
 from trioktor.protocol.halves import CLIENT_WAITS, RAW_WAITS, WAITS, Ours, Step, Theirs
 from trioktor.testing import handle_websocket_conversation
@@ -27,8 +29,8 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 def test_every_python_block_of_the_readme_has_its_test_here() -> None:
-    """There are two: the echo, and the test of a handler."""
-    assert len(blocks(README, "python")) == 2
+    """There are three: the echo, its client, and the test of a handler."""
+    assert len(blocks(README, "python")) == 3
 
 
 async def test_the_echo_of_the_readme_echoes(autojump_clock: trio.testing.MockClock) -> None:
@@ -43,10 +45,24 @@ async def test_the_echo_of_the_readme_echoes(autojump_clock: trio.testing.MockCl
         assert (await incoming.receive()).text == "hello"
 
 
-async def test_the_test_of_the_readme_passes(autojump_clock: trio.testing.MockClock) -> None:
-    """The second block is a test that passes."""
+async def test_the_client_of_the_readme_talks_to_the_echo(capsys: pytest.CaptureFixture[str]) -> None:
+    """The second block is ten lines of code, too, and what comes back is printed."""
+    code = blocks(README, "python")[1]
+    assert len([line for line in code.splitlines() if line]) <= 10
     names: dict[str, Any] = {}
-    exec(blocks(README, "python")[1], names)
+    exec(blocks(README, "python")[0], names)
+    exec(code, names)
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(functools.partial(serve, names["app"], 0, host="127.0.0.1"))
+        await names["main"](f"ws://127.0.0.1:{server.port}/echo")
+        nursery.cancel_scope.cancel()
+    assert capsys.readouterr().out == "hello\n"
+
+
+async def test_the_test_of_the_readme_passes(autojump_clock: trio.testing.MockClock) -> None:
+    """The third block is a test that passes."""
+    names: dict[str, Any] = {}
+    exec(blocks(README, "python")[2], names)
     await names["test_shouting"](autojump_clock)
 
 

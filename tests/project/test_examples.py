@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import importlib.util
 import json
 import logging
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
-from tests.support.helpers import RawClient, client_bytes, close, records_above_info
-from trioktor import CloseReason, Frame, HandshakeRefused
+from tests.client.test_dial import HttpProxy, listening
+from tests.interop.programs import HERE
+from tests.interop.test_asgi_servers import serving as serving_asgi
+from tests.support.helpers import RawClient, RawServer, client_bytes, close, records_above_info, scripted
+from trioktor import Application, CloseReason, Frame, HandshakeRefused, serve
 from trioktor.testing import handle_websocket_conversation, open_test_host
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -35,6 +42,9 @@ ROUTES = [
     ("own_extension", "/saved"),
 ]
 
+OTHERS = {"client", "feed", "lent_stream", "mounted", "on_trio_websocket"}
+"""Those that are no server of ours."""
+
 
 def load(name: str) -> ModuleType:
     """Import an example anew, so that each test has an application of its own."""
@@ -46,9 +56,18 @@ def load(name: str) -> ModuleType:
     return module
 
 
+@asynccontextmanager
+async def serving(app: Application) -> AsyncIterator[int]:
+    """The port of a server while the block lasts."""
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(functools.partial(serve, app, 0, host=HERE))
+        yield server.port
+        nursery.cancel_scope.cancel()
+
+
 def test_every_example_is_tested_here() -> None:
     """No example is forgotten."""
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == {name for name, _ in ROUTES} | {"conversation"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {name for name, _ in ROUTES} | {"conversation"} | OTHERS
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("*.py")))
@@ -264,3 +283,78 @@ async def test_examples_are_quiet_by_construction(
             await behave(client)
             await client.aclose()
     assert records_above_info(caplog) == []
+
+
+# clients, and servers of other people
+
+
+async def test_the_client_asks() -> None:
+    """What comes back is the answer."""
+    async with serving(load("echo").app) as port:
+        assert await load("client").ask(f"ws://{HERE}:{port}/echo", "hello") == "hello"
+
+
+async def test_the_feed_goes_on(autojump_clock: trio.testing.MockClock, capsys: pytest.CaptureFixture[str]) -> None:
+    """Over the ends of connections, and over a server that refuses for a while."""
+    answers = iter(["503", "one", "two", "503", "three"])
+
+    async def script(server: RawServer) -> None:
+        answer = next(answers, "")
+        if answer == "503":
+            await server.read_head()
+            await server.send_bytes(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")
+        else:
+            await server.accept()
+            await server.send(Frame.Text(answer), Frame.Close())
+            await server.receive_rest()
+
+    feed = load("feed")
+    async with scripted(script) as dial, trio.open_nursery() as nursery:
+        vars(feed)["reconnecting"] = functools.partial(vars(feed)["reconnecting"], stream=dial)
+        items, heard = trio.open_memory_channel[str](0)
+        nursery.start_soon(feed.follow, "ws://localhost/", items)
+        assert [await heard.receive() for _ in range(3)] == ["one", "two", "three"]
+        nursery.cancel_scope.cancel()
+    assert "503" in capsys.readouterr().err
+
+
+async def test_a_stream_is_lent() -> None:
+    """By httpx2, through a proxy."""
+    pytest.importorskip("httpx2")
+    proxy = HttpProxy(b"HTTP/1.0 200 Connection established\r\n\r\n")
+    async with listening(proxy.handle) as port, serving(load("actor").app) as behind:
+        ask = load("lent_stream").ask
+        assert await ask(f"http://{HERE}:{port}", HERE, behind, "hello") == "YOU SAID: hello"
+    assert proxy.heads[0].startswith(f"CONNECT {HERE}:{behind} ")
+
+
+async def test_it_runs_on_trio_websocket() -> None:
+    """Its own server, our routes, our client."""
+    example = load("on_trio_websocket")
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(example.main, 0)
+        assert await load("client").ask(f"ws://{HERE}:{server.port}/echo", "hello") == "hello"
+        nursery.cancel_scope.cancel()
+
+
+async def test_it_is_mounted() -> None:
+    """Below a path of Starlette's, under Hypercorn."""
+    pytest.importorskip("starlette")
+    pytest.importorskip("hypercorn")
+    async with serving_asgi("hypercorn", load("mounted").app) as (url, _):
+        assert await load("client").ask(f"{url}/ws/echo", "hello") == "hello"
+
+
+async def test_the_parts_of_a_page_fit_together() -> None:
+    """ "Where it runs": old and new handlers on one server."""
+    page = (EXAMPLES.parent / "docs" / "where.md").read_text()
+    names: dict[str, Any] = {}
+    for block in re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
+        exec(block, names)
+    ask = load("client").ask
+    async with trio.open_nursery() as nursery:
+        names["handler"] = lambda _app: names["both"]
+        server = await nursery.start(lambda task_status: names["serve_them"](0, task_status))
+        assert await ask(f"ws://{HERE}:{server.port}/old", "x") == "from the old one"
+        assert await ask(f"ws://{HERE}:{server.port}/rooms/hall", "x") == "hall: x"
+        nursery.cancel_scope.cancel()
