@@ -25,6 +25,8 @@ from trioktor import (
     connect,
     connect_raw,
 )
+from trioktor.http.address import parse_address
+from trioktor.http.asking import BadAnswer, Exchange
 
 URL = "ws://example.org/"
 
@@ -101,6 +103,11 @@ async def test_what_is_offered_and_said(autojump_clock: MockClock) -> None:
     assert "Origin: https://example.org" in lines
     assert "Cookie: a=b" in lines
     assert [line for line in lines if line.startswith("User-Agent")] == ["User-Agent: mine"]
+
+
+async def test_one_subprotocol_is_a_name(autojump_clock: MockClock) -> None:
+    """It need not be a list."""
+    assert "Sec-WebSocket-Protocol: v1" in await head_of(subprotocols="v1")
 
 
 async def test_settings_offer_too(autojump_clock: MockClock) -> None:
@@ -180,6 +187,30 @@ def test_what_is_no_address(url: str) -> None:
     """It is said at the call."""
     with pytest.raises(ValueError, match=r"address|host's name|user's name"):
         connect(url)
+
+
+@pytest.mark.parametrize("url", ["ws://example.org/a?b", "wss://example.org:444/", "ws://[::1]/", "wss://example.org/"])
+def test_an_address_as_text(url: str) -> None:
+    """Without what need not be said."""
+    assert str(parse_address(url)) == url
+
+
+def test_what_a_window_of_one_kind_is_asked_for() -> None:
+    """What is configured is offered."""
+    offer = PerMessageDeflate(server_no_context_takeover=True, client_no_context_takeover=True, window_bits=15).offer()
+    assert [str(header) for header in offer] == [
+        "permessage-deflate; client_max_window_bits; server_no_context_takeover; client_no_context_takeover"
+    ]
+
+
+def test_no_way_leads_from_wss_to_ws() -> None:
+    """Wherever a redirect points."""
+    address = parse_address("wss://example.org/a")
+    assert str(address.redirected("b")) == "wss://example.org/b"
+    assert str(address.redirected("https://other.org/")) == "wss://other.org/"
+    for location in ("ws://example.org/", "http://example.org/"):
+        with pytest.raises(ValueError, match="from wss to ws"):
+            address.redirected(location)
 
 
 def test_an_address_is_a_str() -> None:
@@ -293,6 +324,17 @@ def test_a_window_of_eight_bits_is_not_used() -> None:
 
 
 @final
+class Unwilling(ExtensionFactory):
+    """Is always on, but for this connection it is not."""
+
+    name = None
+
+    def negotiate(self, offer: ExtensionHeader) -> None:
+        """Decline."""
+        return
+
+
+@final
 class Plain(Extension):
     """Does nothing."""
 
@@ -312,7 +354,7 @@ class Named(ExtensionFactory):
 async def test_extensions_work_in_the_order_of_the_answer(autojump_clock: MockClock) -> None:
     """RFC 6455 §9.1; one without a name stays where it is installed, one that is not answered is left out."""
     header = b"\r\nSec-WebSocket-Extensions: b, a\r\n\r\n"
-    factories = [Named("a"), Named(None), Named("b"), Named("c")]
+    factories = [Named("a"), Named(None), Unwilling(), Named("b"), Named("c")]
     async with (
         scripted(accepting(lambda head: head.replace(b"\r\n\r\n", header))) as dial,
         connect_raw(URL, stream=dial, extensions=factories) as session,
@@ -457,6 +499,15 @@ async def test_a_server_that_does_not_answer(autojump_clock: MockClock) -> None:
                 pass
         await trio.testing.wait_all_tasks_blocked()
     assert closed == [pytest.approx(began + 7)]
+
+
+def test_a_connection_that_is_closed_behind_a_1xx() -> None:
+    """There is no answer then."""
+    asked = Exchange("GET", "/", "localhost", [])
+    assert asked.feed(b"HTTP/1.1 100 Continue\r\n\r\n") is None
+    with pytest.raises(BadAnswer) as caught:
+        asked.feed(b"")
+    assert caught.value.is_end
 
 
 @given(answer=st.binary(max_size=300), pieces=st.integers(1, 50))

@@ -137,3 +137,30 @@ def test_every_end_is_an_end_compressed(patch: pytest.MonkeyPatch, schedule: Sch
 def test_every_end_is_an_end_raw(patch: pytest.MonkeyPatch, schedule: Schedule) -> None:
     """The same frame by frame."""
     judge(schedule, play(schedule, patch))
+
+
+# the same of a client
+
+
+@pytest.mark.timeout(600)
+@examples
+@given(schedule=schedules((*PLAIN, *CHANNEL, "echo"), QUIET_PEER, is_client=True))
+def test_a_clients_frames_go_out_whole_and_in_order(patch: pytest.MonkeyPatch, schedule: Schedule) -> None:
+    """Masked, each with its own key."""
+    judge(schedule, play(schedule, patch))
+
+
+@pytest.mark.timeout(600)
+@examples
+@given(schedule=schedules((*PLAIN, *CHANNEL), QUIET_PEER, is_client=True, deflate=True))
+def test_a_clients_frames_compressed(patch: pytest.MonkeyPatch, schedule: Schedule) -> None:
+    """As a server's."""
+    judge(schedule, play(schedule, patch))
+
+
+@pytest.mark.timeout(600)
+@examples
+@given(schedule=schedules((*PLAIN, *CHANNEL, *ENDS, *RECEIVING, "message"), ANY_PEER, is_client=True))
+def test_every_end_of_a_client_is_an_end(patch: pytest.MonkeyPatch, schedule: Schedule) -> None:
+    """Whoever ends it, and whenever."""
+    judge(schedule, play(schedule, patch))

@@ -17,24 +17,35 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.helpers import REQUEST, application, client_bytes, masked, raw_application
+from tests.support.helpers import REQUEST, application, client_bytes, raw_application
 from trioktor import (
     CLOSE,
     SKIP,
+    ClientRawWebSocketSession,
+    ClientWebSocketSession,
     ConnectionClosed,
+    ExtensionHeader,
     Frame,
     FrameType,
+    Handshake,
+    Headers,
     PerMessageDeflate,
     ProtocolError,
     RawWebSocketSession,
     WebSocketSession,
     broadcast,
 )
+from trioktor.client.connect import wire
+from trioktor.client.options import client_options
+from trioktor.client.upgrade import Opened
+from trioktor.engine.lifetime import hold
 from trioktor.engine.patience import Patience
 from trioktor.engine.poller import Poller
 from trioktor.engine.transport import HangUp, Transport
+from trioktor.http.requests import RequestHead
 from trioktor.protocol.deflate import PerMessageDeflate as _Deflate
 from trioktor.protocol.parser import FrameParser
+from trioktor.protocol.serializer import head
 from trioktor.server.host import Host
 
 PATIENCE: Final = 1000.0
@@ -76,6 +87,7 @@ class Schedule:
     raw: bool = False
     deflate: bool = False
     corks: bool = False
+    is_client: bool = False
 
 
 class Broken(Exception):
@@ -406,21 +418,28 @@ class _Tasks:
 
 async def _peer(schedule: Schedule, record: Record) -> None:
     transport = record.transport
+
+    def written(*frames: Frame) -> bytes:
+        if not schedule.is_client:
+            return client_bytes(*frames)
+        return b"".join(head(frame.first_byte, len(frame.data)) + frame.data for frame in frames)
+
     for number, op in enumerate(schedule.peer):
         for _ in range(op.after):
             await trio.lowlevel.checkpoint()
         if op.name == "message":
-            transport.say(client_bytes(Frame.Binary(b"peer" + bytes(op.size))))
+            transport.say(written(Frame.Binary(b"peer" + bytes(op.size))))
         elif op.name == "fragment":
-            transport.say(masked(0x01, b"frag") + masked(0x80, b"ment"))
+            first, rest = Frame.Text(b"frag", fin=False), Frame.Text(b"ment")
+            transport.say(written(first) + bytes([0x80]) + written(rest)[1:])
         elif op.name == "ping":
-            transport.say(client_bytes(Frame.Ping(b"peer %d" % number)))
+            transport.say(written(Frame.Ping(b"peer %d" % number)))
         elif op.name == "pong":
-            transport.say(client_bytes(Frame.Pong(b"peer %d" % number)))
+            transport.say(written(Frame.Pong(b"peer %d" % number)))
         elif op.name == "close":
-            transport.say(client_bytes(Frame.Close()))
+            transport.say(written(Frame.Close()))
         elif op.name == "violate":
-            transport.say(masked(0x83, b"no such opcode"))
+            transport.say(bytes([0x83]) + written(Frame.Text("no such opcode"))[1:])
         elif op.name == "hang_up":
             record.was_interrupted = True
             transport.end()
@@ -428,7 +447,7 @@ async def _peer(schedule: Schedule, record: Record) -> None:
             record.was_interrupted = True
             transport.reset()
     if schedule.end == "stay":
-        transport.say(client_bytes(Frame.Close()))
+        transport.say(written(Frame.Close()))
 
 
 def play(schedule: Schedule, patch: pytest.MonkeyPatch) -> Record:
@@ -461,6 +480,9 @@ async def _play(schedule: Schedule, record: Record, patch: pytest.MonkeyPatch) -
             async for _ in session.incoming:
                 pass
 
+    if schedule.is_client:
+        await _play_client(schedule, record, handler)
+        return
     settings: dict[str, Any] = dict(schedule.settings)
     if schedule.deflate:
         settings["extensions"] = [PerMessageDeflate()]
@@ -489,17 +511,49 @@ async def _play(schedule: Schedule, record: Record, patch: pytest.MonkeyPatch) -
     assert record.session.close_reason is not None
 
 
+async def _play_client(schedule: Schedule, record: Record, handler: Callable[[Any], Awaitable[object]]) -> None:
+    """The same in a client's block, behind its handshake."""
+    settings: Any = {name: value for name, value in schedule.settings if name != "masking"}
+    options = client_options("ws://localhost/", settings)
+    kind: Any = ClientRawWebSocketSession if schedule.raw else ClientWebSocketSession
+    deflate = (PerMessageDeflate().accept(ExtensionHeader("permessage-deflate")),)
+    opened = Opened(
+        transport=record.transport,
+        address=options.address,
+        head=RequestHead("GET", "/", "1.1", Headers()),
+        response=Handshake(101, Headers()),
+        protocol=None,
+        extensions=deflate if schedule.deflate else (),
+        trailing_data=b"",
+    )
+    failures: list[Exception] = []
+    connection, session = wire(opened, options, kind, failures)
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_peer, schedule, record)
+            try:
+                async with hold(connection, failures):
+                    await handler(session)
+            except Broken:
+                pass
+            nursery.cancel_scope.cancel()
+    assert record.session.close_reason is not None
+
+
 # what must hold
 
 
 def judge(schedule: Schedule, record: Record) -> None:
     """The wire holds what was accepted: each frame whole, in order, a Close at most once and last."""
-    wire = bytes(record.transport.taken)
-    head, separator, rest = wire.partition(b"\r\n\r\n")
+    said = bytes(record.transport.taken)
     is_cut = record.was_interrupted or record.session.close_sent is None
-    if is_cut and not separator:
-        return
-    assert head.startswith(b"HTTP/1.1 101 ")
+    offset, rest = 0, said
+    if not schedule.is_client:
+        answer, separator, rest = said.partition(b"\r\n\r\n")
+        if is_cut and not separator:
+            return
+        assert answer.startswith(b"HTTP/1.1 101 ")
+        offset = len(answer) + 4
     frames = _frames(schedule, rest)
     closes = [position for position, (frame, _) in enumerate(frames) if isinstance(frame, Frame.Close)]
     assert closes in ([], [len(frames) - 1])
@@ -509,13 +563,13 @@ def judge(schedule: Schedule, record: Record) -> None:
     assert set(ours) <= set(record.controls) | {data for data in ours if data.startswith(b"<")}
     messages = _messages(frames)
     _check_messages(schedule, record, messages, is_cut=is_cut)
-    _check_flushes(record, messages, len(head) + 4)
+    _check_flushes(record, messages, offset)
 
 
 def _frames(schedule: Schedule, data: bytes) -> list[tuple[Frame, int]]:
     """Each frame, and the byte behind which it stands; half a frame at the end is left out."""
     parser = FrameParser(
-        masked=dict(schedule.settings).get("masking", False),
+        masked=schedule.is_client or dict(schedule.settings).get("masking", False),
         max_frame_size=None,
         whole_messages=False,
         reserved=0x40 if schedule.deflate else 0,
@@ -563,8 +617,6 @@ def _messages(frames: list[tuple[Frame, int]]) -> list[tuple[bytes, int, bool]]:
 
 
 def _codec() -> Any:
-    from trioktor.protocol.extension_header import ExtensionHeader
-
     agreed = _Deflate().negotiate(ExtensionHeader("permessage-deflate"))
     assert agreed is not None
     return agreed[1]

@@ -17,6 +17,7 @@ from trioktor import (
     ConnectionClosed,
     Frame,
     HandshakeRefused,
+    JsonConverter,
     WebSockets,
     WebSocketSession,
 )
@@ -454,3 +455,22 @@ async def test_a_cancellation_alone_is_one(autojump_clock: Clock) -> None:
         async with handle_websocket_conversation(application(echo), "/"):
             await trio.sleep_forever()
     assert scope.cancelled_caught
+
+
+async def test_the_client_has_a_converter(autojump_clock: Clock) -> None:
+    """As a handler has."""
+
+    async def add(session: WebSocketSession) -> None:
+        numbers = await session.receive_deserialized(list)
+        await session.send_serialized({"sum": sum(numbers)})
+
+    app = application(add, content_converter=JsonConverter())
+    async with handle_websocket_conversation(app, "/", content_converter=JsonConverter()) as conversation:
+        await conversation.session.send_serialized([1, 2, 3])
+        assert await conversation.session.receive_deserialized(dict) == {"sum": 6}
+    async with (
+        open_test_host(app) as host,
+        host.websocket("/", content_converter=JsonConverter()) as conversation,
+    ):
+        await conversation.session.send_serialized([4])
+        assert await conversation.session.receive_deserialized(dict) == {"sum": 4}

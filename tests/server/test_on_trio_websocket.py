@@ -1,0 +1,133 @@
+"""An application on trio-websocket: what it makes of a request. Its conversations are those of every carrier."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import trio
+import trio.testing
+import trio_websocket
+from trio.testing import MockClock
+
+from tests.support.carriers import over_trio_websocket
+from tests.support.helpers import application
+from trioktor import Application, Call, CloseReason, HandshakeRefused, Response, WebSockets, WebSocketSession, connect
+from trioktor.carriers.trio_websocket import handler
+
+
+async def silent(session: WebSocketSession) -> None:
+    """Say nothing."""
+
+
+async def test_the_call(autojump_clock: MockClock) -> None:
+    """Path parameters, query, headers, offers; what hooks add stands in the 101."""
+    calls: list[Call] = []
+    app = Application()
+    app.install(WebSockets(subprotocols=["v2", "v1"]))
+
+    @app.before_upgrade
+    async def hook(call: Call) -> None:
+        call.response_headers.append("X-Hook", "yes")
+
+    @app.websocket("/rooms/{room}")
+    async def serve(session: WebSocketSession, room: str) -> None:
+        calls.append(session.call)
+        assert room == "a b"
+
+    async with over_trio_websocket(app) as dial:
+        async with dial("/rooms/a%20b?x=1", subprotocols=["v1"], headers={"Cookie": "a=b"}) as session:
+            await session.wait_closed()
+        assert session.protocol == "v1"
+        assert session.response.headers["x-hook"] == "yes"
+    [call] = calls
+    assert (call.query, call.cookies, call.client) == ({"x": ["1"]}, {"a": "b"}, None)
+    assert call.headers["host"] == "localhost"
+
+
+@pytest.mark.parametrize(
+    ("path", "origin", "status", "body"),
+    [
+        ("/", "http://localhost", 101, b""),
+        ("/", "https://evil.example", 403, b"evil.example"),
+        ("/hosts", None, 421, b"host"),
+        ("/nothing", None, 404, b"nothing"),
+        ("/page", None, 404, b"no WebSocket"),
+        ("/members", None, 401, b"who?"),
+        ("/%ff", None, 400, b"UTF-8"),
+    ],
+)
+async def test_who_is_let_in(
+    path: str, origin: str | None, status: int, body: bytes, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Origins, hosts, routes and hooks decide, with the same answers as under `serve`."""
+    app = application(silent)
+    app.websocket("/hosts", silent, hosts=["other.example"])
+
+    @app.get("/page")
+    async def page(call: Call) -> str:
+        raise AssertionError
+
+    async def no(call: Call) -> Response:
+        return Response("who?", status=401, headers={"X-More": "1"})
+
+    app.websocket("/members", silent, before=no)
+    async with over_trio_websocket(app) as dial:
+        if status == 101:
+            async with dial(path, origin=origin) as session:
+                await session.wait_closed()
+            assert session.close_reason == CloseReason(1000)
+            return
+        with pytest.raises(HandshakeRefused) as caught:
+            async with dial(path, origin=origin):
+                raise AssertionError
+    assert caught.value.status == status
+    assert body in caught.value.body
+    if status == 401:
+        assert caught.value.headers["x-more"] == "1"
+
+
+async def test_a_client_that_is_gone_meanwhile(autojump_clock: MockClock) -> None:
+    """While a hook is asked: the handler does not run, and nothing is raised."""
+
+    async def never(session: WebSocketSession) -> None:
+        raise AssertionError
+
+    async def slow(call: Call) -> Response | None:
+        await trio.sleep(5)
+        return Response("no", status=401) if call.path == "/no" else None
+
+    app = application(never, "/other")
+    for path in ("/", "/no"):
+        app.websocket(path, never, before=slow)
+    async with over_trio_websocket(app) as dial:
+        for path in ("/", "/no"):
+            with trio.move_on_after(1):
+                async with dial(path):
+                    raise AssertionError
+        await trio.sleep(10)
+
+
+async def test_on_a_real_server() -> None:
+    """Over TCP the call has the client's address; text and bytes come as they were sent."""
+    clients: list[object] = []
+
+    async def echo(session: WebSocketSession) -> None:
+        clients.append(session.call.client)
+        async for frame in session:
+            await session.send(frame)
+
+    async with trio.open_nursery() as nursery:
+        serve = functools.partial(
+            trio_websocket.serve_websocket, handler(application(echo)), "127.0.0.1", 0, ssl_context=None
+        )
+        server = await nursery.start(serve)
+        async with connect(f"ws://127.0.0.1:{server.port}/") as session:
+            await session.send(b"\x00\xff")
+            assert await session.receive_bytes() == b"\x00\xff"
+            await session.send("grün")
+            assert await session.receive_text() == "grün"
+        nursery.cancel_scope.cancel()
+    [client] = clients
+    assert isinstance(client, tuple)
+    assert client[0] == "127.0.0.1"
