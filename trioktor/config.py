@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypedDict, TypeVar, final
 
 import attrs
 
@@ -269,3 +269,19 @@ class Supports:
 
 
 EVERYTHING: Final = Supports()
+
+
+class SessionSettings(TypedDict, total=False):
+    """The settings of `WebSockets` that either end has, as keywords."""
+
+    ping_period: float | None
+    timeout: float
+    max_frame_size: int | None
+    max_fragments: int | None
+    incoming: int | ChannelConfig
+    outgoing: int | ChannelConfig
+    close_timeout: float
+    write_timeout: float | None
+    answer_grace: float
+    content_converter: ContentConverter | None
+    max_queued_bytes: int

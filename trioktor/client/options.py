@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeAlias, TypedDict, final
+from typing import Any, TypeAlias, final
 
 import attrs
 import trio
 
-from ..config import ChannelConfig, WebSockets
-from ..converters import ContentConverter
+from ..config import SessionSettings, WebSockets
 from ..http.address import Address, parse_address
 from ..http.opening import check_client_headers, check_subprotocols
 from ..http.responses import HeaderPairs, check_header, header_pairs
@@ -29,23 +28,7 @@ _SERVERS_OWN = ("masking", "origins", "hosts", "handler_grace")
 _DEFAULT = WebSockets(handler_grace=None)
 
 
-class ClientSettings(TypedDict, total=False):
-    """The settings of `WebSockets` that a client has."""
-
-    ping_period: float | None
-    timeout: float
-    max_frame_size: int | None
-    max_fragments: int | None
-    incoming: int | ChannelConfig
-    outgoing: int | ChannelConfig
-    close_timeout: float
-    write_timeout: float | None
-    answer_grace: float
-    content_converter: ContentConverter | None
-    max_queued_bytes: int
-
-
-class ConnectOptions(ClientSettings, total=False):
+class ConnectOptions(SessionSettings, total=False):
     """What `connect` takes beside the address."""
 
     websockets: WebSockets | None
@@ -84,7 +67,7 @@ class Options:
     local_address: str | None
 
 
-def client_settings(websockets: WebSockets | None, given: ClientSettings) -> WebSockets:
+def client_settings(websockets: WebSockets | None, given: SessionSettings) -> WebSockets:
     """The settings of one client.
 
     Raises:

@@ -20,6 +20,7 @@ from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Final, Unpack, final
 
+import attrs
 import trio
 
 from ..engine.outcome import Outcome, classify
@@ -108,7 +109,7 @@ def reconnecting(
             raise ValueError(f"{name} must be more than 0 seconds, not {value!r}")
     if isinstance(options.get("stream"), trio.abc.Stream):
         raise ValueError("stream must be a function that opens one: each try needs its own")
-    return Reconnecting(client_options(url, options), _Pauses(first, most), give_up)
+    return Reconnecting(_Plan(client_options(url, options), _Pauses(first, most), give_up))
 
 
 @final
@@ -135,34 +136,36 @@ class _Pauses:
 
 
 @final
+@attrs.frozen
+class _Plan:
+    """What all attempts of a row have in common."""
+
+    options: Options
+    pauses: _Pauses
+    give_up: Callable[[CannotConnect | HandshakeRefused], bool]
+
+
+@final
 class Reconnecting:
     """An endless row of attempts; made by `reconnecting`."""
 
-    def __init__(
-        self, options: Options, pauses: _Pauses, give_up: Callable[[CannotConnect | HandshakeRefused], bool]
-    ) -> None:
-        self._options = options
-        self._pauses = pauses
-        self._give_up = give_up
+    def __init__(self, plan: _Plan) -> None:
+        self._plan = plan
 
     def __aiter__(self) -> Reconnecting:
         return self
 
     async def __anext__(self) -> Attempt:
         await trio.lowlevel.checkpoint()
-        return Attempt(self._options, self._pauses, self._give_up)
+        return Attempt(self._plan)
 
 
 @final
 class Attempt:
     """One conversation of several: ``async with attempt as session``."""
 
-    def __init__(
-        self, options: Options, pauses: _Pauses, give_up: Callable[[CannotConnect | HandshakeRefused], bool]
-    ) -> None:
-        self._options = options
-        self._pauses = pauses
-        self._give_up = give_up
+    def __init__(self, plan: _Plan) -> None:
+        self._plan = plan
         self._held: AbstractAsyncContextManager[ClientWebSocketSession] | None = None
         self._session: ClientWebSocketSession | None = None
         self._since = 0.0
@@ -172,12 +175,12 @@ class Attempt:
             raise RuntimeError("an attempt is entered once: take the next one of the loop")
         asked = 0.0
         while True:
-            await trio.sleep(self._pauses.next(asked))
-            self._held = converse(self._options, ClientWebSocketSession)
+            await trio.sleep(self._plan.pauses.next(asked))
+            self._held = converse(self._plan.options, ClientWebSocketSession)
             try:
                 self._session = await self._held.__aenter__()
             except (CannotConnect, HandshakeRefused) as error:
-                if self._give_up(error):
+                if self._plan.give_up(error):
                     raise
                 logger.info("trying again: %.200s", error)
                 asked = retry_after(error)
@@ -200,4 +203,4 @@ class Attempt:
             return await self._held.__aexit__(kind, error, traceback) or is_its_end
         finally:
             if trio.current_time() - self._since >= _LONG:
-                self._pauses.went_well()
+                self._plan.pauses.went_well()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypedDict, TypeVar, Unpack, overload
+from typing import Any, TypeVar, Unpack, overload
 
-from ..config import ChannelConfig, Subprotocols, WebSockets
-from ..converters import ContentConverter
+from ..config import SessionSettings, Subprotocols, WebSockets
 from ..http.handshake import Hosts, Origins
 from ..http.requests import TOKEN
 from ..protocol.extensions import ExtensionFactory
@@ -18,28 +17,17 @@ from .signatures import check_hook, wanted_parameters
 H = TypeVar("H", bound=Callable[..., Awaitable[object]])
 
 
-class Overrides(TypedDict, total=False):
+class Overrides(SessionSettings, total=False):
     """The settings of `WebSockets`, to be overridden for a route, and what only routes have."""
 
     protocol: str | None
     before: Before | Sequence[Before]
-    ping_period: float | None
-    timeout: float
-    max_frame_size: int | None
     masking: bool
     extensions: Sequence[ExtensionFactory]
     origins: Origins
     hosts: Hosts
     subprotocols: Subprotocols
-    max_fragments: int | None
-    incoming: int | ChannelConfig
-    outgoing: int | ChannelConfig
-    close_timeout: float
-    write_timeout: float | None
-    answer_grace: float
     handler_grace: float | None
-    content_converter: ContentConverter | None
-    max_queued_bytes: int
 
 
 def _checked_protocol(protocol: object) -> str | None:
