@@ -71,6 +71,24 @@ async def test_it_tries_again(autojump_clock: MockClock) -> None:
     assert session.close_reason == CloseReason(1000)
 
 
+async def test_a_stream_that_cannot_be_opened_is_tried_again(autojump_clock: MockClock) -> None:
+    """What the function raises for it counts as nobody being there."""
+    failures: list[Exception] = [OSError("no network"), trio.BrokenResourceError("gone")]
+    async with scripted(obliging) as dial:
+
+        async def open_stream() -> trio.abc.Stream:
+            if failures:
+                raise failures.pop()
+            return await dial()
+
+        async for attempt in reconnecting(URL, stream=open_stream):
+            async with attempt as session:
+                await session.send("x")
+                assert await session.receive_text() == "x"
+            break
+    assert failures == []
+
+
 async def test_the_pauses_are_random(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Anything between nothing and the limit: full jitter."""
     asked: list[tuple[float, float]] = []

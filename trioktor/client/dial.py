@@ -15,7 +15,7 @@ from ..engine.streams import open_transport
 from ..engine.transport import Transport
 from ..errors import CannotConnect
 from ..http.address import Address
-from .options import Options
+from .options import Options, StreamSource
 from .proxies import Proxy, proxy_from_environment, through_socks, tunnel
 
 
@@ -26,7 +26,7 @@ async def dial(options: Options, address: Address) -> Transport:
       CannotConnect: there is nobody, or TLS failed; `__cause__` says more.
     """
     if options.stream is not None:
-        stream = options.stream if isinstance(options.stream, trio.abc.Stream) else await options.stream()
+        stream = await _take(options.stream)
         if isinstance(stream, trio.SSLStream):
             return open_transport(stream)
     elif options.path is not None:
@@ -66,6 +66,15 @@ def _default_context() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+async def _take(source: StreamSource) -> trio.abc.Stream:
+    if isinstance(source, trio.abc.Stream):
+        return source
+    try:
+        return await source()
+    except (OSError, trio.BrokenResourceError) as error:
+        raise CannotConnect(f"the stream cannot be opened: {error}") from error
 
 
 async def _open_unix(path: str) -> trio.abc.Stream:
