@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.support.helpers import RawServer, scripted
+from tests.support.helpers import RawServer, application, scripted
 from trioktor import (
     CannotConnect,
     ClientRawWebSocketSession,
@@ -20,12 +21,14 @@ from trioktor import (
     ConnectionClosed,
     Frame,
     JsonConverter,
+    PerMessageDeflate,
     ProtocolError,
     WebSocketSession,
     broadcast,
     connect,
     connect_raw,
 )
+from trioktor.protocol.serializer import head
 
 URL = "ws://example.org/"
 
@@ -376,6 +379,55 @@ async def test_what_breaks_a_rule_is_a_violation(
     assert isinstance(caught.value.__cause__, ProtocolError)
     assert session.close_reason == CloseReason(code)
     assert [frame for frame in seen if isinstance(frame, Frame.Close)] == [Frame.Close(CloseReason(code))]
+
+
+@pytest.mark.parametrize(
+    ("payload", "code"),
+    [
+        (b"\xff\xff no deflate at all", 1007),
+        (zlib.compress(b"x" * 100_000, wbits=-15)[:-4], 1009),
+        (zlib.compress(b"\xc3\x28", wbits=-15), 1007),
+    ],
+    ids=["garbage", "a bomb", "no UTF-8 inside"],
+)
+async def test_bad_compression(payload: bytes, code: int, autojump_clock: MockClock) -> None:
+    """A violation as every other, though compression was agreed on."""
+    seen: list[Frame] = []
+
+    async def script(server: RawServer) -> None:
+        await server.accept(b"Sec-WebSocket-Extensions: permessage-deflate")
+        await server.send_bytes(bytes([0xC1]) + head(0, len(payload))[1:] + payload)
+        while (frame := await server.receive()) is not None:
+            seen.append(frame)
+
+    async with scripted(script) as dial:
+        with pytest.raises(ConnectionBroken):
+            async with connect(URL, stream=dial, extensions=[PerMessageDeflate()], max_frame_size=10_000) as session:
+                await session.receive()
+    assert session.close_reason == CloseReason(code)
+    assert seen[-1] == Frame.Close(CloseReason(code))
+
+
+async def test_compression_both_ways(autojump_clock: MockClock) -> None:
+    """With a server of ours, over many messages, with every flag; what is sent is smaller than what is said."""
+    for flags in ({}, {"server_no_context_takeover": True}, {"client_no_context_takeover": True}, {"window_bits": 9}):
+        factory = PerMessageDeflate(**flags)
+
+        async def echo(session: WebSocketSession) -> None:
+            async for frame in session:
+                await session.send(frame)
+
+        ours, theirs = trio.testing.memory_stream_pair()
+        app = application(echo, extensions=[factory])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(app.handle_stream, theirs)
+            async with connect(URL, stream=ours, extensions=[factory]) as session:
+                assert len(session.extensions) == 1
+                for number in range(50):
+                    text = f"the same again and again, {number} " * 20
+                    await session.send(text)
+                    assert await session.receive_text() == text
+                assert session.statistics().bytes_sent < 50 * 200
 
 
 async def test_raw(autojump_clock: MockClock) -> None:
