@@ -81,6 +81,8 @@ examples = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
 )
+fewer = settings(examples, max_examples=max(1, EXAMPLES // 3))
+"""Of what differs in its first steps alone."""
 QUIET_PEER = ("message", "ping", "pong")
 ANY_PEER = (*QUIET_PEER, "message", "fragment", "close", "violate", "hang_up", "reset")
 
@@ -143,7 +145,7 @@ def test_every_end_is_an_end_raw(patch: pytest.MonkeyPatch, schedule: Schedule) 
 
 
 @pytest.mark.timeout(600)
-@examples
+@fewer
 @given(schedule=schedules((*PLAIN, *CHANNEL, "echo"), QUIET_PEER, is_client=True))
 def test_a_clients_frames_go_out_whole_and_in_order(patch: pytest.MonkeyPatch, schedule: Schedule) -> None:
     """Masked, each with its own key."""
@@ -151,7 +153,7 @@ def test_a_clients_frames_go_out_whole_and_in_order(patch: pytest.MonkeyPatch, s
 
 
 @pytest.mark.timeout(600)
-@examples
+@fewer
 @given(schedule=schedules((*PLAIN, *CHANNEL), QUIET_PEER, is_client=True, deflate=True))
 def test_a_clients_frames_compressed(patch: pytest.MonkeyPatch, schedule: Schedule) -> None:
     """As a server's."""
@@ -159,7 +161,7 @@ def test_a_clients_frames_compressed(patch: pytest.MonkeyPatch, schedule: Schedu
 
 
 @pytest.mark.timeout(600)
-@examples
+@fewer
 @given(schedule=schedules((*PLAIN, *CHANNEL, *ENDS, *RECEIVING, "message"), ANY_PEER, is_client=True))
 def test_every_end_of_a_client_is_an_end(patch: pytest.MonkeyPatch, schedule: Schedule) -> None:
     """Whoever ends it, and whenever."""
