@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -17,8 +18,10 @@ import trustme
 from tests.support.helpers import application
 from trioktor import (
     Application,
+    Call,
     CannotConnect,
     HandshakeRefused,
+    Response,
     Server,
     WebSocketSession,
     connect,
@@ -128,6 +131,28 @@ async def test_tls(authority: trustme.CA, trusting: ssl.SSLContext, tmp_path: Pa
     path = str(tmp_path / "socket")
     async with serving(path=path, ssl_context=certified(authority, "localhost")):
         assert await says("wss://localhost/", path=path, ssl_context=trusting) == "hello"
+
+
+async def test_the_certificate_of_a_redirects_host(authority: trustme.CA, trusting: ssl.SSLContext) -> None:
+    """`server_hostname` is for the host that was asked for, and for no other."""
+    app = echo_application()
+    second_port = 0
+
+    @app.get("/away")
+    async def away(call: Call) -> Response:
+        return Response("", status=307, headers={"Location": f"wss://localhost:{second_port}/"})
+
+    first, second = certified(authority, "first.example"), certified(authority, "localhost")
+    async with trio.open_nursery() as nursery:
+        start = functools.partial(serve, port=0, host=HERE)
+        one: Server = await nursery.start(functools.partial(start, app, ssl_context=first))
+        two: Server = await nursery.start(functools.partial(start, echo_application(), ssl_context=second))
+        second_port = two.port
+        answer = await says(
+            f"wss://{HERE}:{one.port}/away", ssl_context=trusting, server_hostname="first.example", max_redirects=1
+        )
+        assert answer == "hello"
+        nursery.cancel_scope.cancel()
 
 
 async def test_tls_where_there_is_none(trusting: ssl.SSLContext) -> None:

@@ -39,7 +39,8 @@ async def dial(options: Options, address: Address) -> Transport:
             return await _connect_directly(address.host, address.port)
         stream = await _open_tcp(options, address, proxy)
     if address.is_secure:
-        name = options.server_hostname or address.host
+        is_first = address.origin == options.address.origin  # a redirect's host has a certificate of its own
+        name = (options.server_hostname if is_first else None) or address.host
         stream = await _secure(stream, options.ssl_context or _default_context(), name)
     return open_transport(stream)
 
