@@ -195,6 +195,21 @@ def test_an_address_as_text(url: str) -> None:
     assert str(parse_address(url)) == url
 
 
+@pytest.mark.parametrize(
+    ("url", "is_literal"),
+    [
+        ("ws://127.0.0.1/", True),
+        ("ws://[::1]/", True),
+        ("ws://[fe80::1%25eth0]/", False),
+        ("ws://localhost/", False),
+        ("ws://1.2.3/", False),
+    ],
+)
+def test_what_need_not_be_looked_up(url: str, is_literal: bool) -> None:
+    """Addresses that are whole, and name no interface."""
+    assert parse_address(url).is_literal is is_literal
+
+
 def test_what_a_window_of_one_kind_is_asked_for() -> None:
     """What is configured is offered."""
     offer = PerMessageDeflate(server_no_context_takeover=True, client_no_context_takeover=True, window_bits=15).offer()

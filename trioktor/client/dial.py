@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import ipaddress
 import os
 import ssl
 
@@ -35,7 +34,7 @@ async def dial(options: Options, address: Address) -> Transport:
         proxy = options.proxy
         if isinstance(proxy, bool):
             proxy = proxy_from_environment(address) if proxy else None
-        if proxy is None and not address.is_secure and options.local_address is None and _is_literal(address.host):
+        if proxy is None and not address.is_secure and options.local_address is None and address.is_literal:
             return await _connect_directly(address.host, address.port)
         stream = await _open_tcp(options, address, proxy)
     if address.is_secure:
@@ -43,15 +42,6 @@ async def dial(options: Options, address: Address) -> Transport:
         name = (options.server_hostname if is_first else None) or address.host
         stream = await _secure(stream, options.ssl_context or _default_context(), name)
     return open_transport(stream)
-
-
-def _is_literal(host: str) -> bool:
-    """Whether this is an IP address, and there is nothing to look up."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return "%" not in host
 
 
 async def _connect_directly(host: str, port: int) -> Transport:

@@ -58,12 +58,8 @@ async def open_conversation(options: Options) -> Opened:
         return await _follow(options)
     raise CannotConnect(
         f"{address} did not answer within {options.open_timeout:g} s",
-        (address.host,) if _is_literal(address.host) else (),
+        (address.host,) if address.is_literal else (),
     )
-
-
-def _is_literal(host: str) -> bool:
-    return ":" in host or host.replace(".", "").isdigit()
 
 
 async def _follow(options: Options) -> Opened:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import ipaddress
 import re
 from typing import Final, final
 from urllib.parse import quote, unquote, urljoin, urlsplit
@@ -41,6 +42,15 @@ class Address:
         """Host and port as the Host header has them; the port only where it is not the scheme's own."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == (443 if self.is_secure else 80) else f"{host}:{self.port}"
+
+    @property
+    def is_literal(self) -> bool:
+        """Whether the host is an IP address, and there is nothing to look up."""
+        try:
+            ipaddress.ip_address(self.host)
+        except ValueError:
+            return False
+        return "%" not in self.host  # that names an interface, which is looked up
 
     @property
     def origin(self) -> tuple[bool, str, int]:
