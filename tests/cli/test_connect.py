@@ -189,11 +189,12 @@ def terminal(folder: Path, *arguments: str) -> Iterator[tuple[int, int]]:
         os.waitpid(process, 0)
 
 
-def read_until(ours: int, wanted: bytes) -> bytes:
-    """What the terminal shows, until it shows this."""
+def read_until(ours: int, *wanted: bytes) -> bytes:
+    """What the terminal shows, until it has shown these, one behind the other."""
     shown = b""
     end = time.monotonic() + PATIENCE
-    while wanted not in shown:
+    pattern = re.compile(b".*?".join(map(re.escape, wanted)), re.DOTALL)
+    while pattern.search(shown) is None:
         assert select.select([ours], [], [], end - time.monotonic())[0], shown
         try:
             shown += os.read(ours, 4096)
@@ -221,9 +222,9 @@ def test_a_person_at_a_terminal(echo: int, tmp_path: Path) -> None:
     with terminal(tmp_path, url) as (_, ours):
         assert b"connected to" in read_until(ours, b"> ")
         os.write(ours, b"hello\r")
-        assert b"< hello" in read_until(ours, b"< hello\r\n> ")
+        read_until(ours, b"< hello\r\n", b"> ")
         os.write(ours, b"\x1b[A\r")  # the line before
-        read_until(ours, b"< hello\r\n> ")
+        read_until(ours, b"< hello\r\n")
     with terminal(tmp_path, url, "--ping", "0.1") as (_, ours):
         read_until(ours, b"> ")
         os.write(ours, b"half")
@@ -231,7 +232,7 @@ def test_a_person_at_a_terminal(echo: int, tmp_path: Path) -> None:
     with terminal(tmp_path, url) as (process, ours):
         read_until(ours, b"> ")
         os.write(ours, b"kept\r")
-        read_until(ours, b"< kept\r\n> ")
+        read_until(ours, b"< kept\r\n", b"> ")
         os.write(ours, b"\x04")  # the end of the input
         read_until(ours, b"\r\n")
         while not os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT):

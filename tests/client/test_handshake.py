@@ -228,6 +228,19 @@ def test_no_way_leads_from_wss_to_ws() -> None:
             address.redirected(location)
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["ada:secret@host/", "http://ada:secret@host/", "ws://ada:secret@host:99999/", "ws://ada:sec/ret@host/",
+     "ws://ada:secret@host/#x", "ws://ada:secret@ho st/", "ws://ada:secret@a..ü/", "ws://ada:secret@[::1/"],
+)  # fmt: skip
+def test_an_error_shows_no_password(url: str) -> None:
+    """Whatever else is wrong with the address."""
+    with pytest.raises(ValueError, match=r"WebSocket address|host's name") as caught:
+        connect(url)
+    assert "sec" not in str(caught.value)
+    assert "ret" not in str(caught.value).replace("write", "")
+
+
 def test_an_address_is_a_str() -> None:
     """And nothing else."""
     with pytest.raises(TypeError, match="bytes"):

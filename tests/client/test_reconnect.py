@@ -130,14 +130,15 @@ async def test_a_long_life_begins_anew(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize(
-    "end", ["the server closes", "the server is gone", "the block ends", "receive after a goodbye"]
+    "end",
+    ["the server closes", "the server is gone", "the block ends", "receive after a goodbye", "a task is told", "both"],
 )
 async def test_the_end_of_a_conversation_is_not_the_end(end: str, autojump_clock: MockClock) -> None:
     """The next attempt follows, whoever ended it and however the block was told."""
 
     async def script(server: RawServer) -> None:
         await server.accept()
-        if end != "the server is gone":
+        if end in ("the server closes", "receive after a goodbye"):
             await server.send(Frame.Close(CloseReason(1001)))
             await server.receive_rest()
 
@@ -150,7 +151,11 @@ async def test_the_end_of_a_conversation_is_not_the_end(end: str, autojump_clock
                 if end == "the block ends":
                     seen.append(None)
                     continue
+                if end in ("a task is told", "both"):
+                    session.start_soon(session.receive)
                 try:
+                    if end == "a task is told":
+                        await trio.sleep(100)
                     if end == "receive after a goodbye":
                         await session.receive()
                     async for _ in session:

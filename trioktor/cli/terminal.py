@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -53,6 +54,7 @@ class Terminal:
         self.is_interactive: bool = sys.stdin.isatty() and sys.stdout.isatty()
         self._readline = _readline() if self.is_interactive else None
         self._is_asking = False
+        self._lock = threading.Lock()
 
     async def read_line(self) -> str | None:
         """The next line without its end; None behind the last. Cancelled, it leaves the reading to itself."""
@@ -66,7 +68,8 @@ class Terminal:
         if not self.is_interactive:
             line = sys.stdin.readline()
             return line.removesuffix("\n") if line else None
-        self._is_asking = True
+        with self._lock:  # no line is half printed when the prompt comes
+            self._is_asking = True
         try:
             return input(_SENT)
         except EOFError:
@@ -84,12 +87,14 @@ class Terminal:
         self._print(text, sys.stderr)
 
     def _print(self, line: str, where: TextIO) -> None:
-        if not self._is_asking:
-            print(line, file=where, flush=True)
-            return
-        typed = self._readline.get_line_buffer() if self._readline is not None else ""
-        sys.stdout.write(f"{_CLEAR}{line}\n{_SENT}{typed}")
-        sys.stdout.flush()
+        with self._lock:
+            if self._is_asking:
+                typed = self._readline.get_line_buffer() if self._readline is not None else ""
+                where, line = sys.stdout, f"{_CLEAR}{line}\n{_SENT}{typed}"
+            else:
+                line += "\n"
+            where.write(line)
+            where.flush()
 
     @contextmanager
     def open(self) -> Iterator[None]:

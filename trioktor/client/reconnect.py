@@ -193,14 +193,19 @@ class Attempt:
     ) -> bool:
         assert self._held is not None
         session = self._session
-        is_its_end = (  # before it is closed for what left the block
-            session is not None
-            and session.close_reason is not None
-            and isinstance(error, Exception)
-            and classify(error, session, is_over=True) is Outcome.RETURNED
-        )
+        is_over = (
+            session is not None and session.close_reason is not None
+        )  # before it is closed for what left the block
         try:
-            return await self._held.__aexit__(kind, error, traceback) or is_its_end
+            return await self._held.__aexit__(kind, error, traceback) or (is_over and self._is_its_end(error))
+        except Exception as failure:  # of a task of the session
+            if not (is_over and self._is_its_end(failure)):
+                raise
+            return True
         finally:
             if trio.current_time() - self._since >= _LONG:
                 self._plan.pauses.went_well()
+
+    def _is_its_end(self, error: BaseException | None) -> bool:
+        """Whether this is how the end of the conversation was told."""
+        return isinstance(error, Exception) and classify(error, self._session, is_over=True) is Outcome.RETURNED

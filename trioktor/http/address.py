@@ -92,18 +92,20 @@ def parse_address(url: str) -> Address:
     """
     if not isinstance(url, str):
         raise TypeError(f"a WebSocket address is a str, not {type(url).__name__}")
+    shown = _without_user(url)
     if _UNSAFE.search(url):
-        raise ValueError(f"not a WebSocket address: {url!r}: it holds blanks or control characters")
+        raise ValueError(f"not a WebSocket address: {shown!r}: it holds blanks or control characters")
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise ValueError(f"not a WebSocket address: {url!r} ({error}); {_HINT}") from None
+        why = f" ({error})" if shown == url else ""  # it may hold a part of a password
+        raise ValueError(f"not a WebSocket address: {shown!r}{why}; {_HINT}") from None
     is_secure = _SCHEMES.get(parts.scheme)
     if is_secure is None or not parts.hostname or port == 0:
-        raise ValueError(f"not a WebSocket address: {url!r}; {_HINT}")
+        raise ValueError(f"not a WebSocket address: {shown!r}; {_HINT}")
     if "#" in url:
-        raise ValueError(f"a WebSocket address has no fragment (RFC 6455 §3): {url!r}")
+        raise ValueError(f"a WebSocket address has no fragment (RFC 6455 §3): {shown!r}")
     user = None
     if parts.username is not None:
         user = (unquote(parts.username), unquote(parts.password or ""))
@@ -111,11 +113,18 @@ def parse_address(url: str) -> Address:
             raise ValueError("a user's name holds no colon (RFC 7617 §2)")
     return Address(
         is_secure,
-        _ascii(parts.hostname, url),
+        _ascii(parts.hostname, shown),
         port or (443 if is_secure else 80),
         quote(parts.path or "/", safe=_KEPT) + ("?" + quote(parts.query, safe=_KEPT) if "?" in url else ""),
         user,
     )
+
+
+def _without_user(url: str) -> str:
+    """An address as it may be shown: what stands in front of an @ may be a password."""
+    before, at, rest = url.rpartition("@")
+    scheme, slashes, _ = before.partition("//")
+    return (scheme + slashes if slashes else "") + f"…@{rest}" if at else url
 
 
 def _ascii(host: str, url: str) -> str:
