@@ -116,10 +116,9 @@ class Exchange:
                 self._body += event.data
                 if len(self._body) >= MAX_BODY:
                     return self.incomplete(), b""
-            elif isinstance(event, h11.EndOfMessage):
-                return self.incomplete(), b""
             else:
-                raise BadAnswer("the connection was closed before the answer", is_end=True)
+                assert isinstance(event, h11.EndOfMessage)
+                return self.incomplete(), b""
 
     def _answer(self, head: h11.Response | h11.InformationalResponse) -> Handshake:
         pairs = tuple((bytes(name), bytes(value)) for name, value in head.headers)
