@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 import trio
@@ -428,6 +429,31 @@ async def test_compression_both_ways(autojump_clock: MockClock) -> None:
                     await session.send(text)
                     assert await session.receive_text() == text
                 assert session.statistics().bytes_sent < 50 * 200
+
+
+@pytest.mark.parametrize("opener", [connect, connect_raw])
+async def test_masking_cannot_be_turned_off(opener: Any, autojump_clock: MockClock) -> None:
+    """RFC 6455 §5.1; to turn it on changes nothing."""
+    async with scripted(obliging) as dial, opener(URL, stream=dial) as session:
+        with pytest.raises(ValueError, match="always masks"):
+            session.masking = False
+        session.masking = True
+        assert session.masking
+        session.close()
+
+
+async def test_a_cancellation_keeps_what_the_error_came_from(autojump_clock: MockClock) -> None:
+    """While the Close is awaited."""
+
+    async def silent(server: RawServer) -> None:
+        await server.accept()
+        await trio.sleep_forever()
+
+    async with scripted(silent) as dial:
+        with pytest.raises(Bug) as caught, trio.move_on_after(3):
+            async with connect(URL, stream=dial):
+                raise Bug from LookupError("the cause")
+    assert isinstance(caught.value.__cause__, LookupError)
 
 
 async def test_raw(autojump_clock: MockClock) -> None:

@@ -162,6 +162,21 @@ async def test_tls_where_there_is_none(trusting: ssl.SSLContext) -> None:
             await says(f"wss://localhost:{server.port}/", ssl_context=trusting)
 
 
+async def test_an_interface_is_nothing_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is looked up with the address, and not said to the server (RFC 6874 §4)."""
+    asked: list[tuple[str, int]] = []
+
+    async def open_tcp_stream(host: str, port: int, **_: object) -> trio.SocketStream:
+        asked.append((host, port))
+        raise UnicodeError("no such name")
+
+    monkeypatch.setattr("trio.open_tcp_stream", open_tcp_stream)
+    for url in ("ws://[fe80::1%25eth0]:8080/", "ws://[fe80::1%25Eth1]/"):
+        with pytest.raises(CannotConnect, match="no such name"):
+            await says(url)
+    assert asked == [("fe80::1%eth0", 8080), ("fe80::1%Eth1", 80)]
+
+
 async def test_nobody_is_there() -> None:
     """The error is an `OSError`, and says which addresses were tried, and why it failed."""
     with socket.socket() as nobody:
@@ -387,9 +402,10 @@ async def test_the_environment_is_asked_only_if_told(monkeypatch: pytest.MonkeyP
 def test_a_proxy_shows_no_secrets() -> None:
     """Nor does what says that it is none."""
     assert "secret" not in repr(parse_proxy("http://ada:secret@a:1"))
-    with pytest.raises(ValueError, match="not a proxy") as caught:
-        parse_proxy("http://ada:secret@a:1/path")
-    assert "secret" not in str(caught.value)
+    for url in ("http://ada:secret@a:1/path", "http://ada:sec/secret@a:1", "http://ada:secret#x@a:1"):
+        with pytest.raises(ValueError, match="not a proxy") as caught:
+            parse_proxy(url)
+        assert "sec" not in str(caught.value)
     assert "secret" not in repr(parse_address("ws://ada:secret@a:1/")) + str(parse_address("ws://ada:secret@a:1/"))
 
 

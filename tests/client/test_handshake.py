@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import socket
+import struct
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, final
 
@@ -135,6 +137,9 @@ async def test_user_information_is_basic_authentication(autojump_clock: MockCloc
         ("ws://EXAMPLE.org:443", "example.org:443"),
         ("ws://[::1]:99/", "[::1]:99"),
         ("ws://bücher.example/", "xn--bcher-kva.example"),
+        ("ws://[fe80::1%25eth0]:99/", "[fe80::1]:99"),
+        ("ws://example.org./", "example.org."),
+        ("ws://@example.org/", "example.org"),
     ],
 )
 async def test_the_host(url: str, host: str, autojump_clock: MockClock) -> None:
@@ -148,6 +153,16 @@ async def test_the_host(url: str, host: str, autojump_clock: MockClock) -> None:
         ({"headers": {"X": "1\r\nY: 2"}}, "control character"),
         ({"headers": {"Sec-WebSocket-Key": "x"}}, "Sec-WebSocket-Key"),
         ({"headers": [("Upgrade", "h2c")]}, "Upgrade"),
+        ({"headers": {"X": " x"}}, "blank"),
+        ({"headers": {"X": "x\t"}}, "blank"),
+        ({"headers": [("Host", "a"), ("host", "b")]}, "Host"),
+        ({"origin": " x"}, "blank"),
+        ({"origin": 5}, "origin"),
+        ({"proxy": 5}, "proxy"),
+        ({"path": 5}, "path"),
+        ({"ssl_context": 5}, "ssl_context"),
+        ({"server_hostname": 5}, "server_hostname"),
+        ({"local_address": 5}, "local_address"),
         ({"headers": {"Sec-WebSocket-Protocol": "v1"}}, "Sec-WebSocket-Protocol"),
         ({"origin": "a\r\nb"}, "control character"),
         ({"subprotocols": ["a b"]}, "subprotocols"),
@@ -180,7 +195,7 @@ def test_arguments_that_make_no_sense(options: dict[str, Any], text: str) -> Non
     [
         "", "example.org", "http://example.org", "ws:", "ws://", "ws:///x", "ws://a:0/", "ws://a:x/", "ws://a:99999/",
         "ws://[::1/", "ws://a/#x", "ws://a/ b", "ws://a\n/", "ws://a b/", "ws://a<b/", "ws://a%3Ab@c:d@e:1/\x00",
-        "ws://a..ü/", "ws://a%3Ab:c@e/",
+        "ws://a..ü/", "ws://a%3Ab:c@e/", "ws://a..b/", "ws://" + "a" * 64 + "/", "ws://" + "a." * 127 + "a/", "ws://./",
     ],
 )  # fmt: skip
 def test_what_is_no_address(url: str) -> None:
@@ -191,8 +206,8 @@ def test_what_is_no_address(url: str) -> None:
 
 @pytest.mark.parametrize("url", ["ws://example.org/a?b", "wss://example.org:444/", "ws://[::1]/", "wss://example.org/"])
 def test_an_address_as_text(url: str) -> None:
-    """Without what need not be said."""
-    assert str(parse_address(url)) == url
+    """Without what need not be said, or may be secret."""
+    assert str(parse_address(url)) == url.partition("?")[0]
 
 
 @pytest.mark.parametrize(
@@ -450,6 +465,36 @@ async def test_a_refusal(answer: bytes, status: int, body: bytes, autojump_clock
         assert caught.value.headers["location"] == "ws://a/"
 
 
+async def test_a_body_that_is_cut_by_a_reset() -> None:
+    """The refusal counts all the same; or it would be tried again for ever."""
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+
+    async def refuse() -> None:
+        stream = await listener.accept()
+        await stream.receive_some()
+        await stream.send_all(b"HTTP/1.1 401 No\r\nContent-Length: 100\r\n\r\nwho")
+        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await stream.aclose()
+
+    async with listener, trio.open_nursery() as nursery:
+        nursery.start_soon(refuse)
+        with pytest.raises(HandshakeRefused, match="401") as caught:
+            async with connect(f"ws://127.0.0.1:{listener.socket.getsockname()[1]}/"):
+                pass
+    assert b"who".startswith(caught.value.body)
+
+
+async def test_what_a_server_says_wrongly_is_not_shown_at_length(autojump_clock: MockClock) -> None:
+    """Nor raw."""
+    header = b"\r\nSec-WebSocket-Extensions: \x1b" + b"x" * 5000 + b"\r\n\r\n"
+    async with scripted(accepting(lambda head: head.replace(b"\r\n\r\n", header))) as dial:
+        with pytest.raises(HandshakeInvalid) as caught:
+            async with connect(URL, stream=dial):
+                pass
+    assert len(str(caught.value)) < 500
+    assert str(caught.value).isprintable()
+
+
 async def test_a_body_that_does_not_come(autojump_clock: MockClock) -> None:
     """It is waited for two seconds, and not for ever."""
 
@@ -627,7 +672,9 @@ async def test_user_information_is_for_its_origin(autojump_clock: MockClock) -> 
     assert b"Authorization" not in heads[1]
 
 
-@pytest.mark.parametrize("location", ["ftp://example.org/", "ws://", "ws://a:0/", "http://[::1/", ""])
+@pytest.mark.parametrize(
+    "location", ["ftp://example.org/", "ws://", "ws://a:0/", "http://[::1/", "", "http://a..b/", "ws://" + "a" * 64]
+)
 async def test_a_redirect_to_nowhere(location: str, autojump_clock: MockClock) -> None:
     """A refusal that says so; an empty one leads to the same place."""
     async with scripted(redirecting([location] * 3, [])) as dial:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -183,6 +184,33 @@ async def test_what_a_block_raises_goes_on(autojump_clock: MockClock) -> None:
                             raise ConnectionBroken(None, other)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [trio.BrokenResourceError("the database"), trio.EndOfChannel("another channel"), trio.ClosedResourceError()],
+)
+async def test_the_end_of_something_else_is_not_the_end(error: Exception, autojump_clock: MockClock) -> None:
+    """Though the conversation is over: hidden, it would be met again and again."""
+    async with scripted(obliging) as dial:
+        with pytest.raises(type(error)) as caught:
+            async for attempt in reconnecting(URL, stream=dial):
+                async with attempt as session:
+                    await session.aclose()
+                    raise error
+        assert caught.value is error
+
+
+async def test_what_is_logged_shows_no_query(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
+    """It may be secret."""
+    caplog.set_level("DEBUG")
+    async with scripted(refusing([b"", b"503 Busy"], [])) as dial:
+        async for attempt in reconnecting(URL + "?token=SECRET", stream=dial):
+            async with attempt as session:
+                session.close()
+            break
+    assert "trying again" in caplog.text
+    assert "SECRET" not in caplog.text
+
+
 async def test_a_cancellation_ends_it_anywhere(autojump_clock: MockClock) -> None:
     """In a pause, in a conversation, between them."""
     for script in (refusing([b"503 Busy"] * 1000, []), obliging):
@@ -281,12 +309,16 @@ async def test_arguments_that_make_no_sense(autojump_clock: MockClock) -> None:
     ours, _ = trio.testing.memory_stream_pair()
     for text, options in (
         ("first", {"first": 0}),
+        ("first", {"first": math.inf}),
+        ("first", {"first": "x"}),
         ("most", {"most": -1}),
         ("stream", {"stream": ours}),
         ("open_timeout", {"open_timeout": 0}),
     ):
         with pytest.raises(ValueError, match=text):
-            reconnecting(URL, **options)
+            reconnecting(URL, **options)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="give_up"):
+        reconnecting(URL, give_up=None)  # type: ignore[arg-type]
 
 
 async def test_an_attempt_is_entered_once(autojump_clock: MockClock) -> None:

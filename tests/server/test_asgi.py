@@ -87,6 +87,12 @@ async def silent(session: WebSocketSession) -> None:
     """Say nothing."""
 
 
+async def echo(session: WebSocketSession) -> None:
+    """Send back what comes."""
+    async for frame in session:
+        await session.send(frame)
+
+
 # conversations
 
 
@@ -129,6 +135,7 @@ async def test_a_conversation(autojump_clock: MockClock) -> None:
         ({"code": 99}, 1005, True),
         ({"code": 1000, "reason": "x" * 1000}, 1000, True),
         ({"code": 1001, "reason": None}, 1001, True),
+        ({"code": None}, 1005, True),
     ],
 )
 async def test_the_ends_that_a_server_tells_of(
@@ -249,6 +256,45 @@ async def test_a_client_that_is_gone_before_it_is_let_in(autojump_clock: MockClo
         assert server.sent == []
 
 
+async def test_a_server_that_cannot_say_more(autojump_clock: MockClock) -> None:
+    """An `OSError` of its is the end of the client."""
+    ends: list[CloseReason | None] = []
+
+    async def handler(session: WebSocketSession) -> None:
+        try:
+            await session.receive()
+        finally:
+            ends.append(session.close_reason)
+
+    server = Server(CONNECT)
+
+    async def receive() -> Event:
+        if not server.events:
+            raise OSError("gone")
+        return await server.receive()
+
+    await application(handler)(scope(), receive, server.send)
+    assert ends == [CloseReason(1006)]
+
+
+async def test_one_call_that_is_cancelled_is_not_the_end(autojump_clock: MockClock) -> None:
+    """Whoever bounds one conversation ends that one; others go on, and new ones are let in."""
+    app = application(echo)
+    other = Server(CONNECT)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(app, scope(), other.receive, other.send)
+        one = Server(CONNECT)
+        with trio.move_on_after(5):
+            await app(scope(), one.receive, one.send)
+        assert one.sent[-1] == {"type": "websocket.close", "code": 1001, "reason": ""}
+        other.tell(type="websocket.receive", text="still there")
+        await trio.testing.wait_all_tasks_blocked()
+        assert other.sent[-1] == {"type": "websocket.send", "text": "still there"}
+        late = await ask(app, scope(), CONNECT, GONE)
+        assert late[0]["type"] == "websocket.accept"
+        other.tell(**GONE)
+
+
 async def test_a_server_that_takes_nothing(autojump_clock: MockClock) -> None:
     """`write_timeout` holds here, too."""
     ends: list[BaseException | None] = []
@@ -280,6 +326,16 @@ async def test_a_message_in_pieces_that_is_too_long(autojump_clock: MockClock) -
 
     sent = await ask(application(handler, max_frame_size=1000), scope(), CONNECT, GONE)
     assert [event["type"] for event in sent] == ["websocket.accept"]
+
+
+async def test_a_message_that_is_sent_whole_may_be_of_any_length(autojump_clock: MockClock) -> None:
+    """`max_frame_size` is for what comes."""
+
+    async def handler(session: WebSocketSession) -> None:
+        await session.send("x" * 100_001)
+
+    sent = await ask(application(handler, max_frame_size=1000), scope(), CONNECT)
+    assert [event["type"] for event in sent] == ["websocket.accept", "websocket.send", "websocket.close"]
 
 
 @pytest.mark.parametrize(
@@ -324,6 +380,10 @@ async def test_plain_requests(autojump_clock: MockClock, caplog: pytest.LogCaptu
         call.response_headers.append("X-More", "yes")
         return Response(f"hello {name}", headers={"X-Own": "1"})
 
+    @app.get("/nothing/here")
+    async def nothing(call: Call) -> Response:
+        return Response("left out", status=204)
+
     @app.get("/fails")
     async def fails(call: Call) -> str:
         raise LookupError
@@ -344,6 +404,10 @@ async def test_plain_requests(autojump_clock: MockClock, caplog: pytest.LogCaptu
     assert (await status("/page/Ada", method="POST"))[0] == 405
     assert (await status("/fails"))[0] == 500
     assert (await status("/x", raw_path=b"/%ff"))[0] == 400
+    assert headers[b"x-content-type-options"] == b"nosniff"
+    found, body, headers = await status("/nothing/here")
+    assert (found, body) == (204, b"")
+    assert not {b"content-length", b"content-type"} & set(headers)
     server = Server()
     server.gone = True
     await app(scope("http", "/page/Ada"), server.receive, server.send)
@@ -393,6 +457,7 @@ async def test_it_may_live_several_times(autojump_clock: MockClock) -> None:
         life = Server({"type": "lifespan.startup"}, {"type": "lifespan.shutdown"})
         await app({"type": "lifespan"}, life.receive, life.send)
         assert [event["type"] for event in life.sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert (await ask(app, scope(), CONNECT, GONE))[0]["type"] == "websocket.accept"  # served without one, too
     life = Server({"type": "lifespan.startup"})
     async with trio.open_nursery() as nursery:
         nursery.start_soon(app, {"type": "lifespan"}, life.receive, life.send)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import socket
+import struct
 
 import pytest
 import trio
@@ -11,7 +13,7 @@ import trio_websocket
 from trio.testing import MockClock
 
 from tests.support.carriers import over_trio_websocket
-from tests.support.helpers import application
+from tests.support.helpers import REQUEST, application
 from trioktor import Application, Call, CloseReason, HandshakeRefused, Response, WebSockets, WebSocketSession, connect
 from trioktor.carriers.trio_websocket import handler
 
@@ -106,6 +108,44 @@ async def test_a_client_that_is_gone_meanwhile(autojump_clock: MockClock) -> Non
                 async with dial(path):
                     raise AssertionError
         await trio.sleep(10)
+
+
+async def test_nothing_that_one_client_does_ends_the_server(caplog: pytest.LogCaptureFixture) -> None:
+    """Clients that are gone at once, hooks that answer without a body, faults of ours: the next is served."""
+
+    async def no(call: Call) -> Response:
+        return Response("left out", status=204)
+
+    async def echo(session: WebSocketSession) -> None:
+        async for frame in session:
+            await session.send(frame)
+
+    app = application(echo)
+    app.websocket("/no", echo, before=no)
+
+    @app.websocket("/fault", subprotocols=lambda call: fault())
+    async def fault_route(session: WebSocketSession) -> None:
+        raise AssertionError
+
+    def fault() -> str:
+        raise SystemError
+
+    async with trio.open_nursery() as nursery:
+        serve = functools.partial(trio_websocket.serve_websocket, handler(app), "127.0.0.1", 0, ssl_context=None)
+        server = await nursery.start(serve)
+        for _ in range(30):
+            stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+            stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            await stream.send_all(REQUEST % b"/")
+            await stream.aclose()
+        for path, status in (("no", 204), ("fault", 500)):
+            with pytest.raises(HandshakeRefused, match=str(status)):
+                async with connect(f"ws://127.0.0.1:{server.port}/{path}"):
+                    pass
+        async with connect(f"ws://127.0.0.1:{server.port}/") as session:
+            await session.send("still there")
+            assert await session.receive_text() == "still there"
+        nursery.cancel_scope.cancel()
 
 
 async def test_on_a_real_server() -> None:

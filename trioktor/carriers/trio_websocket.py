@@ -11,6 +11,7 @@ cancels trio-websocket's reader, too: if that is first, the peer gets no Close.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Final, final
 
@@ -27,6 +28,8 @@ from ..protocol.close import CloseCode, CloseReason
 from ..protocol.frames import BinaryFrame, CloseFrame, Frame, TextFrame
 from ..routing.routes import Routes
 from ..server.foreign import ForeignHost, Peer
+
+logger: logging.Logger = logging.getLogger("trioktor.server")
 
 TRIO_WEBSOCKET: Final = Supports(name="trio-websocket", frames=False, pings=False, extensions=False)
 
@@ -46,14 +49,22 @@ def handler(app: Routes) -> Callable[[WebSocketRequest], Awaitable[None]]:
     """
     host = ForeignHost(app, TRIO_WEBSOCKET)
 
-    async def handle(request: WebSocketRequest) -> None:
+    async def serve(request: WebSocketRequest) -> None:
         door = _Door(request)
         try:
-            head = _head(request)
+            head, peer = _head(request), _peer(request)
         except Refusal as refusal:
             await door.refuse(refusal_response(refusal))
-            return
-        await host.converse(head, _peer(request), door)
+        except OSError:
+            pass  # it has no name any more: the client has gone
+        else:
+            await host.converse(head, peer, door)
+
+    async def handle(request: WebSocketRequest) -> None:
+        try:
+            await serve(request)
+        except Exception:  # what leaves a handler would end the server there
+            logger.exception("a connection ended with an error of trioktor's own")
 
     return handle
 
@@ -93,11 +104,13 @@ class _Door:
 
     async def refuse(self, response: Response) -> None:
         """Reject it."""
-        body = response.body.encode() if isinstance(response.body, str) else response.body
-        headers = [("Content-Type", response.content_type), *response.headers]
-        pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        pairs = [
+            (name.encode("latin-1"), value.encode("latin-1"))
+            for name, value in response.fields()
+            if name != "Content-Length"  # it is added there
+        ]
         try:
-            await self._request.reject(response.status, extra_headers=pairs, body=body)
+            await self._request.reject(response.status, extra_headers=pairs, body=response.payload)
         except ConnectionClosed:
             pass  # the client has gone
 

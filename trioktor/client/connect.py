@@ -53,6 +53,7 @@ def connect(url: str, /, **options: Unpack[ConnectOptions]) -> AbstractAsyncCont
       ValueError, TypeError: at the call; the text names the argument.
       CannotConnect: on entering; also an `OSError`. `addresses` were tried.
       HandshakeRefused: on entering; the server answered no, or (`HandshakeInvalid`) wrongly.
+      ValueError: on entering; the environment names a proxy that is none.
     """
     return converse(client_options(url, options), ClientWebSocketSession)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import ssl
+from typing import Final
 
 import trio
 
@@ -16,6 +17,9 @@ from ..errors import CannotConnect
 from ..http.address import Address
 from .options import Options, StreamSource
 from .proxies import Proxy, proxy_from_environment, through_socks, tunnel
+
+_LOOK_UP_LIMIT: Final = 1.0
+"""Seconds for the addresses in an error."""
 
 
 async def dial(options: Options, address: Address) -> Transport:
@@ -39,7 +43,7 @@ async def dial(options: Options, address: Address) -> Transport:
         stream = await _open_tcp(options, address, proxy)
     if address.is_secure:
         is_first = address.origin == options.address.origin  # a redirect's host has a certificate of its own
-        name = (options.server_hostname if is_first else None) or address.host
+        name = (options.server_hostname if is_first else None) or address.name
         stream = await _secure(stream, options.ssl_context or _default_context(), name)
     return open_transport(stream)
 
@@ -68,11 +72,11 @@ async def _take(source: StreamSource) -> trio.abc.Stream:
         raise CannotConnect(f"the stream cannot be opened: {error}") from error
 
 
-async def _open_unix(path: str) -> trio.abc.Stream:
+async def _open_unix(path: str | os.PathLike[str]) -> trio.abc.Stream:
     try:
         return await trio.open_unix_socket(path)
     except OSError as error:
-        raise CannotConnect(f"cannot connect to {path}: {error.strerror or error}", (path,)) from error
+        raise CannotConnect(f"cannot connect to {path}: {error.strerror or error}", (os.fspath(path),)) from error
 
 
 async def _open_tcp(options: Options, address: Address, proxy: Proxy | None) -> trio.abc.Stream:
@@ -95,11 +99,11 @@ async def _connect(host: str, port: int, local_address: str | None) -> trio.abc.
     """Connect over TCP, to several addresses of a name at a time if the first are slow (RFC 8305)."""
     try:
         return await trio.open_tcp_stream(host, port, local_address=local_address)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise _unreachable(host, port, error, await _look_up(host, port)) from error
 
 
-def _unreachable(host: str, port: int, error: OSError, addresses: tuple[str, ...]) -> CannotConnect:
+def _unreachable(host: str, port: int, error: OSError | UnicodeError, addresses: tuple[str, ...]) -> CannotConnect:
     """With what the system said of the first address; behind it may stand more."""
     leaf = first_leaf(error.__cause__ or error)
     number = getattr(leaf, "errno", None)
@@ -108,12 +112,14 @@ def _unreachable(host: str, port: int, error: OSError, addresses: tuple[str, ...
 
 
 async def _look_up(host: str, port: int) -> tuple[str, ...]:
-    """The addresses of a name that could not be reached; () if it has none."""
-    try:
-        found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
-    except OSError:
-        return ()
-    return tuple(dict.fromkeys(str(address[4][0]) for address in found))
+    """The addresses of a name that could not be reached; () if it has none, or they are not known at once."""
+    with trio.move_on_after(_LOOK_UP_LIMIT):
+        try:
+            found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            return ()
+        return tuple(dict.fromkeys(str(address[4][0]) for address in found))
+    return ()
 
 
 async def _secure(stream: trio.abc.Stream, context: ssl.SSLContext, name: str) -> trio.abc.Stream:

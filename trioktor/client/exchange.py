@@ -28,7 +28,13 @@ async def exchange(transport: Transport, request: Exchange) -> tuple[Handshake, 
     answer = None
     with trio.CancelScope() as body:
         while answer is None:
-            answer = request.feed(await transport.receive())
+            try:
+                data = await transport.receive()
+            except trio.BrokenResourceError:
+                if not request.is_in_body:
+                    raise
+                data = b""  # what has come of the refusal is what counts
+            answer = request.feed(data)
             if request.is_in_body and body.deadline == math.inf:
                 body.deadline = trio.current_time() + _BODY_LIMIT
     return answer if answer is not None else (request.incomplete(), b"")

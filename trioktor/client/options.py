@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias, final
@@ -17,6 +18,16 @@ from ..http.responses import HeaderPairs, check_header, header_pairs
 from ..protocol.extensions import ExtensionFactory
 from ..protocol.negotiation import check_factories
 from .proxies import Proxy, parse_proxy
+
+_KINDS: tuple[tuple[str, type | tuple[type, ...], str], ...] = (
+    ("ssl_context", ssl.SSLContext, "an ssl.SSLContext"),
+    ("server_hostname", str, "a host's name"),
+    ("proxy", (str, bool), "a proxy's address, True or False"),
+    ("path", (str, os.PathLike), "the path of a UNIX socket"),
+    ("local_address", str, "an address"),
+    ("origin", str, "an origin"),
+)
+"""What some arguments have to be."""
 
 StreamSource: TypeAlias = "trio.abc.Stream | Callable[[], Awaitable[trio.abc.Stream]]"
 """A stream to speak on, or what opens one."""
@@ -42,7 +53,7 @@ class ConnectOptions(SessionSettings, total=False):
     open_timeout: float | None
     max_redirects: int
     stream: StreamSource | None
-    path: str | None
+    path: str | os.PathLike[str] | None
     local_address: str | None
 
 
@@ -63,7 +74,7 @@ class Options:
     open_timeout: float
     max_redirects: int
     stream: StreamSource | None
-    path: str | None
+    path: str | os.PathLike[str] | None
     local_address: str | None
 
 
@@ -103,12 +114,15 @@ def client_options(url: str, given: ConnectOptions) -> Options:
     check_factories(values["extensions"])
     values["headers"] = header_pairs(values["headers"] or ())
     check_client_headers(values["headers"])
-    if values["origin"] is not None:
-        check_header("origin", values["origin"])
     values["open_timeout"] = _seconds(values["open_timeout"])
     redirects = values["max_redirects"]
     if isinstance(redirects, bool) or not isinstance(redirects, int) or redirects < 0:
         raise ValueError(f"max_redirects must be a whole number of at least 0, not {redirects!r}")
+    for name, kinds, what in _KINDS:
+        if values[name] is not None and not isinstance(values[name], kinds):
+            raise TypeError(f"{name} must be {what}, not {values[name]!r}")
+    if values["origin"] is not None:
+        check_header("origin", values["origin"])
     if isinstance(values["proxy"], str):
         values["proxy"] = parse_proxy(values["proxy"])
     _check_ways(values)

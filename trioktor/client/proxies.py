@@ -49,8 +49,8 @@ def parse_proxy(url: str) -> Proxy:
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        raise ValueError(f"not a proxy's address: {error}") from None
+    except ValueError:
+        raise ValueError(f"not a proxy's address: {url.rpartition('@')[2]!r}") from None
     if parts.scheme not in _PORTS or not parts.hostname or port == 0 or parts.path not in ("", "/") or parts.query:
         # without what stands before an @: it may be a password
         raise ValueError(

@@ -11,6 +11,7 @@ that the clients of a server which has restarted do not all come at once.
 from __future__ import annotations
 
 import logging
+import math
 import random
 import ssl
 import time
@@ -18,13 +19,13 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import Final, Unpack, final
+from typing import Any, Final, Unpack, final
 
 import attrs
 import trio
 
-from ..engine.outcome import Outcome, classify
-from ..errors import CannotConnect, HandshakeInvalid, HandshakeRefused
+from ..engine.outcome import was_raised_here
+from ..errors import CannotConnect, ConnectionClosed, HandshakeInvalid, HandshakeRefused
 from .connect import converse
 from .options import ConnectOptions, Options, client_options
 from .session import ClientWebSocketSession
@@ -93,8 +94,8 @@ def reconnecting(
     Entering an attempt connects, as often as it takes. Between two tries there is a pause of a random length: up to
     `first` seconds, then twice as much, and so on up to `most`; behind what a `Retry-After` asks for, at most an
     hour. A conversation of 30 s has it begin anew. When the block ends, by itself or with the end of its
-    conversation, the next attempt follows; any other exception of the block goes on, and ends the loop, as `break`
-    does.
+    conversation as the session tells it, the next attempt follows; any other exception of the block goes on, and ends
+    the loop, as `break` does.
 
     Args:
       give_up: asked for every try that failed whether to raise the error instead of trying again.
@@ -104,9 +105,12 @@ def reconnecting(
       ValueError, TypeError: at the call; the text names the argument.
       CannotConnect, HandshakeRefused: on entering an attempt, if `give_up` says so.
     """
-    for name, value in (("first", first), ("most", most)):
-        if isinstance(value, bool) or not value > 0:
+    seconds: dict[str, Any] = {"first": first, "most": most}
+    for name, value in seconds.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
             raise ValueError(f"{name} must be more than 0 seconds, not {value!r}")
+    if not callable(give_up):
+        raise TypeError(f"give_up must be a function of the error, not {give_up!r}")
     if isinstance(options.get("stream"), trio.abc.Stream):
         raise ValueError("stream must be a function that opens one: each try needs its own")
     return Reconnecting(_Plan(client_options(url, options), _Pauses(first, most), give_up))
@@ -207,5 +211,9 @@ class Attempt:
                 self._plan.pauses.went_well()
 
     def _is_its_end(self, error: BaseException | None) -> bool:
-        """Whether this is how the end of the conversation was told."""
-        return isinstance(error, Exception) and classify(error, self._session, is_over=True) is Outcome.RETURNED
+        """Whether this is how the session told of the end of its conversation; what others raise is not."""
+        if isinstance(error, BaseExceptionGroup):
+            return all(map(self._is_its_end, error.exceptions))
+        if isinstance(error, trio.EndOfChannel):
+            return was_raised_here(error)
+        return isinstance(error, ConnectionClosed) and error.session is self._session

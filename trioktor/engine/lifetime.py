@@ -63,7 +63,8 @@ async def hold(connection: Connection, failures: list[Exception]) -> AsyncIterat
             if not connection.transport.close_nowait():
                 await connection.transport.aclose()
     except BaseException as error:
-        raise _together(error, failures) from None
+        raised = _together(error, failures)
+        raise raised from raised.__cause__
     for failure in failures:
         raise failure
 

@@ -64,7 +64,7 @@ class MessageTransport(Transport):
       max_size: bytes of the longest message that is sent in pieces: they are joined here; None is no limit.
     """
 
-    __slots__ = ("_is_ended", "_messages", "_said", "client", "is_local", "is_secure", "supports")
+    __slots__ = ("_is_ended", "_max_size", "_messages", "_said", "client", "is_local", "is_secure", "supports")
 
     def __init__(
         self,
@@ -77,7 +77,8 @@ class MessageTransport(Transport):
     ) -> None:
         super().__init__()
         self._messages = messages
-        self._said = Conversation(client=True, max_frame_size=max_size)  # reads what we say
+        self._said = Conversation(client=True)  # reads what we say
+        self._max_size = max_size
         self._is_ended = False  # the peer has said Close, or has gone
         self.supports: Supports = supports
         self.client: tuple[str, int] | str | None = client
@@ -106,8 +107,8 @@ class MessageTransport(Transport):
                 await self._hand_over(CloseFrame(None if reason.code == 1005 else reason), scope)
         if scope.cancelled_caught:
             raise self.timed_out()
-        if said.closing.theirs is Theirs.FAILED:  # a message in pieces that is too long to be joined
-            raise trio.BrokenResourceError(str(said.closing.cause))
+        if self._max_size is not None and said.kept - said.parser.kept > self._max_size:
+            raise trio.BrokenResourceError("a message that is sent in pieces is too long to be joined")
 
     async def _hand_over(self, message: Frame, scope: trio.CancelScope) -> None:
         if self._is_ended:

@@ -93,6 +93,14 @@ def origin(error: BaseException) -> str:
     return place
 
 
+def was_raised_here(error: BaseException) -> bool:
+    """Whether trioktor raised it, and nobody that it, or a handler, called."""
+    module = ""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        module = frame.f_globals.get("__name__", "")
+    return module.partition(".")[0] == _OURS
+
+
 def merge(errors: list[Exception]) -> Exception | None:
     """The one exception, or a group of several."""
     if len(errors) > 1:

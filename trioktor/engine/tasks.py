@@ -130,7 +130,7 @@ class HandlerTasks:
         if rest is not None:
             if not scope.cancel_called:
                 self._owner.interrupted()
-            raise rest from None
+            raise rest from rest.__cause__
 
     def _end_one(self) -> None:
         self._running -= 1

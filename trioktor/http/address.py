@@ -16,7 +16,10 @@ _HINT: Final = "write ws://host:port/path"
 _UNSAFE: Final = re.compile(r"[\x00-\x20\x7f]")
 _KEPT: Final = "/%:@!$&'()*+,;=~?-._[]"
 """What is left as it is in a path and a query; everything else that is no letter or digit is escaped."""
-_HOST: Final = re.compile(r"[A-Za-z0-9\-._~%!$&'()*+,;=]+|[0-9A-Fa-f:.]+(?:%25?[A-Za-z0-9\-._~]+)?")
+_LABEL: Final = re.compile(r"[A-Za-z0-9\-_~%!$&'()*+,;=]{1,63}")
+_ZONED: Final = re.compile(r"([0-9A-Fa-f:.]+)(?:%(?:25)?([A-Za-z0-9\-._~]+))?")
+"""An IPv6 address, with the interface by which it is reached (RFC 6874)."""
+_LONGEST_NAME: Final = 253
 
 
 @final
@@ -40,8 +43,13 @@ class Address:
     @property
     def authority(self) -> str:
         """Host and port as the Host header has them; the port only where it is not the scheme's own."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        host = f"[{self.name}]" if ":" in self.host else self.host
         return host if self.port == (443 if self.is_secure else 80) else f"{host}:{self.port}"
+
+    @property
+    def name(self) -> str:
+        """The host as others know it: an interface of ours is nothing to them (RFC 6874 §4)."""
+        return self.host.partition("%")[0] if ":" in self.host else self.host
 
     @property
     def is_literal(self) -> bool:
@@ -65,7 +73,8 @@ class Address:
         return "Basic " + base64.b64encode(":".join(self.user).encode()).decode("ascii")
 
     def __str__(self) -> str:
-        return f"{'wss' if self.is_secure else 'ws'}://{self.authority}{self.target}"
+        path = self.target.partition("?")[0]  # what stands behind it may be secret
+        return f"{'wss' if self.is_secure else 'ws'}://{self.authority}{path}"
 
     def redirected(self, location: str) -> Address:
         """Where a Location header leads (RFC 9110 §10.2.2).
@@ -107,8 +116,8 @@ def parse_address(url: str) -> Address:
     if "#" in url:
         raise ValueError(f"a WebSocket address has no fragment (RFC 6455 §3): {shown!r}")
     user = None
-    if parts.username is not None:
-        user = (unquote(parts.username), unquote(parts.password or ""))
+    if parts.username or parts.password:
+        user = (unquote(parts.username or ""), unquote(parts.password or ""))
         if ":" in user[0]:
             raise ValueError("a user's name holds no colon (RFC 7617 §2)")
     return Address(
@@ -135,6 +144,10 @@ def _ascii(host: str, url: str) -> str:
             host = idna.encode(host, uts46=True).decode("ascii")
         except idna.IDNAError as error:
             raise ValueError(f"not a host's name in {url!r}: {error}") from None
-    if not _HOST.fullmatch(host):
-        raise ValueError(f"not a host's name in {url!r}: {host!r}")
+    zoned = _ZONED.fullmatch(host) if ":" in host else None
+    if zoned is not None:
+        return zoned[1] + (f"%{zoned[2]}" if zoned[2] else "")
+    labels = host.removesuffix(".").split(".")
+    if len(host) > _LONGEST_NAME or not all(map(_LABEL.fullmatch, labels)):
+        raise ValueError(f"not a host's name in {url!r}: {host[:_LONGEST_NAME]!r}")
     return host.lower()

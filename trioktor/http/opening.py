@@ -41,6 +41,8 @@ def check_client_headers(headers: Sequence[tuple[str, str]]) -> None:
         check_header(name, value)
         if name.lower() in _OURS:
             raise ValueError(f"the header {name} is written by connect: leave it out, or give its own argument")
+    if sum(name.lower() == "host" for name, _ in headers) > 1:
+        raise ValueError("a request has one Host header")
 
 
 def check_subprotocols(names: Sequence[str]) -> tuple[str, ...]:

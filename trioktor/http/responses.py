@@ -25,6 +25,8 @@ def check_header(name: str, value: str) -> None:
     """
     if not TOKEN.fullmatch(name):
         raise ValueError(f"not a header name: {name!r}")
+    if value != value.strip(" \t"):  # RFC 9110 §5.5: they would be no part of it
+        raise ValueError(f"a header value begins or ends with a blank: {value!r}")
     if any(c in "\r\n\0\x7f" or (ord(c) < 0x20 and c != "\t") or ord(c) > 0xFF for c in value):
         raise ValueError(f"a header value holds a control character or one outside latin-1: {value!r}")
 
@@ -85,20 +87,29 @@ class Response:
 
         `date` is when that is (RFC 9110 §6.6.1), in its form.
         """
-        body = self.body.encode() if isinstance(self.body, str) else self.body
         # RFC 9110 §7.8: whoever sends Upgrade names it in Connection.
         connection = "close, Upgrade" if any(name.lower() == "upgrade" for name, _ in self.headers) else "close"
         lines = [f"HTTP/1.1 {self.status} {_reason_phrase(self.status)}", f"Connection: {connection}"]
         if date is not None:
             lines.append(f"Date: {date}")
+        lines += [f"{name}: {value}" for name, value in self.fields()]
+        return "\r\n".join(lines).encode("latin-1") + _END + (self.payload if with_body else b"")
+
+    @property
+    def payload(self) -> bytes:
+        """The body as bytes; none where the status has none (RFC 9110 §15.3.5, §15.4.5)."""
+        if self.status in _BODILESS:
+            return b""
+        return self.body.encode() if isinstance(self.body, str) else self.body
+
+    def fields(self) -> list[tuple[str, str]]:
+        """The headers, with those that say what the body is."""
+        fields = []
         if not any(name.lower() == "x-content-type-options" for name, _ in self.headers):
-            lines.append("X-Content-Type-Options: nosniff")
-        if self.status in _BODILESS:  # RFC 9110 §8.6: nor a length
-            body = b""
-        else:
-            lines += [f"Content-Type: {self.content_type}", f"Content-Length: {len(body)}"]
-        lines += [f"{name}: {value}" for name, value in self.headers]
-        return "\r\n".join(lines).encode("latin-1") + _END + (body if with_body else b"")
+            fields.append(("X-Content-Type-Options", "nosniff"))
+        if self.status not in _BODILESS:  # RFC 9110 §8.6: nor a length
+            fields += [("Content-Type", self.content_type), ("Content-Length", str(len(self.payload)))]
+        return [*fields, *self.headers]
 
 
 def _reason_phrase(status: int) -> str:

@@ -77,7 +77,11 @@ def accept(factories: Sequence[ExtensionFactory], lines: Iterable[str]) -> tuple
     """
     offered = {factory.name: factory for factory in factories if factory.name is not None}
     answered: dict[str, Extension] = {}
-    for answer in parse_extensions(lines):
+    try:
+        answers = parse_extensions(lines)
+    except ValueError:
+        raise ValueError("Sec-WebSocket-Extensions breaks its grammar") from None
+    for answer in answers:
         factory = offered.get(answer.name)
         if factory is None or answer.name in answered:
             raise ValueError(f"the extension {answer.name[:200]!a} was not offered, or is answered twice")

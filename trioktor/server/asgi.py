@@ -69,9 +69,13 @@ class AsgiApplication:
             self._host = ForeignHost(self._application, ASGI)
         return self._host
 
+    def _renew(self) -> None:
+        """Whoever is served from now on is another lifespan's, or nobody's."""
+        self._host = None
+
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()  # lifespan.startup
-        self._host = None
+        self._renew()
         try:
             if not trio.lowlevel.in_trio_run():
                 raise RuntimeError(_NO_TRIO)
@@ -82,6 +86,7 @@ class AsgiApplication:
         await send({"type": "lifespan.startup.complete"})
         await receive()  # lifespan.shutdown
         await host.stop(_GRACE)
+        self._renew()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _converse(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -101,16 +106,11 @@ class AsgiApplication:
         is_head = scope["method"] == "HEAD"
 
         async def answer(response: Response) -> None:
-            body = response.body.encode() if isinstance(response.body, str) else response.body
-            headers = [
-                ("content-type", response.content_type),
-                ("content-length", str(len(body))),
-                *response.headers,
-            ]
-            start = {"type": "http.response.start", "status": response.status, "headers": _encoded(headers)}
+            headers = _encoded(response.fields())
+            start = {"type": "http.response.start", "status": response.status, "headers": headers}
             try:
                 await send(start)
-                await send({"type": "http.response.body", "body": b"" if is_head else body})
+                await send({"type": "http.response.body", "body": b"" if is_head else response.payload})
             except OSError:
                 pass  # the client has gone
 
@@ -148,11 +148,10 @@ class AsgiDoor:
             if not self._can_deny:
                 await self._send({"type": "websocket.close"})
                 return
-            body = response.body.encode() if isinstance(response.body, str) else response.body
-            headers = _encoded([("content-type", response.content_type), *response.headers])
+            headers = _encoded(response.fields())
             start = {"type": f"{_DENIAL}.start", "status": response.status, "headers": headers}
             await self._send(start)
-            await self._send({"type": f"{_DENIAL}.body", "body": body})
+            await self._send({"type": f"{_DENIAL}.body", "body": response.payload})
         except OSError:
             pass  # the client has gone
 
@@ -168,11 +167,14 @@ class AsgiMessages:
 
     async def receive(self) -> Frame | None:
         """Wait for a message, or the end."""
-        event = await self._receive()
+        try:
+            event = await self._receive()
+        except OSError:
+            return None
         if event["type"] == "websocket.receive":
             text = event.get("text")
             return TextFrame(text) if text is not None else BinaryFrame(event.get("bytes") or b"")
-        code = event.get("code", CloseCode.NO_STATUS)
+        code = event.get("code") or CloseCode.NO_STATUS
         if code == CloseCode.CLOSED_ABNORMALLY and not self._has_closed:
             return None
         # Behind a Close of ours the code says little: some servers tell of every end as abnormal.

@@ -18,7 +18,7 @@ from ..config import Supports
 from ..engine.connection import Connection
 from ..engine.lifetime import run
 from ..engine.messages import Messages, MessageTransport
-from ..engine.stop import Stop
+from ..engine.stop import STOP_LIMIT
 from ..http.call import Call
 from ..http.handshake import check_host
 from ..http.headers import Refusal
@@ -89,7 +89,6 @@ class ForeignHost:
         self._hooks = Hooks(_OPEN_TIMEOUT)
         self._refused_origins = Seldom(60)
         self._running = Running()
-        self._stop = Stop(on_begin=self._stop_all)
         self._is_stopping = False
 
     async def converse(self, head: RequestHead, peer: Peer, door: Door) -> None:
@@ -144,7 +143,7 @@ class ForeignHost:
             is_secure=peer.is_secure,
             max_size=settings.max_frame_size,
         )
-        connection = Connection(transport, settings, stop=self._stop)
+        connection = Connection(transport, settings)  # cancelled, it ends for itself: that is not the server's end
         session = WebSocketSession(connection, call, self._application)
         call.headers.compact()
         log_begin(call)
@@ -181,12 +180,6 @@ class ForeignHost:
             await self._running.wait_gone(self._running.others())
         self._running.cancel_answering()
         for connection in self._running.connections():
-            connection.ends.stop_by(self._stop.begin())
+            connection.ends.stop_by(trio.current_time() + STOP_LIMIT)
             connection.tasks.cancel("the server is ending")
         await self._running.wait_gone(self._running.others())
-
-    def _stop_all(self) -> None:
-        self._is_stopping = True
-        for connection in list(self._running.conversing):
-            connection.ends.stop_by(self._stop.deadline)
-            connection.tasks.cancel("the server is ending")

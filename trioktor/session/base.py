@@ -214,6 +214,8 @@ class BaseSession(FrameChannel):
     @masking.setter
     def masking(self, on: bool) -> None:
         WebSockets(masking=on)
+        if self._connection.closing.is_client and not on:
+            raise ValueError("a client always masks what it sends (RFC 6455 §5.1)")
         self._check_supported(self._connection.transport.supports.extensions or not on, "masking")
         self._connection.conversation.serializer.masking = on
 
