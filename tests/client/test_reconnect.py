@@ -316,7 +316,7 @@ async def test_arguments_that_make_no_sense(autojump_clock: MockClock) -> None:
         ("open_timeout", {"open_timeout": 0}),
     ):
         with pytest.raises(ValueError, match=text):
-            reconnecting(URL, **options)  # type: ignore[arg-type]
+            reconnecting(URL, **options)
     with pytest.raises(TypeError, match="give_up"):
         reconnecting(URL, give_up=None)  # type: ignore[arg-type]
 
