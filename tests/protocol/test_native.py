@@ -6,6 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,9 +18,10 @@ from trioktor import CloseCode, Frame, PerMessageDeflate
 from trioktor.protocol import native, parser as parser_module, partial as partial_module
 from trioktor.protocol.conversation import Conversation
 from trioktor.protocol.errors import FrameTooBig, ProtocolError
-from trioktor.protocol.mask import mask as pure_mask
+from trioktor.protocol.mask import mask as pure_mask, mask_frame as pure_mask_frame
 from trioktor.protocol.negotiation import negotiate
 from trioktor.protocol.parser import FrameParser
+from trioktor.protocol.serializer import head
 
 has_native = importlib.util.find_spec("trioktor.protocol._native") is not None
 needs_native = pytest.mark.skipif(not native.is_native, reason="the native part was not built, or is not wanted")
@@ -53,22 +55,44 @@ def test_masking_is_the_same(data: bytes, key: bytes) -> None:
     assert native.mask(data, key) == pure_mask(data, key)
     view = memoryview(data)[3:]
     assert native.mask(view, key) == pure_mask(view, key) == pure_mask(data[3:], key)
+    for start in (b"", b"\x81\x85", b"\x82\xff" + bytes(8)):
+        assert native.mask_frame(start, data, key) == pure_mask_frame(start, data, key)
+        assert native.mask_frame(start, view, key) == pure_mask_frame(start, data[3:], key)
 
 
-PIECES = st.one_of(
-    st.binary(max_size=12),
-    st.builds(masked, st.sampled_from([0x81, 0x82]), st.binary(max_size=300)),
-    st.builds(lambda text: masked(0x81, text.encode()), st.text(max_size=200)),
-    st.builds(lambda size: masked(0x81, "🌍é".encode() * size), st.integers(0, 2000)),
-    st.builds(masked, st.sampled_from([0x01, 0x00, 0x80, 0x02, 0x89, 0xC1, 0x88]), st.binary(max_size=130)),
-    st.builds(lambda count: masked(0x82, b"") * count, st.integers(0, 100)),
-)
+def unmasked(first_byte: int, payload: bytes = b"") -> bytes:
+    """A frame as a server writes it, whatever it says."""
+    return head(first_byte, len(payload)) + payload
 
 
-def read(kind: str, chunks: list[bytes], limit: int | None) -> tuple[list[tuple[Any, ...]], int | None]:
+def pieces_of(write: Callable[[int, bytes], bytes]) -> st.SearchStrategy[bytes]:
+    """Frames, good and bad, and bytes that are none."""
+    return st.one_of(
+        st.binary(max_size=12),
+        st.builds(write, st.sampled_from([0x81, 0x82]), st.binary(max_size=300)),
+        st.builds(lambda text: write(0x81, text.encode()), st.text(max_size=200)),
+        st.builds(lambda size: write(0x81, "🌍é".encode() * size), st.integers(0, 2000)),
+        st.builds(write, st.sampled_from([0x01, 0x00, 0x80, 0x02, 0x89, 0xC1, 0x88]), st.binary(max_size=130)),
+        st.builds(lambda count: write(0x82, b"") * count, st.integers(0, 100)),
+    )
+
+
+PIECES = pieces_of(masked)
+EITHER = st.one_of(st.lists(PIECES, max_size=8), st.lists(pieces_of(unmasked), max_size=8))
+"""Of a client or of a server."""
+
+
+def read(
+    kind: str, chunks: list[bytes], limit: int | None, *, client: bool = False
+) -> tuple[list[tuple[Any, ...]], int | None]:
     """What these chunks are, and the code of the violation that they end with."""
     reader = FrameReader(
-        raw=kind == "raw", pieces=kind == "pieces", max_frame_size=limit, max_fragments=10, reserved=0x40
+        client=client,
+        raw=kind == "raw",
+        pieces=kind == "pieces",
+        max_frame_size=limit,
+        max_fragments=10,
+        reserved=0x40,
     )
     seen: list[tuple[Any, ...]] = []
     try:
@@ -84,21 +108,24 @@ def read(kind: str, chunks: list[bytes], limit: int | None) -> tuple[list[tuple[
 @needs_native
 @settings(max_examples=300, deadline=None)
 @given(
-    pieces=st.lists(PIECES, max_size=8),
+    pieces=EITHER,
     cuts=st.lists(st.integers(0, 4000), max_size=6),
     kind=st.sampled_from(["messages", "raw", "pieces"]),
     limit=st.sampled_from([None, 0, 50, 125, 126, 300, 4096, 1 << 20]),
+    client=st.booleans(),
 )
-def test_whatever_comes_is_read_the_same(pieces: list[bytes], cuts: list[int], kind: str, limit: int | None) -> None:
+def test_whatever_comes_is_read_the_same(
+    pieces: list[bytes], cuts: list[int], kind: str, limit: int | None, client: bool
+) -> None:
     """Good and bad, however it is cut."""
     data = b"".join(pieces)
     ends = sorted({min(cut, len(data)) for cut in cuts} | {len(data)})
     chunks = [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-    found = read(kind, chunks, limit)
+    found = read(kind, chunks, limit, client=client)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parser_module, "scan", None)
         patch.setattr(partial_module, "Filling", None)
-        assert found == read(kind, chunks, limit)
+        assert found == read(kind, chunks, limit, client=client)
 
 
 STEPS = st.one_of(
@@ -283,7 +310,7 @@ def talk(chunks: list[bytes], limit: int | None, *, single: bool, **kind: Any) -
 @needs_native
 @settings(max_examples=500, deadline=None)
 @given(
-    pieces=st.lists(PIECES, max_size=8),
+    pieces=EITHER,
     cuts=st.lists(st.integers(0, 4000), max_size=6),
     limit=st.sampled_from([None, 0, 50, 125, 126, 300, 4096, 1 << 20]),
     client=st.booleans(),
@@ -322,6 +349,11 @@ def test_one_message_is_taken_in_one_step() -> None:
     conversation.stream()
     assert conversation.receive_single(text) is None
     assert Conversation(client=True).receive_single(text) is None
+    assert Conversation().receive_single(unmasked(0x81, b"x")) is None
+    for data in ("é".encode(), b"", b"x" * 300):
+        assert Conversation(client=True).receive_single(unmasked(0x81, data)) == Frame.Text(data.decode())
+    for data in (unmasked(0x81, b"x" * 300)[:3], unmasked(0x82, b"x") + b"y", unmasked(0x81, b"\xff"), b"\x82"):
+        assert Conversation(client=True).receive_single(data) is None
     _, extensions = negotiate([PerMessageDeflate()], ["permessage-deflate"])
     assert Conversation(extensions=tuple(extensions)).receive_single(text) is None
     assert Conversation(on_frame=lambda direction, frame: None).receive_single(text) is None
@@ -334,13 +366,28 @@ def test_a_scan_stops_where_it_is_told() -> None:
     one = masked(0x82, b"xyz")
     data = one * 10
     for count in range(12):
-        run, position = native.scan(data, 0, 4096, count, 1 << 20, 0)
+        run, position = native.scan(data, 0, 4096, count, 1 << 20, 0, 4)
         assert (len(run), position) == (2 * min(count, 10), len(one) * min(count, 10))
     for size in range(40):
-        run, position = native.scan(data, 0, 4096, 100, size, 0)
+        run, position = native.scan(data, 0, 4096, 100, size, 0, 4)
         assert len(run) // 2 == min(-(-size // 3), 10)
-    assert native.scan(data, len(one), 4096, 1, 9, 0) == ([b"xyz", None], 2 * len(one))
-    assert native.scan(data, len(data), 4096, 5, 9, 0) == ([], len(data))
+    assert native.scan(data, len(one), 4096, 1, 9, 0, 4) == ([b"xyz", None], 2 * len(one))
+    assert native.scan(data, len(data), 4096, 5, 9, 0, 4) == ([], len(data))
+
+
+@needs_native
+def test_a_scan_of_what_a_server_wrote() -> None:
+    """No frame of it has a key."""
+    assert native.scan is not None
+    data = unmasked(0x82, b"xyz") + unmasked(0x81, b"") + unmasked(0x81, "é".encode() * 100)
+    run, position = native.scan(data, 0, 4096, 9, 9999, 0, 0)
+    assert run == [b"xyz", None, b"", "", "é".encode() * 100, "é" * 100]
+    assert position == len(data)
+    for end in range(len(data)):
+        run, position = native.scan(data[:end], 0, 4096, 9, 9999, 0, 0)
+        assert position == (0 if end < 5 else 5 if end < 7 else 7)
+    assert native.scan(masked(0x82, b"x"), 0, 4096, 9, 9999, 0, 0) == ([], 0)
+    assert native.scan(b"\x82\x7e\x00\x05hello", 0, 4096, 9, 9999, 0, 0) == ([], 0)
 
 
 @needs_native
@@ -366,7 +413,7 @@ def test_a_scan_leaves_everything_else_to_the_parser(data: bytes) -> None:
     """Halves, controls, fragments, bad text and bad heads."""
     assert native.scan is not None
     good = masked(0x81, "é".encode())
-    assert native.scan(good + data, 0, 4096, 9, 99, 0) == (["é".encode(), "é"], len(good))
+    assert native.scan(good + data, 0, 4096, 9, 99, 0, 4) == (["é".encode(), "é"], len(good))
 
 
 @needs_native
@@ -375,10 +422,10 @@ def test_a_scan_takes_what_an_extension_owns() -> None:
     assert native.scan is not None
     data = masked(0xC1, b"\xff") + masked(0x81, b"t") + masked(0xC2, b"b")
     for rest in (b"", masked(0x91, b"x"), masked(0x41, b"x"), masked(0xC0, b"x"), masked(0xC9, b"x")):
-        run, position = native.scan(data + rest, 0, 4096, 9, 99, 0x40)
+        run, position = native.scan(data + rest, 0, 4096, 9, 99, 0x40, 4)
         assert (run, position) == ([b"\xff", 0xC1, b"t", "t", b"b", 0xC2], len(data))
-    assert native.scan(data, 0, 4096, 9, 99, 0) == ([], 0)
-    assert native.scan(masked(0x89, b""), 0, 4096, 9, 99, 0x78) == ([], 0)
+    assert native.scan(data, 0, 4096, 9, 99, 0, 4) == ([], 0)
+    assert native.scan(masked(0x89, b""), 0, 4096, 9, 99, 0x78, 4) == ([], 0)
 
 
 @needs_native
@@ -386,8 +433,8 @@ def test_a_scan_takes_what_an_extension_owns() -> None:
 def test_a_scan_takes_nothing_longer_than_it_is_told(longest: int) -> None:
     """To the byte."""
     assert native.scan is not None
-    assert len(native.scan(masked(0x82, bytes(longest)), 0, longest, 9, 9999, 0)[0]) == 2
-    assert native.scan(masked(0x82, bytes(longest + 1)), 0, longest, 9, 9999, 0) == ([], 0)
+    assert len(native.scan(masked(0x82, bytes(longest)), 0, longest, 9, 9999, 0, 4)[0]) == 2
+    assert native.scan(masked(0x82, bytes(longest + 1)), 0, longest, 9, 9999, 0, 4) == ([], 0)
 
 
 @needs_native
@@ -403,22 +450,35 @@ def test_what_is_no_argument_is_an_error() -> None:
     for key in (b"", b"abc", b"abcde"):
         with pytest.raises(ValueError, match="four bytes"):
             mask(b"x", key)
-    wrong = [(), (b"x", 0, 1, 1, 1), ("x", 0, 1, 1, 1, 0), (b"x", None, 1, 1, 1, 0), (b"x", 0, 1.5, 1, 1, 0)]
+    wrong = [
+        (),
+        (b"x", 0, 1, 1, 1, 0),
+        ("x", 0, 1, 1, 1, 0, 4),
+        (b"x", None, 1, 1, 1, 0, 4),
+        (b"x", 0, 1.5, 1, 1, 0, 4),
+    ]
     for arguments in wrong:
         with pytest.raises(TypeError):
             scan(*arguments)
+    mask_frame: Any = native.mask_frame
+    wrong = [(), (b"", b"x"), ("", b"x", b"abcd"), (b"", "x", b"abcd"), (b"", b"x", None), (b"", b"x", b"abcd", 1)]
+    for arguments in wrong:
+        with pytest.raises(TypeError):
+            mask_frame(*arguments)
+    with pytest.raises(ValueError, match="four bytes"):
+        mask_frame(b"", b"x", b"abc")
     single: Any = native.single
-    wrong = [(), (b"x",), ("x", 1), (b"x", None), (b"x", 1, 1)]
+    wrong = [(), (b"x", 1), ("x", 1, 4), (b"x", None, 4), (b"x", 1, None), (b"x", 1, 1, 1)]
     for arguments in wrong:
         with pytest.raises(TypeError):
             single(*arguments)
     with pytest.raises(OverflowError):
-        single(b"x", 1 << 70)
+        single(b"x", 1 << 70, 4)
     for position in (-1, 2, 1 << 40):
         with pytest.raises(ValueError, match="position"):
-            scan(b"x", position, 1, 1, 1, 0)
+            scan(b"x", position, 1, 1, 1, 0, 4)
     with pytest.raises(OverflowError):
-        scan(b"x", 1 << 70, 1, 1, 1, 0)
+        scan(b"x", 1 << 70, 1, 1, 1, 0, 4)
 
 
 def test_a_limit_that_is_changed_counts_from_the_next_message() -> None:

@@ -31,6 +31,22 @@ xor_with_key(char *to, const char *from, Py_ssize_t size, const char *key)
     }
 }
 
+/* The four bytes of a key; NULL with an error set, if it is none. */
+static const char *
+bytes_of_key(PyObject *object)
+{
+    char *key;
+    Py_ssize_t size;
+    if (PyBytes_AsStringAndSize(object, &key, &size) < 0) {
+        return NULL;
+    }
+    if (size != 4) {
+        PyErr_SetString(PyExc_ValueError, "a key has four bytes");
+        return NULL;
+    }
+    return key;
+}
+
 PyDoc_STRVAR(mask_doc, "mask(data, key, /)\n--\n\nMask or unmask bytes with a key of four bytes.");
 
 static PyObject *
@@ -40,17 +56,9 @@ mask(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
         PyErr_SetString(PyExc_TypeError, "mask takes bytes and a key");
         return NULL;
     }
-    char *key;
-    Py_ssize_t key_size;
-    if (PyBytes_AsStringAndSize(args[1], &key, &key_size) < 0) {
-        return NULL;
-    }
-    if (key_size != 4) {
-        PyErr_SetString(PyExc_ValueError, "a key has four bytes");
-        return NULL;
-    }
+    const char *key = bytes_of_key(args[1]);
     Py_buffer data;
-    if (PyObject_GetBuffer(args[0], &data, PyBUF_SIMPLE) < 0) {
+    if (key == NULL || PyObject_GetBuffer(args[0], &data, PyBUF_SIMPLE) < 0) {
         return NULL;
     }
     PyObject *masked = PyBytes_FromStringAndSize(NULL, data.len);
@@ -59,6 +67,42 @@ mask(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
     }
     PyBuffer_Release(&data);
     return masked;
+}
+
+PyDoc_STRVAR(mask_frame_doc, "mask_frame(head, data, key, /)\n--\n\n"
+    "A masked frame: what its head begins with, the key of four bytes, and the payload, masked.");
+
+static PyObject *
+mask_frame(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 3) {
+        PyErr_SetString(PyExc_TypeError, "mask_frame takes the head's first bytes, the payload and a key");
+        return NULL;
+    }
+    char *head;
+    Py_ssize_t head_size;
+    if (PyBytes_AsStringAndSize(args[0], &head, &head_size) < 0) {
+        return NULL;
+    }
+    const char *key = bytes_of_key(args[2]);
+    Py_buffer data;
+    if (key == NULL || PyObject_GetBuffer(args[1], &data, PyBUF_SIMPLE) < 0) {
+        return NULL;
+    }
+    PyObject *frame = NULL;
+    if (data.len <= PY_SSIZE_T_MAX - head_size - 4) {
+        frame = PyBytes_FromStringAndSize(NULL, head_size + 4 + data.len);
+    } else {
+        PyErr_NoMemory();
+    }
+    if (frame != NULL) {
+        char *to = PyBytes_AsString(frame);
+        memcpy(to, head, (size_t)head_size);
+        memcpy(to + head_size, key, 4);
+        xor_with_key(to + head_size + 4, data.buf, data.len, key);
+    }
+    PyBuffer_Release(&data);
+    return frame;
 }
 
 /* The payload of a long frame, while it arrives: bytes in the making, unmasked where they stand.
@@ -295,26 +339,29 @@ static PyType_Spec filling_spec = {
     filling_slots,
 };
 
-/* The length that a masked head of a whole Text or Binary frame states; -1 if it is another, or not all there.
+/* The length that a head of a whole Text or Binary frame states; -1 if it is another, or not all there.
 
-   It may have the `reserved` bits, which belong to extensions. */
+   It has a key of so many bytes, four or none; it may have the `reserved` bits, which belong to extensions. */
 static Py_ssize_t
-length_of(const unsigned char *head, Py_ssize_t left, int reserved, Py_ssize_t *head_size)
+length_of(const unsigned char *head, Py_ssize_t left, int reserved, int key_size, Py_ssize_t *head_size)
 {
-    const int plain = left < 6 ? 0 : head[0] & ~reserved;
-    if ((plain != 0x81 && plain != 0x82) || !(head[1] & 0x80)) {
+    const int plain = left < 2 + key_size ? 0 : head[0] & ~reserved;
+    if ((plain != 0x81 && plain != 0x82) || (head[1] & 0x80) != (key_size ? 0x80 : 0)) {
         return -1;
     }
     const int stated = head[1] & 0x7F;
     if (stated < 126) {
-        *head_size = 6;
+        *head_size = 2 + key_size;
         return stated;
     }
-    const Py_ssize_t longer = (Py_ssize_t)head[2] << 8 | head[3];
-    if (stated == 127 || left < 8 || longer < 126) { /* RFC 6455 §5.2: the fewest bytes */
+    if (stated == 127 || left < 4 + key_size) {
         return -1;
     }
-    *head_size = 8;
+    const Py_ssize_t longer = (Py_ssize_t)head[2] << 8 | head[3];
+    if (longer < 126) { /* RFC 6455 §5.2: the fewest bytes */
+        return -1;
+    }
+    *head_size = 4 + key_size;
     return longer;
 }
 
@@ -322,15 +369,19 @@ length_of(const unsigned char *head, Py_ssize_t left, int reserved, Py_ssize_t *
 
    Of a frame with reserved bits it is the first byte: only its extension can tell what it is. */
 static int
-append_message(PyObject *run, const unsigned char *head, Py_ssize_t head_size, Py_ssize_t length)
+append_message(PyObject *run, const unsigned char *head, Py_ssize_t head_size, int key_size, Py_ssize_t length)
 {
-    const char *key = (const char *)head + head_size - 4;
+    const char *from = (const char *)head + head_size;
     PyObject *payload = PyBytes_FromStringAndSize(NULL, length);
     if (payload == NULL) {
         return -1;
     }
     char *bytes = PyBytes_AsString(payload);
-    xor_with_key(bytes, key + 4, length, key);
+    if (key_size) {
+        xor_with_key(bytes, from, length, from - key_size);
+    } else {
+        memcpy(bytes, from, (size_t)length);
+    }
     PyObject *text = NULL;
     if (head[0] == 0x82) {
         Py_INCREF(Py_None);
@@ -354,15 +405,15 @@ append_message(PyObject *run, const unsigned char *head, Py_ssize_t head_size, P
     return done;
 }
 
-PyDoc_STRVAR(single_doc, "single(data, longest, /)\n--\n\n"
+PyDoc_STRVAR(single_doc, "single(data, longest, key_size, /)\n--\n\n"
     "Payload and text (None: Binary) of the message that the bytes are, if they are one masked, whole, plain message\n"
     "of at most `longest` bytes, and nothing else; None if they are anything else.");
 
 static PyObject *
 single(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
 {
-    if (count != 2) {
-        PyErr_SetString(PyExc_TypeError, "single takes bytes and a length");
+    if (count != 3) {
+        PyErr_SetString(PyExc_TypeError, "single takes bytes and two lengths");
         return NULL;
     }
     char *data;
@@ -374,9 +425,14 @@ single(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
     if (longest == -1 && PyErr_Occurred()) {
         return NULL;
     }
+    const Py_ssize_t given = PyLong_AsSsize_t(args[2]);
+    if (given == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    const int key_size = given ? 4 : 0;
     const unsigned char *head = (const unsigned char *)data;
     Py_ssize_t head_size = 0;
-    const Py_ssize_t length = length_of(head, size, 0, &head_size);
+    const Py_ssize_t length = length_of(head, size, 0, key_size, &head_size);
     if (length < 0 || length > longest || length != size - head_size) {
         Py_RETURN_NONE;
     }
@@ -384,7 +440,7 @@ single(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
     if (message == NULL) {
         return NULL;
     }
-    const int done = append_message(message, head, head_size, length);
+    const int done = append_message(message, head, head_size, key_size, length);
     if (done == 1) {
         return message;
     }
@@ -395,7 +451,7 @@ single(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(scan_doc, "scan(data, position, longest, count, size, reserved, /)\n--\n\n"
+PyDoc_STRVAR(scan_doc, "scan(data, position, longest, count, size, reserved, key_size, /)\n--\n\n"
     "The masked whole Text and Binary messages at a position, as far as they are plain, none longer than `longest`.\n\n"
     "Stops behind `count` of them, or `size` bytes. Returns their payloads and texts (None: Binary; the first byte, if\n"
     "it has one of the `reserved` bits) in one list, and the position behind them. What it stops at is for somebody\n"
@@ -404,16 +460,16 @@ PyDoc_STRVAR(scan_doc, "scan(data, position, longest, count, size, reserved, /)\
 static PyObject *
 scan(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t arguments)
 {
-    if (arguments != 6) {
-        PyErr_SetString(PyExc_TypeError, "scan takes six arguments");
+    if (arguments != 7) {
+        PyErr_SetString(PyExc_TypeError, "scan takes seven arguments");
         return NULL;
     }
     char *data;
-    Py_ssize_t end, numbers[5];
+    Py_ssize_t end, numbers[6];
     if (PyBytes_AsStringAndSize(args[0], &data, &end) < 0) {
         return NULL;
     }
-    for (int number = 0; number < 5; number++) {
+    for (int number = 0; number < 6; number++) {
         numbers[number] = PyLong_AsSsize_t(args[number + 1]);
         if (numbers[number] == -1 && PyErr_Occurred()) {
             return NULL;
@@ -421,6 +477,7 @@ scan(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t arguments)
     }
     Py_ssize_t position = numbers[0], count = numbers[2], size = numbers[3];
     const Py_ssize_t longest = numbers[1], reserved = numbers[4] & 0x70;
+    const int key_size = numbers[5] ? 4 : 0;
     if (position < 0 || position > end) {
         PyErr_SetString(PyExc_ValueError, "there is no such position");
         return NULL;
@@ -433,11 +490,11 @@ scan(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t arguments)
         const unsigned char *head = (const unsigned char *)data + position;
         const Py_ssize_t left = end - position;
         Py_ssize_t head_size = 0;
-        const Py_ssize_t length = length_of(head, left, (int)reserved, &head_size);
+        const Py_ssize_t length = length_of(head, left, (int)reserved, key_size, &head_size);
         if (length < 0 || length > longest || length > left - head_size) {
             break;
         }
-        const int done = append_message(run, head, head_size, length);
+        const int done = append_message(run, head, head_size, key_size, length);
         if (done < 0) {
             Py_DECREF(run);
             return NULL;
@@ -454,6 +511,7 @@ scan(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t arguments)
 
 static PyMethodDef methods[] = {
     {"mask", (PyCFunction)(void (*)(void))mask, METH_FASTCALL, mask_doc},
+    {"mask_frame", (PyCFunction)(void (*)(void))mask_frame, METH_FASTCALL, mask_frame_doc},
     {"scan", (PyCFunction)(void (*)(void))scan, METH_FASTCALL, scan_doc},
     {"single", (PyCFunction)(void (*)(void))single, METH_FASTCALL, single_doc},
     {NULL, NULL, 0, NULL},

@@ -32,6 +32,11 @@ def mask(data: bytes | memoryview, key: bytes) -> bytes:
     return bytes(masked)
 
 
+def mask_frame(head: bytes, data: bytes | memoryview, key: bytes) -> bytes:
+    """A masked frame: what its head begins with, the key, and the payload, masked."""
+    return head + key + mask(data, key)
+
+
 def rotate(key: bytes, offset: int) -> bytes:
     """The key as it applies from byte `offset` of a payload on."""
     offset &= 3

@@ -117,10 +117,10 @@ class FrameParser:
         end = len(data)
         mask_bit, key_size = (0x80, 4) if self.masked else (0, 0)
         while end - position >= 2:
-            if scan is not None and key_size and self._message_kind is None:
+            if scan is not None and self._message_kind is None:
                 limit = self.max_frame_size
                 longest = KEPT_TEXT if limit is None or limit > KEPT_TEXT else limit
-                run, position = scan(data, position, longest, _RUN, _RUN_BYTES, self.reserved)
+                run, position = scan(data, position, longest, _RUN, _RUN_BYTES, self.reserved, key_size)
                 if run:
                     parts = iter(run)
                     for payload, text in zip(parts, parts, strict=True):
@@ -172,7 +172,7 @@ class FrameParser:
             return None
         limit = self.max_frame_size
         longest = KEPT_TEXT if limit is None or limit > KEPT_TEXT else limit
-        found = single(data, longest) if self.masked else None
+        found = single(data, longest, self.masked)
         return None if found is None else message_from_wire(*found)
 
     def take_partial(self) -> Frame | None:

@@ -16,7 +16,7 @@ from .close import may_be_sent
 from .errors import ProtocolError
 from .first_byte import CONTROL, FIN, OPCODE, RESERVED, RSV1, WHOLE_BINARY, WHOLE_TEXT, FrameType
 from .frames import CloseFrame, Frame, TextFrame
-from .native import mask
+from .native import mask_frame
 
 _LENGTH_16 = 126
 """From here on a length takes two bytes more."""
@@ -76,18 +76,18 @@ class Serializer:
         if heads is None or self._open is not None or (first_byte == WHOLE_TEXT and frame.decoded is None):
             if first_byte not in _EXTENDED or not self.reserved & RSV1 or self._open is not None:
                 first_byte = self._check(frame)
-            pieces.append(head(first_byte, size, self._mask_bit))
+            start = head(first_byte, size, self._mask_bit)
         else:
-            pieces.append(heads[size] if size < _SHORT else head(first_byte, size, self._mask_bit))
+            start = heads[size] if size < _SHORT else head(first_byte, size, self._mask_bit)
         if self._mask_bit:
             at = self._next_key
             if at == len(self._keys):
                 self._keys = os.urandom(_KEYS)
                 at = 0
             self._next_key = at + 4
-            key = self._keys[at : at + 4]
-            pieces.append(key)
-            data = mask(data, key)
+            pieces.append(mask_frame(start, data, self._keys[at : at + 4]))
+            return
+        pieces.append(start)
         if size:
             pieces.append(data)
 
