@@ -344,6 +344,32 @@ async def test_through_socks(scheme: str) -> None:
         await says("ws://localhost:1/", proxy=f"{scheme}://ada:secret@{HERE}:1")
 
 
+async def socks4_server(stream: trio.SocketStream) -> None:
+    """A proxy that speaks SOCKS 4 and 4a, for user ada."""
+    async with stream:
+        request = await stream.receive_some()
+        port, address = int.from_bytes(request[2:4], "big"), bytes(request[4:8])
+        user, _, name = bytes(request[8:]).partition(b"\0")
+        if user != b"ada":
+            await stream.send_all(b"\0\x5d" + bytes(6))
+            return
+        host = name.rstrip(b"\0").decode() if address[:3] == bytes(3) else socket.inet_ntoa(address)
+        async with await trio.open_tcp_stream(host, port) as other:
+            await stream.send_all(b"\0\x5a" + bytes(6))
+            await pump_both(stream, other)
+
+
+@pytest.mark.parametrize(("scheme", "host"), [("socks4", HERE), ("socks4a", "localhost")])
+async def test_through_the_older_socks(scheme: str, host: str) -> None:
+    """It has user names, and no passwords."""
+    pytest.importorskip("python_socks")
+    async with listening(socks4_server) as port, serving() as server:
+        url = f"ws://{host}:{server.port}/"
+        assert await says(url, proxy=f"{scheme}://ada@{HERE}:{port}") == "hello"
+        with pytest.raises(CannotConnect, match="proxy"):
+            await says(url, proxy=f"{scheme}://eve@{HERE}:{port}")
+
+
 def test_socks_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """It says how to get it, at the call."""
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
