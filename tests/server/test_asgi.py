@@ -450,6 +450,28 @@ async def test_the_lifespan(is_stubborn: bool, autojump_clock: MockClock) -> Non
     assert trio.current_time() - began <= (16 if is_stubborn else 1)
 
 
+async def test_a_handler_that_does_not_heed_its_end(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is named, and the end of the lifespan does not wait for it."""
+
+    async def handler(session: WebSocketSession) -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(1000)
+
+    app = application(handler)
+    life, peer = Server({"type": "lifespan.startup"}), Server(CONNECT)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(app, {"type": "lifespan"}, life.receive, life.send)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(app, scope(), peer.receive, peer.send)
+        await trio.testing.wait_all_tasks_blocked()
+        life.tell(type="lifespan.shutdown")
+        await trio.sleep(10)
+        assert life.sent[-1] == {"type": "lifespan.shutdown.complete"}
+        assert "does not heed its cancellation" in caplog.text
+
+
 async def test_it_may_live_several_times(autojump_clock: MockClock) -> None:
     """As test clients have it."""
     app = application(silent)

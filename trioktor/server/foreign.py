@@ -7,6 +7,7 @@ host and origin, choose the subprotocol, run the handler, and end all of it when
 from __future__ import annotations
 
 import functools
+import logging
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeAlias
@@ -40,7 +41,10 @@ _OPEN_TIMEOUT = 10.0
 """Seconds for the hooks of a request."""
 _RESPONSE_TIMEOUT = 30.0
 """Seconds for the handler of a GET."""
+_MARGIN = 0.5
+"""Seconds beyond the connections' own limit."""
 
+logger: logging.Logger = logging.getLogger("trioktor.server")
 
 Send: TypeAlias = "Callable[[Response], Awaitable[None]]"
 
@@ -171,7 +175,10 @@ class ForeignHost:
             await send(no)
 
     async def stop(self, grace: float) -> None:
-        """Say 1001 to every session, and wait for their handlers, at most so many seconds; then cancel them."""
+        """Say 1001 to every session, and wait for their handlers, at most so many seconds; then cancel them.
+
+        One that does not heed its cancellation is named in a warning, and left to the server.
+        """
         self._is_stopping = True
         self._hooks.cancel()
         for connection in self._running.connections():
@@ -182,4 +189,7 @@ class ForeignHost:
         for connection in self._running.connections():
             connection.ends.stop_by(trio.current_time() + STOP_LIMIT)
             connection.tasks.cancel("the server is ending")
-        await self._running.wait_gone(self._running.others())
+        with trio.move_on_after(STOP_LIMIT + _MARGIN):
+            await self._running.wait_gone(self._running.others())
+        for stubborn in self._running.others():
+            logger.warning("the server ends, but a handler does not heed its cancellation: %s", stubborn)
