@@ -117,6 +117,23 @@ async def test_unix(tmp_path: Path) -> None:
     assert caught.value.addresses == (path + "x",)
 
 
+async def test_a_redirect_stays_at_a_unix_socket(tmp_path: Path) -> None:
+    """On the same origin it is followed there; away from it it is not."""
+    path = str(tmp_path / "socket")
+    app = echo_application()
+
+    @app.get("/away")
+    async def away(call: Call) -> Response:
+        return Response("", status=302, headers={"Location": call.parameters["to"]})
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(functools.partial(serve, app, path=path))
+        assert await says("ws://localhost/away?to=/", path=path, max_redirects=1) == "hello"
+        with pytest.raises(HandshakeRefused, match="away from the UNIX socket"):
+            await says("ws://localhost/away?to=ws://other.example/", path=path, max_redirects=1)
+        nursery.cancel_scope.cancel()
+
+
 async def test_tls(authority: trustme.CA, trusting: ssl.SSLContext, tmp_path: Path) -> None:
     """Over TCP, and over a UNIX socket, where the certificate's name is given."""
     async with serving(ssl_context=certified(authority, "localhost")) as server:

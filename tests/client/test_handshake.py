@@ -120,6 +120,11 @@ async def test_settings_offer_too(autojump_clock: MockClock) -> None:
     assert "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits" in lines
 
 
+async def test_a_user_without_a_password(autojump_clock: MockClock) -> None:
+    """It is one."""
+    assert "Authorization: Basic " + base64.b64encode(b"ada:").decode() in await head_of("ws://ada@example.org/")
+
+
 async def test_user_information_is_basic_authentication(autojump_clock: MockClock) -> None:
     """Percent-decoded; a header of one's own goes first."""
     expected = "Authorization: Basic " + base64.b64encode("ada:päss:word".encode()).decode()
@@ -137,6 +142,7 @@ async def test_user_information_is_basic_authentication(autojump_clock: MockCloc
         ("ws://EXAMPLE.org:443", "example.org:443"),
         ("ws://[::1]:99/", "[::1]:99"),
         ("ws://bücher.example/", "xn--bcher-kva.example"),
+        ("ws://BÜCHER.example/", "xn--bcher-kva.example"),
         ("ws://[fe80::1%25eth0]:99/", "[fe80::1]:99"),
         ("ws://example.org./", "example.org."),
         ("ws://@example.org/", "example.org"),
@@ -465,6 +471,38 @@ async def test_a_refusal(answer: bytes, status: int, body: bytes, autojump_clock
         assert caught.value.headers["location"] == "ws://a/"
 
 
+async def test_a_slow_answer_is_no_slow_body(autojump_clock: MockClock) -> None:
+    """`open_timeout` is its limit, and no other."""
+
+    async def script(server: RawServer) -> None:
+        server.head = await server.read_head()
+        answer = server.accepting()
+        for start in (0, 40, 80):
+            await trio.sleep(3)
+            await server.send_bytes(answer[start : start + 40] if start < 80 else answer[start:])
+        await server.receive_rest()
+
+    async with scripted(script) as dial, connect(URL, stream=dial, close_timeout=0.1):
+        pass
+
+
+@pytest.mark.parametrize(("count", "is_taken"), [(16, True), (17, False)])
+async def test_so_many_answers_of_1xx(count: int, is_taken: bool, autojump_clock: MockClock) -> None:
+    """To the one."""
+
+    async def script(server: RawServer) -> None:
+        server.head = await server.read_head()
+        await server.send_bytes(b"HTTP/1.1 103 Hints\r\n\r\n" * count + server.accepting())
+        await server.receive_rest()
+
+    async with scripted(script) as dial:
+        try:
+            async with connect(URL, stream=dial, close_timeout=0.1):
+                assert is_taken
+        except HandshakeInvalid:
+            assert not is_taken
+
+
 async def test_a_body_that_is_cut_by_a_reset() -> None:
     """The refusal counts all the same; or it would be tried again for ever."""
     [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
@@ -567,11 +605,17 @@ async def test_a_server_that_does_not_answer(autojump_clock: MockClock) -> None:
 
     async with scripted(script) as dial:
         began = trio.current_time()
-        with pytest.raises(CannotConnect, match="7 s"):
+        with pytest.raises(CannotConnect, match="7 s") as caught:
             async with connect("ws://127.0.0.1/", stream=dial, open_timeout=7):
                 pass
+        assert caught.value.addresses == ("127.0.0.1",)
         await trio.testing.wait_all_tasks_blocked()
-    assert closed == [pytest.approx(began + 7)]
+        with pytest.raises(CannotConnect) as caught:
+            async with connect("ws://localhost/", stream=dial):
+                pass
+        assert caught.value.addresses == ()
+        await trio.testing.wait_all_tasks_blocked()
+    assert closed == [pytest.approx(began + 7), pytest.approx(began + 17)]
 
 
 def test_a_connection_that_is_closed_behind_a_1xx() -> None:
@@ -628,6 +672,16 @@ async def test_redirects_only_when_asked_for(autojump_clock: MockClock) -> None:
             with pytest.raises(HandshakeRefused, match="307"):
                 async with connect(URL, stream=dial, max_redirects=allowed):
                     pass
+
+
+async def test_a_refusal_with_a_location_is_no_redirect(autojump_clock: MockClock) -> None:
+    """Only a redirect's status is; and a redirect without a location leads nowhere."""
+    for answer in (b"404 No\r\nLocation: /b", b"201 Made\r\nLocation: /b", b"307 Where"):
+        async with scripted(answering(b"HTTP/1.1 " + answer + b"\r\nContent-Length: 0\r\n\r\n")) as dial:
+            with pytest.raises(HandshakeRefused, match=answer[:3].decode()) as caught:
+                async with connect(URL, stream=dial, max_redirects=5):
+                    pass
+        assert "leads" not in str(caught.value)
 
 
 async def test_redirects_are_followed(autojump_clock: MockClock) -> None:

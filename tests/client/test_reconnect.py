@@ -62,6 +62,7 @@ def _longest(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_it_tries_again(autojump_clock: MockClock) -> None:
     """At once first, then after pauses that double up to a limit."""
     times: list[float] = []
+    began = trio.current_time()
     async with scripted(refusing([b"503 Busy", b"", b"500 Oops", b"502 Bad", b"429 Slow"], times)) as dial:
         async for attempt in reconnecting(URL, stream=dial, first=1, most=5):
             async with attempt as session:
@@ -69,6 +70,7 @@ async def test_it_tries_again(autojump_clock: MockClock) -> None:
                 assert await session.receive_text() == "x"
                 break
     assert [round(later - earlier) for earlier, later in itertools.pairwise(times)] == [1, 2, 4, 5, 5]
+    assert times[0] == began
     assert session.close_reason == CloseReason(1000)
 
 
