@@ -231,11 +231,9 @@ async def test_two_failures_come_out_as_a_group(autojump_clock: MockClock) -> No
                 raise Bug("the block")
 
 
-@pytest.mark.parametrize(("message", "code"), [(Frame.Binary(b"x"), 1003), (Frame.Text("{"), 1007)])
-async def test_what_the_server_should_not_have_sent_is_said(
-    message: Frame, code: int, autojump_clock: MockClock
-) -> None:
-    """A frame of another kind, or no value: the error comes out, and the Close says whose doing it was."""
+@pytest.mark.parametrize("message", [Frame.Binary(b"x"), Frame.Text("{")])
+async def test_what_the_server_should_not_have_sent(message: Frame, autojump_clock: MockClock) -> None:
+    """A frame of another kind, or no value: an exception as every other."""
     seen: list[Frame] = []
 
     async def script(server: RawServer) -> None:
@@ -247,10 +245,10 @@ async def test_what_the_server_should_not_have_sent_is_said(
     async with scripted(script) as dial:
         with pytest.raises(Exception, match=r"TEXT|BINARY|Expecting"):
             async with connect(URL, stream=dial, close_timeout=1, content_converter=JsonConverter()) as session:
-                if code == 1003:
+                if isinstance(message, Frame.Binary):
                     await session.receive_text()
                 await session.receive_deserialized(dict)
-    assert seen == [Frame.Close(CloseReason(code))]
+    assert seen == [Frame.Close(CloseReason(1011))]
 
 
 async def test_the_servers_close_ends_the_loop(autojump_clock: MockClock) -> None:

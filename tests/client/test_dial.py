@@ -208,6 +208,21 @@ async def test_nobody_is_there() -> None:
     assert caught_too.value.addresses == ()
 
 
+@pytest.mark.parametrize("host", ["localhost", HERE])
+async def test_the_addresses_that_did_not_answer(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are named when the time is up, too."""
+
+    async def for_ever(*_: object, **__: object) -> trio.SocketStream:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    monkeypatch.setattr("trio.open_tcp_stream", for_ever)
+    monkeypatch.setattr("trioktor.engine.sockets.SocketTransport.connect", for_ever)
+    with pytest.raises(CannotConnect, match=r"within 0\.05 s") as caught:
+        await says(f"ws://{host}:1/", open_timeout=0.05)
+    assert HERE in caught.value.addresses
+
+
 async def test_a_stream_of_somebody_else(authority: trustme.CA, trusting: ssl.SSLContext) -> None:
     """It is taken as it stands; for wss TLS is spoken on it, unless it is there already."""
     async with serving() as server:

@@ -608,7 +608,7 @@ async def test_a_server_that_does_not_answer(autojump_clock: MockClock) -> None:
         with pytest.raises(CannotConnect, match="7 s") as caught:
             async with connect("ws://127.0.0.1/", stream=dial, open_timeout=7):
                 pass
-        assert caught.value.addresses == ("127.0.0.1",)
+        assert caught.value.addresses == ()  # whoever opened the stream knows them
         await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(CannotConnect) as caught:
             async with connect("ws://localhost/", stream=dial):

@@ -100,7 +100,7 @@ async def _connect(host: str, port: int, local_address: str | None) -> trio.abc.
     try:
         return await trio.open_tcp_stream(host, port, local_address=local_address)
     except (OSError, UnicodeError) as error:
-        raise _unreachable(host, port, error, await _look_up(host, port)) from error
+        raise _unreachable(host, port, error, await look_up(host, port)) from error
 
 
 def _unreachable(host: str, port: int, error: OSError | UnicodeError, addresses: tuple[str, ...]) -> CannotConnect:
@@ -111,7 +111,7 @@ def _unreachable(host: str, port: int, error: OSError | UnicodeError, addresses:
     return CannotConnect(f"cannot connect to {host} port {port}: {reason}", addresses)
 
 
-async def _look_up(host: str, port: int) -> tuple[str, ...]:
+async def look_up(host: str, port: int) -> tuple[str, ...]:
     """The addresses of a name that could not be reached; () if it has none, or they are not known at once."""
     with trio.move_on_after(_LOOK_UP_LIMIT):
         try:

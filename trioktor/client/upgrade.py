@@ -17,7 +17,7 @@ from ..http.requests import RequestHead
 from ..protocol.extensions import Extension
 from ..protocol.negotiation import accept, offers
 from ..version import __version__
-from .dial import dial
+from .dial import dial, look_up
 from .exchange import exchange
 from .options import Options
 
@@ -56,10 +56,9 @@ async def open_conversation(options: Options) -> Opened:
     address = options.address
     with trio.move_on_after(options.open_timeout):
         return await _follow(options)
-    raise CannotConnect(
-        f"{address} did not answer within {options.open_timeout:g} s",
-        (address.host,) if address.is_literal else (),
-    )
+    is_direct = options.stream is None and options.path is None and not options.proxy
+    addresses = await look_up(address.host, address.port) if is_direct else ()
+    raise CannotConnect(f"{address} did not answer within {options.open_timeout:g} s", addresses)
 
 
 async def _follow(options: Options) -> Opened:

@@ -182,7 +182,9 @@ class Ends:
         outcome = Outcome.RETURNED
         if error is not None:
             outcome = classify(error, connection.owner, is_over=closing.reason is not None)
-            if outcome is Outcome.FAILED or self._closing.is_client:  # whatever leaves a block is raised by it
+            if closing.is_client:  # whatever leaves a block is raised by it
+                outcome = Outcome.FAILED
+            if outcome is Outcome.FAILED:
                 (self._on_failure or self._log_failure)(error)
             else:
                 logger.info("%s: the handler ended with %.200s at %s", connection.owner, ascii(error), origin(error))
