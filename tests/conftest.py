@@ -8,6 +8,8 @@ from typing import final
 
 import pytest
 
+from trioktor.engine.sockets import SocketTransport
+
 
 @final
 class Unseen(logging.Handler):
@@ -43,3 +45,22 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     if unseen.errors:
         raise unseen.errors[0]
     return result
+
+
+@pytest.fixture
+def writes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The bytes of each write to a socket."""
+    sizes: list[int] = []
+    send, send_parts = SocketTransport.send_nowait, SocketTransport.send_parts_nowait
+
+    def counting(self: SocketTransport, data: bytes | memoryview) -> int:
+        sizes.append(len(data))
+        return send(self, data)
+
+    def counting_parts(self: SocketTransport, parts: list[bytes]) -> int:
+        sizes.append(sum(map(len, parts)))
+        return send_parts(self, parts)
+
+    monkeypatch.setattr(SocketTransport, "send_nowait", counting)
+    monkeypatch.setattr(SocketTransport, "send_parts_nowait", counting_parts)
+    return sizes

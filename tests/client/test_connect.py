@@ -20,6 +20,8 @@ from trioktor import (
     CloseTimeout,
     ConnectionBroken,
     ConnectionClosed,
+    Extension,
+    ExtensionFactory,
     Frame,
     JsonConverter,
     PerMessageDeflate,
@@ -606,3 +608,44 @@ async def test_the_session_is_over_behind_the_block(autojump_clock: MockClock) -
         with pytest.raises(ConnectionClosed):
             session.start_soon(trio.sleep_forever)
         assert await session.wait_closed() == CloseReason(1000)
+
+
+class Buggy(Extension):
+    """An extension with a bug."""
+
+    def decode(self, message: Frame, max_size: int | None) -> Frame:
+        """Fail."""
+        raise KeyError("a bug")
+
+
+class BuggyFactory(ExtensionFactory):
+    """Always on."""
+
+    name = None
+
+    def negotiate(self, offer: Any) -> Any:
+        """Agree."""
+        return offer, Buggy(self)
+
+
+async def test_an_extension_that_fails_is_told_by_the_next_call(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server hears 1011; the block is not cancelled, and learns the cause."""
+    seen: list[Frame] = []
+
+    async def script(server: RawServer) -> None:
+        await server.accept()
+        await server.send(Frame.Text("x"))
+        while (frame := await server.receive()) is not None:
+            seen.append(frame)
+
+    went_on = False
+    async with scripted(script) as dial, connect(URL, stream=dial, extensions=[BuggyFactory()]) as session:
+        with pytest.raises(ConnectionBroken) as caught:
+            await session.receive()
+        await trio.sleep(1)
+        went_on = True
+    assert went_on
+    assert isinstance(caught.value.__cause__, KeyError)
+    assert seen == [Frame.Close(CloseReason(1011))]

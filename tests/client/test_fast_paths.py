@@ -10,28 +10,8 @@ import trio
 
 from tests.support.helpers import RawServer
 from trioktor import CannotConnect, ClientWebSocketSession, CloseReason, Frame, connect
-from trioktor.engine.sockets import SocketTransport
 
 HERE = "127.0.0.1"
-
-
-@pytest.fixture
-def writes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The bytes of each write to a socket."""
-    sizes: list[int] = []
-    send, send_parts = SocketTransport.send_nowait, SocketTransport.send_parts_nowait
-
-    def counting(self: SocketTransport, data: bytes | memoryview) -> int:
-        sizes.append(len(data))
-        return send(self, data)
-
-    def counting_parts(self: SocketTransport, parts: list[bytes]) -> int:
-        sizes.append(sum(map(len, parts)))
-        return send_parts(self, parts)
-
-    monkeypatch.setattr(SocketTransport, "send_nowait", counting)
-    monkeypatch.setattr(SocketTransport, "send_parts_nowait", counting_parts)
-    return sizes
 
 
 @asynccontextmanager

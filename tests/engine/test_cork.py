@@ -24,25 +24,6 @@ Session = WebSocketSession
 pytestmark = pytest.mark.skipif(not Poller.is_possible(), reason="the system has no epoll")
 
 
-@pytest.fixture
-def writes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The bytes of each write to a socket."""
-    sizes: list[int] = []
-    send, send_parts = SocketTransport.send_nowait, SocketTransport.send_parts_nowait
-
-    def counting(self: SocketTransport, data: bytes | memoryview) -> int:
-        sizes.append(len(data))
-        return send(self, data)
-
-    def counting_parts(self: SocketTransport, parts: list[bytes]) -> int:
-        sizes.append(sum(map(len, parts)))
-        return send_parts(self, parts)
-
-    monkeypatch.setattr(SocketTransport, "send_nowait", counting)
-    monkeypatch.setattr(SocketTransport, "send_parts_nowait", counting_parts)
-    return sizes
-
-
 @asynccontextmanager
 async def talking(handler: Any, **settings: Any) -> AsyncIterator[tuple[RawClient, Server]]:
     """A client in conversation with a handler, on a real socket."""

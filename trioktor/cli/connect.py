@@ -22,6 +22,7 @@ from ..client.reconnect import reconnecting
 from ..client.session import ClientWebSocketSession
 from ..engine.outcome import first_leaf
 from ..errors import CannotConnect, ConnectionBroken, ConnectionClosed, HandshakeInvalid, HandshakeRefused
+from ..http.address import parse_address
 from ..protocol.close import CloseCode
 from ..protocol.deflate import PerMessageDeflate
 from ..protocol.frames import Frame
@@ -122,7 +123,7 @@ class _Client:
         self.terminal = Terminal()
         self._arguments = arguments
         self._options = options
-        self._address = str(client_options(arguments.url, options).address)
+        self._address = str(parse_address(arguments.url))
         self._sent = 0
         self._received = 0
         self._status = 0

@@ -42,7 +42,8 @@ def connect(url: str, /, **options: Unpack[ConnectOptions]) -> AbstractAsyncCont
         what the server's certificate must be for, if not the host.
       proxy: the address of one (http, https, socks4, socks4a, socks5, socks5h), or True to take the one that the
         environment names (`https_proxy`, `no_proxy`, …).
-      open_timeout: seconds for all before the conversation; None is no limit.
+      open_timeout: seconds for all before the conversation; None is no limit. When they are over, one second more
+        may go into naming the addresses.
       max_redirects: how many are followed. Credentials and cookies stay with the origin that they are for.
       stream: a `trio.abc.Stream` to speak on instead of a new connection, or an async function that opens one. For
         wss TLS is spoken on it, unless it is an `SSLStream`. It is closed at the end.

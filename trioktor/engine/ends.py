@@ -181,9 +181,10 @@ class Ends:
         closing = self._closing
         outcome = Outcome.RETURNED
         if error is not None:
-            outcome = classify(error, connection.owner, is_over=closing.reason is not None)
             if closing.is_client:  # whatever leaves a block is raised by it
                 outcome = Outcome.FAILED
+            else:
+                outcome = classify(error, connection.owner, is_over=closing.reason is not None)
             if outcome is Outcome.FAILED:
                 (self._on_failure or self._log_failure)(error)
             else:

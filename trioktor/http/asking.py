@@ -64,7 +64,6 @@ class Exchange:
         self._head: h11.Response | None = None
         self._body = bytearray()
         self._informational = 0
-        self._is_end = False
 
     def feed(self, data: bytes) -> tuple[Handshake, bytes] | None:
         """Add bytes, b"" at the end of the stream; returns the answer and what follows it, once it is complete.
@@ -74,14 +73,13 @@ class Exchange:
         Raises:
           BadAnswer: there is none.
         """
-        self._is_end = not data
         try:
             self._http.receive_data(data)
             return self._go_on()
         except h11.RemoteProtocolError as error:
             if self.is_in_body:  # it breaks off: so be it
                 return self.incomplete(), b""
-            if self._is_end:
+            if not data:
                 raise BadAnswer("the connection was closed before the answer", is_end=True) from None
             raise BadAnswer(str(error)) from None
 

@@ -91,9 +91,9 @@ async def handle_websocket_conversation(
 ) -> AsyncIterator[Conversation[ClientWebSocketSession]]:
     """Hold a conversation with an application: ``async with … as (incoming, outgoing)``.
 
-    Leaving the block closes with 1000, waits for the handler, and raises what the handler raised, as
-    itself. Configured Pings are off unless `pings` is True, so that the clock can jump. `content_converter` is the
-    client's, for `send_serialized` and `receive_deserialized`.
+    Leaving the block closes with 1000, or with 1011 if the block raises; waits for the handler, and raises what the
+    handler raised, as itself. Configured Pings are off unless `pings` is True, so that the clock can jump.
+    `content_converter` is the client's, for `send_serialized` and `receive_deserialized`.
 
     Raises:
       HandshakeRefused: the server answered with another status than 101.
