@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from functools import partial
-from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
-from tests.support.helpers import RawClient, application, close
-from trioktor import Frame, PerMessageDeflate, Server, WebSocketSession, broadcast, serve
+from tests.support.helpers import RawClient, close
+from tests.support.listening import talking
+from trioktor import Frame, PerMessageDeflate, WebSocketSession, broadcast
 from trioktor.engine.later import Later
 from trioktor.engine.poller import Poller
 from trioktor.engine.sockets import SocketTransport
@@ -22,20 +19,6 @@ Clock = trio.testing.MockClock
 Session = WebSocketSession
 
 pytestmark = pytest.mark.skipif(not Poller.is_possible(), reason="the system has no epoll")
-
-
-@asynccontextmanager
-async def talking(handler: Any, **settings: Any) -> AsyncIterator[tuple[RawClient, Server]]:
-    """A client in conversation with a handler, on a real socket."""
-    async with trio.open_nursery() as nursery:
-        app = application(handler, **settings)
-        server: Server = await nursery.start(partial(serve, app, 0, host="127.0.0.1"))
-        async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
-            client = RawClient(stream)
-            await client.upgrade()
-            await trio.testing.wait_all_tasks_blocked()
-            yield client, server
-        nursery.cancel_scope.cancel()
 
 
 async def receive(client: RawClient, count: int) -> list[Frame | None]:

@@ -20,7 +20,8 @@ from trioktor.engine import poller as poller_module
 from trioktor.engine.connection import Connection
 from trioktor.engine.intake import Intake
 from trioktor.engine.keepalive import Keepalive
-from trioktor.engine.poller import PolledReader, Poller
+from trioktor.engine.polled_reader import PolledReader
+from trioktor.engine.poller import Poller
 from trioktor.engine.reader import Reader
 from trioktor.engine.sockets import SocketTransport
 from trioktor.protocol import native

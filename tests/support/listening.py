@@ -15,7 +15,7 @@ import trio
 import trio.testing
 import trustme
 
-from tests.support.helpers import RawClient
+from tests.support.helpers import RawClient, application
 from trioktor import Application, Server, serve
 
 Pipe = trio.StapledStream[trio.abc.SendStream, trio.abc.ReceiveStream]
@@ -140,3 +140,17 @@ def no_descriptor_left() -> Iterator[None]:
     before = descriptors()
     yield
     assert descriptors() == before
+
+
+@asynccontextmanager
+async def talking(handler: Any, **settings: Any) -> AsyncIterator[tuple[RawClient, Server]]:
+    """A client in conversation with a handler, on a real socket."""
+    async with trio.open_nursery() as nursery:
+        app = application(handler, **settings)
+        server: Server = await nursery.start(partial(serve, app, 0, host="127.0.0.1"))
+        async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
+            client = RawClient(stream)
+            await client.upgrade()
+            await trio.testing.wait_all_tasks_blocked()
+            yield client, server
+        nursery.cancel_scope.cancel()

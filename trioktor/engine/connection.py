@@ -32,7 +32,8 @@ from .inbox import Inbox
 from .intake import Intake
 from .outbox import Outbox
 from .pinging import Pinging
-from .poller import PolledReader, Poller
+from .polled_reader import PolledReader
+from .poller import Poller
 from .reader import Reader
 from .shields import Shields
 from .sockets import SocketTransport
@@ -126,7 +127,9 @@ class Connection:
         self.intake: Intake = Intake(self)
         self._reader: Reader | PolledReader
         if poller is not None and poller.is_running and isinstance(transport, SocketTransport):
-            self._reader = PolledReader(poller, transport, self.intake, self.closing, self.shields, trailing_data)
+            self._reader = PolledReader(
+                poller, transport, self.inbox, self.intake, self.closing, self.shields, trailing_data
+            )
         else:
             self._reader = Reader(transport, self.intake, self.closing, self.shields, trailing_data)
         self.writing: Writing = Writing(self, None if poller is None else poller.later)

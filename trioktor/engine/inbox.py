@@ -140,7 +140,7 @@ class Inbox:
         Raises:
           trio.EndOfChannel, trio.ClosedResourceError: as `take`.
         """
-        if self.is_plain and not self.queue:
+        while self.is_plain and not self.queue:
             handed = await self.takers.wait()
             if handed is not None:
                 return handed

@@ -1,4 +1,4 @@
-"""Tasks that wait for a message, and get it from the hand of the reader."""
+"""Tasks that wait for a message, and get it from the hand of the reader; or read it, by a lease."""
 
 from __future__ import annotations
 
@@ -9,27 +9,40 @@ import trio
 from outcome import Value
 
 from ..protocol.frames import Frame
+from .lending import Lease
 
 
 class Takers(list[trio.lowlevel.Task]):
-    """Tasks parked in `receive`, first come, first served."""
+    """Tasks parked in `receive`, first come, first served.
 
-    __slots__ = ("_first",)
+    Attributes:
+      lease: while the socket is lent: by it one task waits for input, and the others here.
+    """
+
+    __slots__ = ("_first", "lease")
 
     _first: trio.lowlevel.Task  # to come when there was nobody
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lease: Lease | None = None
 
     def hand(self, message: Frame) -> None:
         """Give a message to the first of them; there has to be one."""
         trio.lowlevel.reschedule(self.pop(0), Value(message))
 
     def wake(self) -> None:
-        """Have all of them look again: none gets a message."""
+        """Have all of them look again, and end the lease: none gets a message."""
+        if self.lease is not None:
+            self.lease.lender.take_back()
         for task in self:
             trio.lowlevel.reschedule(task)
         self.clear()
 
     def wait(self) -> Awaitable[Frame | None]:
         """Wait for a message, to be awaited at once; None means: look again. A checkpoint. Cancelled, it took none."""
+        if self.lease is not None and not self.lease.is_waiting:
+            return self.lease.wait()
         task = trio.lowlevel.current_task()
         if self:
             leave: Callable[[object], trio.lowlevel.Abort] = partial(self._leave, task)

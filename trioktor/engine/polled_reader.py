@@ -1,0 +1,196 @@
+"""One connection's side of a poller: what it reads, when it pauses, and when the socket is lent.
+
+The same to a connection as a `Reader`, without a task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import final
+
+import trio
+
+from ..protocol.closing import ClosingHandshake
+from .inbox import Inbox
+from .intake import Intake
+from .lending import Lease
+from .poller import Poller
+from .shields import Shields
+from .sockets import SocketTransport
+
+
+@final
+class PolledReader:
+    """Reads one connection when the poller says so, or the task that the socket is lent to.
+
+    Args:
+      trailing_data: bytes that came with the handshake.
+    """
+
+    __slots__ = (
+        "_closing",
+        "_fd",
+        "_inbox",
+        "_intake",
+        "_nursery",
+        "_pause",
+        "_poller",
+        "_shields",
+        "_trailing_data",
+        "_transport",
+    )
+
+    def __init__(
+        self,
+        poller: Poller,
+        transport: SocketTransport,
+        inbox: Inbox,
+        intake: Intake,
+        closing: ClosingHandshake,
+        shields: Shields,
+        trailing_data: bytes,
+    ) -> None:
+        self._poller = poller
+        self._transport = transport
+        self._inbox = inbox
+        self._intake = intake
+        self._closing = closing
+        self._shields = shields
+        self._trailing_data = trailing_data
+        self._fd = transport.fileno()
+        self._nursery: trio.Nursery | None = None
+        self._pause: _Pause | None = None  # while a task hands on what was read
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """Read from now on; what has to wait is a task of `nursery`."""
+        if self._closing.is_over:
+            return
+        self._nursery = nursery
+        self._poller.add(self._fd, self)
+        if self._trailing_data:
+            self._begin_pause()
+
+    def fileno(self) -> int:
+        """The socket's number."""
+        return self._fd
+
+    def read(self) -> None:
+        """Read once, and hand it on as far as there is room."""
+        if self._pause is not None:  # it hung up meanwhile: whoever waits for room looks for that himself
+            return
+        self.take_back()  # if it hung up while it was lent
+        self._read_once()
+
+    def note_alone(self) -> None:
+        """No other socket had anything to read: lend this one, if that is worth it."""
+        if self._may_lend() and self._poller.lending.is_worth_it(self):
+            self._lend()
+
+    def read_lent(self) -> None:
+        """As `read`, by the task that it is lent to; several messages at once are better read by the poller."""
+        self._read_once()
+        if self._inbox.is_batch:
+            self.take_back()
+
+    def _may_lend(self) -> bool:
+        inbox = self._inbox
+        return inbox.is_plain and not inbox.is_batch and self._pause is None  # plain: nor is it over
+
+    def _lend(self) -> None:
+        takers = self._inbox.takers
+        try:
+            lease = Lease(self._poller.lending, self)
+        except OSError:  # no descriptor is left
+            return
+        takers.wake()
+        takers.lease = lease
+        self._poller.pause(self._fd)
+
+    def take_back(self) -> None:
+        """End the lease, if there is one, and have the poller read again."""
+        if self._end_lease():
+            self._poller.resume(self._fd)
+
+    def _end_lease(self) -> bool:
+        """End the lease; False if there is none."""
+        takers = self._inbox.takers
+        lease, takers.lease = takers.lease, None
+        if lease is not None:
+            lease.end()
+        return lease is not None
+
+    @trio.lowlevel.enable_ki_protection  # in a handler's task what was read must not be lost half-way either
+    def _read_once(self) -> None:
+        try:
+            try:
+                if not self._read() and not self._closing.is_over:
+                    self._begin_pause()
+            except trio.BrokenResourceError as error:
+                self._intake.lose(error)
+        except Exception as error:  # it would end the task that reads all others
+            self._intake.fail(error)
+
+    def _read(self) -> bool:
+        """Read once; False if what was read has to wait."""
+        target = self._intake.target
+        if target is not None:
+            count = self._transport.read_into(target)
+            if count:
+                return self._intake.take_filled(count)
+            return count is None or self._intake.take(b"")
+        data = self._transport.read_nowait()
+        return data is None or self._intake.take(data)
+
+    def stop(self) -> None:
+        """Read nothing more."""
+        self._end_lease()
+        if self._nursery is not None:
+            self._poller.remove(self._fd)
+        if self._pause is not None:
+            self._pause.scope.cancel("nothing more is to be read")
+
+    def later(self, call: Callable[[], None]) -> bool:
+        """Call this when the handler had its turn; False if nobody would."""
+        later = self._poller.later
+        if later.is_running:
+            later.call(call)
+        return later.is_running
+
+    async def wait_ended(self) -> None:
+        """Wait until nobody reads the socket any more."""
+        if self._pause is not None:
+            await self._pause.ended.wait()
+
+    def _begin_pause(self) -> None:
+        assert self._nursery is not None
+        self._end_lease()
+        self._poller.pause(self._fd)
+        self._pause = _Pause()
+        self._nursery.start_soon(self._finish, self._pause, name="trioktor intake")
+
+    async def _finish(self, pause: _Pause) -> None:
+        """Hand on what was read, and then let more be read."""
+        data, self._trailing_data = self._trailing_data, b""
+        try:
+            with self._shields.open(pause.scope):
+                try:
+                    if not data or not self._intake.take(data):
+                        await self._intake.finish()
+                except Exception as error:
+                    self._intake.fail(error)
+            if not self._closing.is_over:
+                self._poller.resume(self._fd)
+        finally:
+            self._pause = None
+            pause.ended.set()
+
+
+@final
+class _Pause:
+    """The time in which a task hands on what was read."""
+
+    __slots__ = ("ended", "scope")
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope(shield=True)
+        self.ended = trio.Event()
