@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,10 +14,10 @@ import trio
 import trio.testing
 from hypothesis import given, settings, strategies as st
 
-from tests.support.helpers import RawClient, client_bytes, close
+from tests.support.helpers import REQUEST, RawClient, client_bytes, close
 from tests.support.listening import talking
 from trioktor import ConnectionBroken, Frame, Server, WebSocketSession
-from trioktor.engine import lending as lending_module
+from trioktor.engine import lending as lending_module, polled_reader as reader_module
 from trioktor.engine.lending import Lease, Lending
 from trioktor.engine.polled_reader import PolledReader
 from trioktor.engine.poller import Poller
@@ -58,11 +56,15 @@ async def ask(client: RawClient, text: str) -> None:
 
 
 async def earn(client: RawClient, server: Server) -> None:
-    """Talk until the socket is lent, and waited for."""
-    for number in range(lending_module._TURNS):
-        await ask(client, str(number))
+    """Talk until the socket is lent, and waited for; until then the poller reads it."""
+    lending = lending_of(server)
+    if lending.leases:
+        (lease,) = lending.leases
+        lease.lender.take_back()
+    while not lending.leases:
+        await ask(client, "alone")
     await trio.testing.wait_all_tasks_blocked()
-    (lease,) = lending_of(server).leases
+    (lease,) = lending.leases
     assert lease.is_waiting
 
 
@@ -77,10 +79,10 @@ async def test_who_talks_alone_reads_by_himself(autojump_clock: Clock, monkeypat
 
     monkeypatch.setattr(PolledReader, "read", spy)
     async with talking(echo) as (client, server):
-        for number in range(lending_module._TURNS - 1):
-            await ask(client, str(number))
-            assert lending_of(server).leases == []
+        assert lending_of(server).leases[0].is_waiting  # from the beginning
+        assert by_poller == []
         await earn(client, server)
+        assert len(by_poller) == reader_module._OFTEN
         del by_poller[:]
         for number in range(100):
             await ask(client, str(number))
@@ -115,10 +117,11 @@ async def test_a_message_is_received_in_the_pass_of_its_event(autojump_clock: Cl
         async for _ in session:
             seen.append(passes.count)
 
-    async with talking(handler) as (client, _):
+    async with talking(handler) as (client, server):
         trio.lowlevel.add_instrument(passes)
         needed = []
-        for _ in range(lending_module._TURNS + 2):
+        lending_of(server).leases[0].lender.take_back()
+        for _ in range(reader_module._OFTEN + 2):
             await trio.testing.wait_all_tasks_blocked()
             before = passes.count
             await client.send(Frame.Text("x"))
@@ -198,6 +201,7 @@ async def test_a_handler_that_does_something_else_is_noticed(autojump_clock: Clo
     async with talking(handler) as (client, server):
         for _ in range(3):
             await earn(client, server)
+            await trio.sleep(1)
             began = trio.current_time()
             await client.send(Frame.Text("sleep"))
             await trio.testing.wait_all_tasks_blocked()
@@ -213,7 +217,7 @@ async def test_a_handler_that_does_something_else_is_noticed(autojump_clock: Clo
 @pytest.mark.parametrize("end", ["Close", "end of the stream", "reset"])
 @pytest.mark.parametrize("is_away", [False, True])
 async def test_the_peers_end_is_seen(end: str, is_away: bool, autojump_clock: Clock) -> None:
-    """While the handler waits, and while it does something else; a hang-up is seen at once then, too."""
+    """While the handler waits, and while it does something else."""
     over = trio.Event()
     reasons: list[Any] = []
 
@@ -247,34 +251,6 @@ async def test_the_peers_end_is_seen(end: str, is_away: bool, autojump_clock: Cl
             await over.wait()
         assert lending_of(server).leases == []
     assert (1000 if end == "Close" else 1006) == reasons[0].code
-
-
-async def test_a_hang_up_is_not_put_off_until_somebody_looks(
-    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A handler that is away is told of it in the same step as without a lease."""
-    monkeypatch.setattr(lending_module, "_LOOK", 1000)
-    told: list[float] = []
-
-    async def handler(session: Session) -> None:
-        async for frame in session:
-            await session.send(frame)
-            if frame == Frame.Text("sleep"):
-                await trio.sleep(500)
-
-    async def watch(session: Any) -> None:
-        await session.wait_closed()
-        told.append(trio.current_time())
-
-    async with talking(handler) as (client, server), trio.open_nursery() as nursery:
-        await earn(client, server)
-        nursery.start_soon(watch, server.sessions[0])
-        await ask(client, "sleep")
-        began = trio.current_time()
-        client.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # type: ignore[attr-defined]
-        await client.aclose()
-        await trio.sleep(400)
-        assert [began] == told
 
 
 async def test_a_full_queue_ends_the_lease(autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -387,7 +363,7 @@ async def test_several_receive_and_each_message_comes_once(autojump_clock: Clock
         assert [close(1000)] == await client.receive_rest()
 
 
-async def test_who_waits_for_room_to_write_is_not_woken(autojump_clock: Clock) -> None:
+async def test_who_waits_for_room_to_write_is_not_woken() -> None:
     """The lease of a socket ends while its writer waits for a slow peer: nothing is torn or lost."""
     long = Frame.Binary(bytes(range(256)) * 40_000)
 
@@ -428,17 +404,6 @@ async def test_handlers_tasks_are_protected_while_they_read(
 # who, and how many
 
 
-async def test_two_who_talk_in_turn_have_the_poller(autojump_clock: Clock) -> None:
-    """Neither is alone."""
-    async with talking(echo) as (client, server), await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
-        other = RawClient(stream)
-        await other.upgrade()
-        for number in range(10):
-            await ask(client, str(number))
-            await ask(other, str(number))
-            assert lending_of(server).leases == []
-
-
 async def test_who_sends_several_at_once_has_the_poller(autojump_clock: Clock) -> None:
     """It reads them in fewer steps."""
     async with talking(echo) as (client, server):
@@ -449,16 +414,44 @@ async def test_who_sends_several_at_once_has_the_poller(autojump_clock: Clock) -
             assert lending_of(server).leases == []
 
 
+async def test_who_waits_already_waits_for_the_socket_from_then_on(autojump_clock: Clock) -> None:
+    """It was found alone by what is no message, so nothing had woken the handler."""
+    async with talking(echo) as (client, server):
+        lending_of(server).leases[0].lender.take_back()
+        for _ in range(reader_module._OFTEN):
+            await client.send(Frame.Ping(b"!"))
+            assert Frame.Pong(b"!") == await client.receive()
+        await trio.testing.wait_all_tasks_blocked()
+        (lease,) = lending_of(server).leases
+        assert lease.is_waiting
+        await ask(client, "hello")
+
+
+async def test_a_crowd_has_the_poller(autojump_clock: Clock) -> None:
+    """Those who always come with others are not lent."""
+    async with talking(echo) as (first, server), AsyncExitStack() as stack:
+        clients = [first, *[await connected(server, stack) for _ in range(3)]]
+        for lease in tuple(lending_of(server).leases):
+            lease.lender.take_back()
+        for number in range(2 * reader_module._OFTEN):
+            for client in clients:
+                client.stream.socket._sock.send(client_bytes(Frame.Text(str(number))))  # type: ignore[attr-defined]
+            for client in clients:
+                assert Frame.Text(str(number)) == await client.receive()
+        assert lending_of(server).leases == []
+
+
 async def test_what_is_over_or_has_to_wait_is_not_lent(autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Though it was found alone often enough: by a Close, or by a message that there is no room for."""
     async with talking(echo) as (client, server):
-        for number in range(lending_module._TURNS - 1):
+        lending_of(server).leases[0].lender.take_back()
+        for number in range(reader_module._OFTEN - 1):
             await ask(client, str(number))
         await client.send(close(1000))
         assert [close(1000)] == await client.receive_rest()
         assert lending_of(server).leases == []
 
-    monkeypatch.setattr(lending_module, "_TURNS", 3)
+    monkeypatch.setattr(reader_module, "_OFTEN", 3)
 
     async def handler(session: Session) -> None:
         await session.receive()
@@ -466,6 +459,7 @@ async def test_what_is_over_or_has_to_wait_is_not_lent(autojump_clock: Clock, mo
         await echo(session)
 
     async with talking(handler, incoming=1) as (client, server):
+        lending_of(server).leases[0].lender.take_back()
         for text in ("taken", "queued", "held"):
             await client.send(Frame.Text(text))
             await trio.testing.wait_all_tasks_blocked()
@@ -473,46 +467,68 @@ async def test_what_is_over_or_has_to_wait_is_not_lent(autojump_clock: Clock, mo
         assert [Frame.Text("queued"), Frame.Text("held")] == [await client.receive(), await client.receive()]
 
 
-async def test_there_are_few_and_unused_ones_make_room(autojump_clock: Clock) -> None:
-    """As many talk alone as like to; those who talk keep what they have, and who is silent loses it in time."""
+async def connected(server: Server, stack: AsyncExitStack) -> RawClient:
+    """One more client, in conversation."""
+    client = RawClient(await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", server.port)))
+    await client.upgrade()
+    await trio.testing.wait_all_tasks_blocked()
+    return client
+
+
+async def test_there_are_few_and_idle_ones_make_room(autojump_clock: Clock) -> None:
+    """Who talks keeps what he has, and who is silent loses it when another asks."""
     async with talking(echo) as (first, server), AsyncExitStack() as stack:
-        clients = [first]
-        for _ in range(lending_module._MOST + 1):
-            stream = await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", server.port))
-            clients.append(RawClient(stream))
-            await clients[-1].upgrade()
-            await trio.testing.wait_all_tasks_blocked()
-        lending = lending_of(server)
-        for client in clients:
-            for number in range(lending_module._TURNS):
-                await ask(client, str(number))
-            assert len(lending.leases) <= lending_module._MOST
-            if client is clients[-2]:  # all are marked now
-                held = list(lending.leases)
-                for other in clients[:-2]:
-                    await ask(other, "I use it")
-        assert held == lending.leases  # the last one asked, and all were used
-        for client in clients[1:-2]:
-            await ask(client, "I use it")
-        for number in range(lending_module._TURNS):
-            await ask(clients[-1], str(number))
-        assert len(lending.leases) == lending_module._MOST
-        assert held[1:] == lending.leases[:-1]
+        leases = lending_of(server).leases
+        clients = [first, *[await connected(server, stack) for _ in range(lending_module._MOST - 1)]]
+        assert len(leases) == lending_module._MOST
+        held = list(leases)
+        clients.append(await connected(server, stack))
+        assert held == leases  # nobody has had the time to be idle
+        for silent in (clients[3], clients[5]):
+            for client in clients:
+                if client is not silent:
+                    await ask(client, "I use it")
+            await trio.sleep(2 * lending_module._LOOK)
+            clients.append(await connected(server, stack))
+            await trio.sleep(2 * lending_module._LOOK)
+        assert [lease for number, lease in enumerate(held) if number not in (3, 5)] == leases[:-2]
         for client in clients:
             await ask(client, "still there")
 
 
-async def test_without_a_descriptor_nothing_is_lent(autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The poller goes on."""
-
-    def fail(fd: int) -> int:
-        raise OSError(errno.EMFILE, "too many open files")
-
-    monkeypatch.setattr(lending_module, "os", SimpleNamespace(dup=fail))
+async def test_who_says_nothing_at_first_has_it_until_another_asks(autojump_clock: Clock) -> None:
+    """To take it back for nothing would cost more than it saves."""
     async with talking(echo) as (client, server):
-        for number in range(20):
-            await ask(client, str(number))
+        (lease,) = lending_of(server).leases
+        await trio.sleep(10)
+        assert [lease] == lending_of(server).leases
+        assert lease.is_idle
+        await ask(client, "hello")
+        assert not lease.is_idle
+
+
+async def test_who_does_not_receive_at_first_is_noticed(autojump_clock: Clock) -> None:
+    """A handler that begins with something else: a Ping and a hang-up do not wait for it."""
+
+    async def handler(session: Session) -> None:
+        await trio.sleep(100)
+
+    async with talking(handler) as (client, server):
+        began = trio.current_time()
+        await client.send(Frame.Ping(b"!"))
+        assert Frame.Pong(b"!") == await client.receive()
+        assert trio.current_time() - began <= 2 * lending_module._LOOK
         assert lending_of(server).leases == []
+
+
+async def test_bytes_behind_the_request_are_not_passed_over(autojump_clock: Clock) -> None:
+    """They are handed on first, and the poller reads."""
+    async with talking(echo) as (_, server), await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
+        client = RawClient(stream)
+        await stream.send_all(REQUEST % b"/" + client_bytes(Frame.Text("a"), Frame.Text("b")))
+        await client.read_head()
+        assert [Frame.Text("a"), Frame.Text("b")] == [await client.receive(), await client.receive()]
+        await ask(client, "c")
 
 
 # one lease by itself
@@ -550,12 +566,15 @@ async def test_nothing_is_read_by_a_lease_that_is_over() -> None:
     before = 0
     for _ in range(100):
         lender = FakeLender()
-        lender.lease = lease = Lease(Lending(), lender)
+        lending = Lending()
+        lender.lease = lease = Lease(lending, lender)
+        lending.leases.append(lease)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lease.wait)
             await trio.testing.wait_all_tasks_blocked()
             lender.theirs.send(b"x")
-            await trio.lowlevel.wait_readable(lender.ours)  # in the same pass as the lease, behind it or in front of it
+            with lender.ours.dup() as twin:
+                await trio.lowlevel.wait_readable(twin)  # in the same pass as the lease, behind it or in front of it
             lease.end()
             before += not lender.calls
             seen = list(lender.calls)
@@ -571,34 +590,15 @@ async def test_when_nobody_looks_any_more_all_leases_end() -> None:
     async with trio.open_nursery() as nursery:
         async with trio.open_nursery() as looking:
             looking.start_soon(lending.run)
-            lender.lease = lease = Lease(lending, lender)
+            await trio.testing.wait_all_tasks_blocked()
+            lender.lease = lease = lending.lend(lender)
+            assert lease is not None
             nursery.start_soon(lease.wait)
             await trio.testing.wait_all_tasks_blocked()
             looking.cancel_scope.cancel()
         assert (["back"], []) == (lender.calls, lending.leases)
+        assert lending.lend(lender) is None
     lender.close()
-
-
-async def test_what_comes_before_a_hang_up_is_read_at_once(
-    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And the end behind it, too: the poller has the socket again."""
-    monkeypatch.setattr(lending_module, "_LOOK", 1000)
-
-    async def handler(session: Session) -> None:
-        async for frame in session:
-            await session.send(frame)
-            if frame == Frame.Text("sleep"):
-                await trio.sleep(500)
-
-    async with talking(handler) as (client, server):
-        await earn(client, server)
-        (session,) = server.sessions
-        await ask(client, "sleep")
-        await client.send(Frame.Text("and"))
-        await client.aclose()
-        with trio.fail_after(400):
-            await session.wait_closed()
 
 
 # any order
@@ -702,7 +702,7 @@ class _Played:
 
 def test_in_any_order_everything_comes_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """However the handler receives and its peer sends: nothing is lost, doubled or swapped, and no lease is left."""
-    monkeypatch.setattr(lending_module, "_TURNS", 1)
+    monkeypatch.setattr(reader_module, "_OFTEN", 1)
     lent = 0
 
     @settings(max_examples=150)

@@ -6,17 +6,20 @@ The same to a connection as a `Reader`, without a task.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import final
+from typing import Final, final
 
 import trio
 
 from ..protocol.closing import ClosingHandshake
+from ..protocol.frames import Frame
 from .inbox import Inbox
 from .intake import Intake
-from .lending import Lease
 from .poller import Poller
 from .shields import Shields
 from .sockets import SocketTransport
+
+_OFTEN: Final = 4
+"""So often a socket has to be found alone until it is lent."""
 
 
 @final
@@ -36,6 +39,7 @@ class PolledReader:
         "_pause",
         "_poller",
         "_shields",
+        "_times_alone",
         "_trailing_data",
         "_transport",
     )
@@ -59,6 +63,7 @@ class PolledReader:
         self._trailing_data = trailing_data
         self._fd = transport.fileno()
         self._nursery: trio.Nursery | None = None
+        self._times_alone = 0  # so often the poller found this socket alone
         self._pause: _Pause | None = None  # while a task hands on what was read
 
     def start(self, nursery: trio.Nursery) -> None:
@@ -67,6 +72,8 @@ class PolledReader:
             return
         self._nursery = nursery
         self._poller.add(self._fd, self)
+        if not self._lend():
+            self._poller.watch(self._fd)
         if self._trailing_data:
             self._begin_pause()
 
@@ -78,38 +85,38 @@ class PolledReader:
         """Read once, and hand it on as far as there is room."""
         if self._pause is not None:  # it hung up meanwhile: whoever waits for room looks for that himself
             return
-        self.take_back()  # if it hung up while it was lent
         self._read_once()
 
     def note_alone(self) -> None:
         """No other socket had anything to read: lend this one, if that is worth it."""
-        if self._may_lend() and self._poller.lending.is_worth_it(self):
-            self._lend()
-
-    def read_lent(self) -> None:
-        """As `read`, by the task that it is lent to; several messages at once are better read by the poller."""
-        self._read_once()
-        if self._inbox.is_batch:
-            self.take_back()
-
-    def _may_lend(self) -> bool:
         inbox = self._inbox
-        return inbox.is_plain and not inbox.is_batch and self._pause is None  # plain: nor is it over
+        if not inbox.is_batch and inbox.is_plain and self._pause is None:
+            self._times_alone += 1
+            if self._times_alone >= _OFTEN and self._lend():
+                self._poller.unwatch(self._fd)
 
-    def _lend(self) -> None:
-        takers = self._inbox.takers
-        try:
-            lease = Lease(self._poller.lending, self)
-        except OSError:  # no descriptor is left
-            return
-        takers.wake()
-        takers.lease = lease
-        self._poller.pause(self._fd)
+    def read_lent(self) -> Frame | None:
+        """As `read`, by the task that it is lent to, which takes the first message, if there is one."""
+        self._read_once()
+        inbox = self._inbox
+        if inbox.is_batch:  # the poller reads those in fewer steps
+            self.take_back()
+        return inbox.take() if inbox.queue else None
+
+    def _lend(self) -> bool:
+        """Lend the socket; False if it can't be."""
+        lease = self._poller.lending.lend(self)
+        if lease is not None:
+            self._times_alone = 0
+            takers = self._inbox.takers
+            takers.wake()
+            takers.lease = lease
+        return lease is not None
 
     def take_back(self) -> None:
-        """End the lease, if there is one, and have the poller read again."""
+        """End the lease, if there is one, and have the poller read."""
         if self._end_lease():
-            self._poller.resume(self._fd)
+            self._poller.watch(self._fd)
 
     def _end_lease(self) -> bool:
         """End the lease; False if there is none."""
@@ -143,9 +150,9 @@ class PolledReader:
 
     def stop(self) -> None:
         """Read nothing more."""
-        self._end_lease()
+        is_lent = self._end_lease()
         if self._nursery is not None:
-            self._poller.remove(self._fd)
+            self._poller.remove(self._fd, is_watched=not is_lent)
         if self._pause is not None:
             self._pause.scope.cancel("nothing more is to be read")
 
@@ -163,7 +170,7 @@ class PolledReader:
 
     def _begin_pause(self) -> None:
         assert self._nursery is not None
-        self._end_lease()
+        self.take_back()
         self._poller.pause(self._fd)
         self._pause = _Pause()
         self._nursery.start_soon(self._finish, self._pause, name="trioktor intake")

@@ -8,7 +8,7 @@ task that waits for its input, and one wake-up serves all sockets that have some
 - The poller never waits for a connection. One whose input can't go on is watched for a hang-up only, once: a socket
   without any event wanted would report a reset for ever. A task of the connection's own nursery waits, and gives
   the socket back.
-- A socket that was found alone several times in a row is lent to the task in `receive` (`engine.lending`).
+- Some sockets are lent to the tasks in `receive` for a while (`engine.lending`), and are not in the epoll then.
 - A socket leaves the epoll in the step that decides so, before it is closed: its number may be given to another.
 - What goes wrong in one connection ends that one.
 
@@ -114,9 +114,18 @@ class Poller:
     # what a reader asks for
 
     def add(self, fd: int, reader: Polled) -> None:
-        """Read a socket from now on."""
-        self._epoll.register(fd, _READ)
+        """Live as long as this one; it is not read yet."""
         self._readers[fd] = reader
+
+    def watch(self, fd: int) -> None:
+        """Read a socket from now on."""
+        if not self._epoll.closed:
+            self._epoll.register(fd, _READ)
+
+    def unwatch(self, fd: int) -> None:
+        """Do not read it any more."""
+        if not self._epoll.closed:
+            self._epoll.unregister(fd)
 
     def pause(self, fd: int) -> None:
         """Read nothing of it for a while."""
@@ -128,8 +137,8 @@ class Poller:
         if not self._epoll.closed:
             self._epoll.modify(fd, _READ)
 
-    def remove(self, fd: int) -> None:
-        """Read it no more."""
-        if self._readers.pop(fd, None) is not None and not self._epoll.closed:
-            self._epoll.unregister(fd)
+    def remove(self, fd: int, *, is_watched: bool) -> None:
+        """It is read no more, by nobody."""
+        if self._readers.pop(fd, None) is not None and is_watched:
+            self.unwatch(fd)
         self._end_if_last()

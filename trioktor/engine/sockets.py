@@ -137,7 +137,11 @@ class SocketTransport(Transport):
 
     async def _wait_writable(self) -> None:
         self._has_waited = True
-        await trio.lowlevel.wait_writable(self._socket)
+        try:
+            await trio.lowlevel.wait_writable(self._socket)
+        except trio.ClosedResourceError:
+            # It was closed, which the next write finds; or a task that waited for input was woken (`engine.lending`).
+            pass
 
     def send_nowait(self, data: bytes | memoryview) -> int:
         try:
