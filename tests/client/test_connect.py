@@ -628,6 +628,29 @@ class BuggyFactory(ExtensionFactory):
         return offer, Buggy(self)
 
 
+async def test_what_fails_between_the_handshake_and_the_block_closes_the_stream(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault of trioktor's own leaves nothing open."""
+    ended = trio.Event()
+
+    async def script(server: RawServer) -> None:
+        await server.accept()
+        assert [] == await server.receive_rest()
+        ended.set()
+
+    def fail(*args: Any) -> Any:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr("trioktor.client.connect.wire", fail)
+    async with scripted(script) as dial:
+        with pytest.raises(RuntimeError, match="a fault"):
+            async with connect("ws://localhost/", stream=dial):
+                pass
+        with trio.fail_after(1):
+            await ended.wait()
+
+
 async def test_an_extension_that_fails_is_told_by_the_next_call(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -13,7 +13,9 @@ from typing import Any, Final
 
 import pytest
 import trio
+import trio.testing
 import trustme
+from trio.testing import MockClock
 
 from tests.support.helpers import application
 from trioktor import (
@@ -148,6 +150,26 @@ async def test_tls(authority: trustme.CA, trusting: ssl.SSLContext, tmp_path: Pa
     path = str(tmp_path / "socket")
     async with serving(path=path, ssl_context=certified(authority, "localhost")):
         assert await says("wss://localhost/", path=path, ssl_context=trusting) == "hello"
+
+
+async def test_a_tls_handshake_that_never_ends(trusting: ssl.SSLContext, autojump_clock: MockClock) -> None:
+    """`open_timeout` is for it, too, and the stream is closed then."""
+    ended: list[float] = []
+
+    async def silent(stream: trio.abc.HalfCloseableStream) -> None:
+        while await stream.receive_some():
+            pass
+        ended.append(trio.current_time())
+
+    async with trio.open_nursery() as nursery:
+        ours, theirs = trio.testing.memory_stream_pair()
+        nursery.start_soon(silent, theirs)
+        began = trio.current_time()
+        with pytest.raises(CannotConnect, match="3 s"):
+            async with connect("wss://localhost/", stream=ours, ssl_context=trusting, open_timeout=3):
+                pass
+        await trio.testing.wait_all_tasks_blocked()
+    assert ended == [pytest.approx(began + 3)]
 
 
 async def test_the_certificate_of_a_redirects_host(authority: trustme.CA, trusting: ssl.SSLContext) -> None:

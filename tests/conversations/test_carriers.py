@@ -474,3 +474,47 @@ def test_what_a_carrier_cannot_do_is_refused_at_once(carrier: str) -> None:
             assert what in str(caught.value)
         assert "/fine" not in str(caught.value)
     app.registry.check(EVERYTHING)
+
+
+async def test_statistics_and_latency(carrier: str, autojump_clock: MockClock) -> None:
+    """They count the frames, and the bytes that those are on the wire of ours; latency needs Pings."""
+    seen: list[Any] = []
+    at_rest: list[Any] = []
+
+    async def serve(session: WebSocketSession) -> None:
+        at_rest.append((session.latency, session.statistics().frames_received))
+        async for frame in session:
+            await session.send(frame)
+            await session.flush()
+            seen.append(session.statistics())
+
+    async def client(session: Any) -> None:
+        for text in ("a" * 10, "b" * 20):
+            await session.send(text)
+            assert Frame.Text(text) == await session.receive()
+
+    await converse(carrier, serve, client)
+    assert at_rest == [(None, 0)]
+    assert [(1, 1), (2, 2)] == [(one.frames_received, one.frames_sent) for one in seen]
+    assert all(one.latency is None and (one.incoming, one.outgoing) == (0, 0) for one in seen)
+    assert [(10 + 6, 10 + 2), (30 + 12, 30 + 4)] == [(one.bytes_received, one.bytes_sent) for one in seen]
+
+
+async def test_a_flush_waits_until_it_was_taken(carrier: str, autojump_clock: MockClock) -> None:
+    """By the system, or by the server."""
+    flushed: list[float] = []
+
+    async def serve(session: WebSocketSession) -> None:
+        frames = [Frame.Binary(bytes(1000)) for _ in range(3)]
+        for frame in frames:
+            session.outgoing.send_nowait(frame)
+        await session.flush()
+        assert session.statistics().frames_sent == 3
+        assert session.statistics().outgoing == 0
+        flushed.append(trio.current_time())
+
+    async def client(session: Any) -> None:
+        assert 3 == len([frame async for frame in session])
+
+    await converse(carrier, serve, client)
+    assert len(flushed) == 1

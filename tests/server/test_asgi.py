@@ -316,6 +316,45 @@ async def test_a_server_that_takes_nothing(autojump_clock: MockClock) -> None:
     assert [type(end).__name__ for end in ends] == ["WriteTimeout"]
 
 
+async def test_a_flush_waits_for_the_server(autojump_clock: MockClock) -> None:
+    """It returns when the server has taken what was sent, not before."""
+    flushed: list[float] = []
+
+    async def handler(session: WebSocketSession) -> None:
+        await session.send("x")
+        await session.send("y")
+        await session.flush()
+        flushed.append(trio.current_time())
+
+    server = Server(CONNECT)
+
+    async def send(event: Any) -> None:
+        if event["type"] == "websocket.send":
+            await trio.sleep(2)
+        await server.send(event)
+
+    began = trio.current_time()
+    await application(handler)(scope(), server.receive, send)
+    assert flushed == [pytest.approx(began + 4)]
+
+
+@pytest.mark.parametrize("path", ["/", "/nothing", "/%ff"])
+async def test_a_server_that_does_not_take_the_answer_to_a_request(path: str, autojump_clock: MockClock) -> None:
+    """Let in or not: it is waited for, and not for ever."""
+    app = application(silent)
+
+    async def send(event: Any) -> None:
+        await trio.sleep_forever()
+
+    denials: list[Event] = [{}, {"websocket.http.response": {}}]
+    for extensions in denials:
+        server = Server(CONNECT)
+        with trio.fail_after(100):
+            await app(scope(path=path, raw_path=path.encode(), extensions=extensions), server.receive, send)
+        assert 10 <= trio.current_time() % 1000
+        await trio.sleep(1000 - trio.current_time() % 1000)
+
+
 async def test_a_message_in_pieces_that_is_too_long(autojump_clock: MockClock) -> None:
     """The server takes whole messages, so it is joined, within `max_frame_size`."""
 

@@ -110,6 +110,23 @@ async def test_a_client_that_is_gone_meanwhile(autojump_clock: MockClock) -> Non
         await trio.sleep(10)
 
 
+async def test_a_client_that_does_not_read_its_refusal(autojump_clock: MockClock) -> None:
+    """Its task ends, however long the answer is."""
+
+    async def hook(call: Call) -> Response:
+        return Response("no " * 100_000, status=401)
+
+    app = application(silent, "/other")
+    app.websocket("/", silent, before=hook)
+    ours, theirs = trio.testing.lockstep_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ours.send_all, REQUEST % b"/")
+        request = await trio_websocket.wrap_server_stream(nursery, theirs)
+        with trio.fail_after(100):
+            await handler(app)(request)
+        nursery.cancel_scope.cancel()
+
+
 async def test_nothing_that_one_client_does_ends_the_server(caplog: pytest.LogCaptureFixture) -> None:
     """Clients that are gone at once, hooks that answer without a body, faults of ours: the next is served."""
 

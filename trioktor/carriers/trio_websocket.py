@@ -23,11 +23,11 @@ from ..engine.messages import Messages, close_frame
 from ..http.call import Call
 from ..http.headers import Headers, Refusal
 from ..http.requests import RequestHead, normal_form
-from ..http.responses import Response, refusal_response
+from ..http.responses import Response, encoded, refusal_response
 from ..protocol.close import CloseCode, CloseReason
 from ..protocol.frames import BinaryFrame, CloseFrame, Frame, TextFrame
 from ..routing.routes import Routes
-from ..server.foreign import ForeignHost, Peer
+from ..server.foreign import ForeignHost, ForeignPeer
 
 logger: logging.Logger = logging.getLogger("trioktor.server")
 
@@ -54,7 +54,7 @@ def handler(app: Routes) -> Callable[[WebSocketRequest], Awaitable[None]]:
         try:
             head, peer = _head(request), _peer(request)
         except Refusal as refusal:
-            await door.refuse(refusal_response(refusal))
+            await host.refuse(door, refusal_response(refusal))
         except OSError:
             pass  # it has no name any more: the client has gone
         else:
@@ -79,11 +79,11 @@ def _head(request: WebSocketRequest) -> RequestHead:
     return RequestHead("GET", normal_form(request.path), "1.1", Headers(lines), authority, is_upgrade=True)
 
 
-def _peer(request: WebSocketRequest) -> Peer:
+def _peer(request: WebSocketRequest) -> ForeignPeer:
     remote = request.remote
     if isinstance(remote, str):
-        return Peer(client=None, is_secure=False, is_local=True)
-    return Peer(client=(str(remote.address), remote.port), is_secure=remote.is_ssl)
+        return ForeignPeer(client=None, is_secure=False, is_local=True)
+    return ForeignPeer(client=(str(remote.address), remote.port), is_secure=remote.is_ssl)
 
 
 @final
@@ -95,7 +95,7 @@ class _Door:
 
     async def accept(self, call: Call, close_timeout: float) -> Messages:
         """Let it in."""
-        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in call.take_response_headers()]
+        headers = encoded(call.take_response_headers())
         try:
             connection = await self._request.accept(subprotocol=call.protocol, extra_headers=headers)
         except ConnectionClosed as error:
@@ -104,11 +104,7 @@ class _Door:
 
     async def refuse(self, response: Response) -> None:
         """Reject it."""
-        pairs = [
-            (name.encode("latin-1"), value.encode("latin-1"))
-            for name, value in response.fields()
-            if name != "Content-Length"  # it is added there
-        ]
+        pairs = [pair for pair in encoded(response.fields()) if pair[0] != b"content-length"]  # it is added there
         try:
             await self._request.reject(response.status, extra_headers=pairs, body=response.payload)
         except ConnectionClosed:

@@ -47,6 +47,11 @@ def header_pairs(headers: HeaderPairs) -> tuple[tuple[str, str], ...]:
     return pairs
 
 
+def encoded(fields: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    """Headers as bytes, their names in lower case: what servers of others take."""
+    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in fields]
+
+
 @final
 @attrs.frozen
 class Response:

@@ -7,7 +7,7 @@ and `lifespan` tells of the beginning, at which the application is checked, and 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, TypeAlias, final
 from urllib.parse import quote
 
@@ -18,11 +18,11 @@ from ..engine.messages import Messages, close_frame
 from ..http.call import Call
 from ..http.headers import Headers, Refusal
 from ..http.requests import RequestHead, normal_form
-from ..http.responses import Response, refusal_response
+from ..http.responses import Response, encoded, refusal_response
 from ..protocol.close import CloseCode, CloseReason
 from ..protocol.frames import BinaryFrame, CloseFrame, Frame, TextFrame
 from ..routing.routes import Routes
-from .foreign import ForeignHost, Peer
+from .foreign import ForeignHost, ForeignPeer
 
 Scope: TypeAlias = "MutableMapping[str, Any]"
 Event: TypeAlias = "MutableMapping[str, Any]"
@@ -34,6 +34,7 @@ _GRACE: Final = 5.0
 """Seconds for handlers to return at the end of the lifespan, as `serve` gives them."""
 _UNRESERVED: Final = "/:@!$&'()*+,;=~-._"
 _NO_TRIO: Final = "trioktor runs on Trio, and this ASGI server does not: try `hypercorn --worker-class trio module:app`"
+_PROTOCOL: Final = b"sec-websocket-protocol"
 _DENIAL: Final = "websocket.http.response"
 
 
@@ -98,7 +99,7 @@ class AsgiApplication:
         try:
             head = _head(scope, "GET", is_upgrade=True)
         except Refusal as refusal:
-            await door.refuse(refusal_response(refusal))
+            await host.refuse(door, refusal_response(refusal))
             return
         await host.converse(head, _peer(scope, "wss"), door)
 
@@ -106,7 +107,7 @@ class AsgiApplication:
         is_head = scope["method"] == "HEAD"
 
         async def answer(response: Response) -> None:
-            headers = _encoded(response.fields())
+            headers = encoded(response.fields())
             start = {"type": "http.response.start", "status": response.status, "headers": headers}
             try:
                 await send(start)
@@ -134,7 +135,7 @@ class AsgiDoor:
 
     async def accept(self, call: Call, close_timeout: float) -> Messages:
         """Let it in."""
-        headers = _encoded(call.take_response_headers())
+        headers = encoded(call.take_response_headers())
         event = {"type": "websocket.accept", "subprotocol": call.protocol, "headers": headers}
         try:
             await self._send(event)
@@ -148,7 +149,7 @@ class AsgiDoor:
             if not self._can_deny:
                 await self._send({"type": "websocket.close"})
                 return
-            headers = _encoded(response.fields())
+            headers = encoded(response.fields())
             start = {"type": f"{_DENIAL}.start", "status": response.status, "headers": headers}
             await self._send(start)
             await self._send({"type": f"{_DENIAL}.body", "body": response.payload})
@@ -201,18 +202,14 @@ class AsgiMessages:
         await trio.lowlevel.checkpoint()
 
 
-def _encoded(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
-    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-
-
 def _head(scope: Scope, method: str, *, is_upgrade: bool) -> RequestHead:
-    headers = Headers([(bytes(name), bytes(value)) for name, value in scope["headers"]])
+    pairs = [(bytes(name), bytes(value)) for name, value in scope["headers"]]
     query = scope.get("query_string") or b""
     target = _path(scope) + (f"?{query.decode('latin-1')}" if query else "")
     subprotocols = scope.get("subprotocols") or ()
-    if subprotocols and not headers.get_all("sec-websocket-protocol"):  # taken out by the server
-        line = (b"sec-websocket-protocol", ", ".join(subprotocols).encode("latin-1"))
-        headers = Headers([*((bytes(name), bytes(value)) for name, value in scope["headers"]), line])
+    if subprotocols and not any(name.lower() == _PROTOCOL for name, _ in pairs):  # taken out by the server
+        pairs.append((_PROTOCOL, ", ".join(subprotocols).encode("latin-1")))
+    headers = Headers(pairs)
     version = str(scope.get("http_version", "1.1"))
     return RequestHead(method, normal_form(target), version, headers, headers.get("host", ""), is_upgrade)
 
@@ -228,9 +225,9 @@ def _path(scope: Scope) -> str:
     return path or "/"
 
 
-def _peer(scope: Scope, secure: str) -> Peer:
+def _peer(scope: Scope, secure: str) -> ForeignPeer:
     client = scope.get("client")
-    return Peer(
+    return ForeignPeer(
         client=(client[0], client[1] or 0) if client else None,
         is_secure=scope.get("scheme") == secure,
         is_local=client is None,

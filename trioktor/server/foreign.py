@@ -41,6 +41,8 @@ _OPEN_TIMEOUT = 10.0
 """Seconds for the hooks of a request."""
 _RESPONSE_TIMEOUT = 30.0
 """Seconds for the handler of a GET."""
+_ANSWER_LIMIT = 30.0
+"""Seconds for the server to take a refusal, or that a client is let in."""
 _MARGIN = 0.5
 """Seconds beyond the connections' own limit."""
 
@@ -50,7 +52,7 @@ Send: TypeAlias = "Callable[[Response], Awaitable[None]]"
 
 
 @attrs.frozen(kw_only=True)
-class Peer:
+class ForeignPeer:
     """Who asks, as the server knows him."""
 
     client: tuple[str, int] | str | None
@@ -95,7 +97,7 @@ class ForeignHost:
         self._running = Running()
         self._is_stopping = False
 
-    async def converse(self, head: RequestHead, peer: Peer, door: Door) -> None:
+    async def converse(self, head: RequestHead, peer: ForeignPeer, door: Door) -> None:
         """Serve a request for a WebSocket, to its end."""
         try:
             route, call = self._find(head, peer)
@@ -105,29 +107,28 @@ class ForeignHost:
         except Refusal as refusal:
             no = refusal_response(refusal)
         if no is not None:
-            await door.refuse(no)
+            await self.refuse(door, no)
             return
         assert isinstance(route, WebSocketRoute)
+        messages: Messages | None = None
         try:
-            messages = await door.accept(call, route.settings.close_timeout)
+            with trio.move_on_after(_ANSWER_LIMIT):
+                messages = await door.accept(call, route.settings.close_timeout)
         except trio.BrokenResourceError:
             return
-        await self._run(messages, route, call, peer)
+        if messages is not None:
+            await self._run(messages, route, call, peer)
 
-    def _find(self, head: RequestHead, peer: Peer) -> tuple[WebSocketRoute | GetRoute, Call]:
+    async def refuse(self, door: Door, response: Response) -> None:
+        """Refuse a request, and wait a while for the server to take that."""
+        with trio.move_on_after(_ANSWER_LIMIT):
+            await door.refuse(response)
+
+    def _find(self, head: RequestHead, peer: ForeignPeer) -> tuple[WebSocketRoute | GetRoute, Call]:
         if self._is_stopping:
             raise Refusal(503, "the server is shutting down")
         route, parameters = self._registry.find(head)
-        call = new_call(
-            self._registry,
-            head,
-            parameters,
-            route,
-            client=peer.client,
-            is_local=peer.is_local,
-            is_secure=peer.is_secure,
-        )
-        return route, call
+        return route, new_call(self._registry, head, parameters, route, peer)
 
     async def _ask(self, route: WebSocketRoute, head: RequestHead, call: Call) -> Response | None:
         check_client(head, route.settings, self._refused_origins)
@@ -138,7 +139,7 @@ class ForeignHost:
         choose_protocol(route, call)
         return None
 
-    async def _run(self, messages: Messages, route: WebSocketRoute, call: Call, peer: Peer) -> None:
+    async def _run(self, messages: Messages, route: WebSocketRoute, call: Call, peer: ForeignPeer) -> None:
         settings = route.settings
         transport = MessageTransport(
             messages,
@@ -161,7 +162,7 @@ class ForeignHost:
             self._running.discard(connection)
             log_end(connection, session.call)
 
-    async def respond(self, head: RequestHead, peer: Peer, send: Send) -> None:
+    async def respond(self, head: RequestHead, peer: ForeignPeer, send: Send) -> None:
         """Serve a plain request."""
         try:
             route, call = self._find(head, peer)
@@ -172,7 +173,8 @@ class ForeignHost:
         except Refusal as refusal:
             no = refusal_response(refusal)
         if no is not None:
-            await send(no)
+            with trio.move_on_after(_ANSWER_LIMIT):
+                await send(no)
 
     async def stop(self, grace: float) -> None:
         """Say 1001 to every session, and wait for their handlers, at most so many seconds; then cancel them.

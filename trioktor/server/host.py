@@ -173,15 +173,7 @@ class Host:
         no: Response | None = None
         try:
             route, parameters = self._registry.find(head)
-            call = new_call(
-                self._registry,
-                head,
-                parameters,
-                route,
-                client=transport.client,
-                is_local=transport.is_local,
-                is_secure=transport.is_secure,
-            )
+            call = new_call(self._registry, head, parameters, route, transport)
             if isinstance(route, GetRoute):
                 check_host(head.authority, self._registry.hosts)
             place: str | None = self._places.take(call.client)

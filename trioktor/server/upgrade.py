@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
@@ -23,6 +23,22 @@ logger: logging.Logger = logging.getLogger("trioktor.server")
 
 _LOGGED: Final = 200
 """Characters of a path that are logged."""
+
+
+class Peer(Protocol):
+    """Who asks: what our transport, or somebody else's server, knows of him."""
+
+    @property
+    def client(self) -> tuple[str, int] | str | None:
+        """Host and port, or the path of a UNIX socket."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether he is on this machine for certain."""
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether TLS is spoken."""
 
 
 def check_client(head: RequestHead, settings: WebSockets, logged: Seldom) -> None:
@@ -46,13 +62,11 @@ def new_call(
     head: RequestHead,
     parameters: Mapping[str, str],
     route: WebSocketRoute | GetRoute,
-    *,
-    client: tuple[str, int] | str | None,
-    is_local: bool,
-    is_secure: bool,
+    peer: Peer,
 ) -> Call:
     """The call that a request makes, with what a trusted proxy says of the client."""
-    forwarded = registry.forwarded(client, head.headers, is_local=is_local)
+    client, is_secure = peer.client, peer.is_secure
+    forwarded = registry.forwarded(client, head.headers, is_local=peer.is_local)
     if forwarded is not None:
         client = forwarded.client or client
         is_secure = is_secure if forwarded.is_secure is None else forwarded.is_secure
