@@ -351,7 +351,7 @@ BODIES: Final = {
     "sleeps": "await trio.sleep_forever()",
     "thread": "await trio.to_thread.run_sync(time.sleep, 3600)",
     "shielded": "with trio.CancelScope(shield=True): await trio.sleep_forever()",
-    "blocks": "time.sleep(0.2); print('blocks', flush=True)\n    while True: pass",
+    "blocks": "await trio.sleep(0); time.sleep(0.2); print('blocks', flush=True)\n    while True: pass",
 }
 
 

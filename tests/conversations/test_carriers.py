@@ -38,6 +38,7 @@ DIFFERENCES: Final[dict[str, dict[str, Any]]] = {
     "a message that is too big, the client's end": {"bytes": 1009},
     "an answer behind the peer's Close is heard": {"bytes": True, "asgi": False, "trio-websocket": False},
     "what the server's end says": {"bytes": {1001}, "trio-websocket": {1001, 1006}},  # its reader may be first
+    "a handler adds to the 101": {"bytes": True, "asgi": False, "trio-websocket": False},
     "Pings": {"bytes": True, "asgi": False, "trio-websocket": False},
     "the reason of the peer's Close has its text": {"bytes": True},
 }
@@ -518,3 +519,24 @@ async def test_a_flush_waits_until_it_was_taken(carrier: str, autojump_clock: Mo
 
     await converse(carrier, serve, client)
     assert len(flushed) == 1
+
+
+async def test_a_header_of_the_handlers(carrier: str, autojump_clock: MockClock) -> None:
+    """It goes out with the 101, or the error says that that is too late."""
+    told: list[bool] = []
+
+    async def serve(session: WebSocketSession) -> None:
+        try:
+            session.call.response_headers.append("X-Mine", "1")
+        except RuntimeError:
+            told.append(False)
+        else:
+            told.append(True)
+
+    async def client(session: Any) -> None:
+        await session.wait_closed()
+        if carrier != "asgi":  # its server in memory passes no headers on
+            assert ("x-mine" in session.response.headers) is told[0]
+
+    await converse(carrier, serve, client)
+    assert [expected("a handler adds to the 101", carrier)] == told

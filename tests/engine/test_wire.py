@@ -58,7 +58,7 @@ class Taking(Transport):
 async def test_a_wire_takes_one_piece_after_the_other(autojump_clock: MockClock) -> None:
     """What the system does not take is pending, and while it is nobody else can write."""
     transport = Taking(3, 0, 100)
-    wire = Wire(transport, b"")
+    wire = Wire(transport)
     assert wire.is_clear is True
     assert wire.write(b"abcde") is False
     assert (wire.is_clear, wire.bytes_written, transport.taken) == (False, 3, b"abc")
@@ -79,7 +79,10 @@ async def test_a_wire_takes_one_piece_after_the_other(autojump_clock: MockClock)
 async def test_the_response_is_pending_from_the_beginning(sizes: tuple[int, ...]) -> None:
     """And no part of the conversation: its bytes do not count."""
     transport = Taking(*sizes, 100)
-    wire = Wire(transport, b"response")
+    wire = Wire(transport, is_begun=False)
+    with pytest.raises(RuntimeError):
+        wire.write(b"x")
+    wire.begin(b"response")
     with pytest.raises(RuntimeError):
         wire.write(b"x")
     for number, _ in enumerate(sizes, 1):
@@ -94,7 +97,7 @@ async def test_the_response_is_pending_from_the_beginning(sizes: tuple[int, ...]
 
 async def test_a_drain_that_is_cut_short_leaves_the_wire_torn(autojump_clock: MockClock) -> None:
     """Nothing can be written behind it."""
-    wire = Wire(Taking(1, 100), b"")
+    wire = Wire(Taking(1, 100))
     wire.write(b"abc")
     with trio.CancelScope() as scope:
         scope.cancel()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+import trio
 import trio.testing
 from hypothesis import given, strategies as st
 
-from trioktor import Application, Call, Response, ResponseHeaders, WebSockets, WebSocketSession
+from tests.support.helpers import RawClient, close, records_above_info
+from tests.support.listening import talking
+from trioktor import Application, Call, Frame, Response, ResponseHeaders, WebSockets, WebSocketSession
 from trioktor.http.requests import HeadReader
 
 Clock = trio.testing.MockClock
@@ -35,10 +38,6 @@ UPGRADE = (
 )
 
 
-too_late: list[str] = []
-"""What handlers of WebSockets were told that added a header."""
-
-
 def application(hook: Callable[[Call], Any], **settings: Any) -> Application:
     """A WebSocket and a page behind a hook."""
     app = Application()
@@ -49,10 +48,6 @@ def application(hook: Callable[[Call], Any], **settings: Any) -> Application:
 
     @app.websocket("/", before=asked)
     async def handler(session: WebSocketSession) -> None:
-        try:
-            session.call.response_headers.append("X-Late", "1")
-        except RuntimeError as error:
-            too_late.append(str(error))
         await session.receive()
 
     @app.get("/page", before=asked)
@@ -85,11 +80,179 @@ async def test_a_hook_adds_headers_to_the_101(autojump_clock: Clock) -> None:
 
 
 async def test_without_any_the_101_is_as_ever(autojump_clock: Clock) -> None:
-    """And what is asked for behind it is refused: see the handler."""
-    too_late.clear()
+    """Three lines beside the first."""
     _, headers = await head_of(application(lambda call: None), UPGRADE)
     assert 3 == len(headers)
-    assert ["in a hook" in text for text in too_late] == [True]
+
+
+Handler = Callable[[WebSocketSession], Awaitable[object]]
+
+
+def adds(session: WebSocketSession) -> None:
+    """A handler's header."""
+    session.call.response_headers.append("X-Mine", "1")
+
+
+async def waits(session: WebSocketSession) -> None:
+    """For a message."""
+    adds(session)
+    await session.receive()
+
+
+async def does_not_give_up_its_turn(session: WebSocketSession) -> None:
+    """An await is no wait."""
+
+    async def nothing() -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+
+    await nothing()
+    adds(session)
+    await session.receive()
+
+
+async def returns(session: WebSocketSession) -> None:
+    """At once."""
+    adds(session)
+
+
+async def fails(session: WebSocketSession) -> None:
+    """At once."""
+    adds(session)
+    raise KeyError("a bug")
+
+
+async def sends(session: WebSocketSession) -> None:
+    """A message, and then another."""
+    adds(session)
+    await session.send("hello")
+    session.send_nowait("you")
+    await session.receive()
+
+
+async def sends_fragments(session: WebSocketSession) -> None:
+    """Of a message."""
+    adds(session)
+    await session.send(Frame.Text(b"hello", fin=False))
+    await session.receive()
+
+
+async def puts_into_the_channel(session: WebSocketSession) -> None:
+    """A message."""
+    adds(session)
+    session.outgoing.send_nowait("hello")
+    await session.receive()
+
+
+async def pings(session: WebSocketSession) -> None:
+    """The client."""
+    adds(session)
+    session.send_nowait(Frame.Ping(b""))
+    await session.receive()
+
+
+async def closes(session: WebSocketSession) -> None:
+    """The conversation."""
+    adds(session)
+    session.close(1001)
+    await session.receive()
+
+
+async def terminates(session: WebSocketSession) -> None:
+    """At once."""
+    adds(session)
+    session.terminate()
+
+
+async def starts_a_task(session: WebSocketSession) -> None:
+    """Which sends."""
+    session.start_soon(session.send, "hello")
+    adds(session)
+    await session.receive()
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        waits,
+        does_not_give_up_its_turn,
+        returns,
+        fails,
+        sends,
+        sends_fragments,
+        puts_into_the_channel,
+        pings,
+        closes,
+        terminates,
+        starts_a_task,
+    ],
+)
+async def test_a_handler_adds_headers_before_it_sends_or_waits(
+    handler: Handler, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Behind those of hooks; and what it says follows the 101."""
+
+    async def hook(call: Call) -> None:
+        call.response_headers.append("X-Hook", "1")
+
+    app = Application()
+    app.install(WebSockets())
+    app.websocket("/", handler, before=hook)
+    ours, theirs = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(app.handle_stream, theirs)
+        client = RawClient(ours)
+        await ours.send_all(UPGRADE)
+        head = (await client.read_head()).decode().split("\r\n")
+        assert ("HTTP/1.1 101 Switching Protocols", ["X-Hook: 1", "X-Mine: 1"]) == (head[0], head[-2:])
+        if handler in (sends, puts_into_the_channel, starts_a_task):
+            assert Frame.Text("hello") == await client.receive()
+        if handler is terminates:
+            assert [] == await client.receive_rest()
+        if handler in (returns, fails, closes):
+            code = {returns: 1000, fails: 1011, closes: 1001}[handler]
+            assert close(code) == await client.receive()
+        nursery.cancel_scope.cancel()
+    assert len(records_above_info(caplog)) == (handler is fails)
+
+
+@pytest.mark.parametrize("wait", ["a pass", "a message", "the channel", "a Close"])
+async def test_then_it_is_too_late(wait: str, autojump_clock: Clock) -> None:
+    """The error says so, and the 101 is without it."""
+    told: list[str] = []
+
+    async def handler(session: WebSocketSession) -> None:
+        if wait == "a pass":
+            await trio.lowlevel.checkpoint()
+        elif wait == "a message":
+            await session.send("x")
+        elif wait == "the channel":
+            session.outgoing.send_nowait("x")
+        else:
+            session.close()
+        with pytest.raises(RuntimeError, match="before the handler sends or waits, or in a hook") as caught:
+            adds(session)
+        told.append(str(caught.value))
+
+    app = Application()
+    app.install(WebSockets())
+    app.websocket("/", handler)
+    _, headers = await head_of(app, UPGRADE)
+    assert (1, 3) == (len(told), len(headers))
+
+
+async def test_a_first_message_needs_no_writer(autojump_clock: Clock) -> None:
+    """It follows the 101 straight to the socket."""
+    writers: list[object] = []
+
+    async def handler(session: WebSocketSession) -> None:
+        adds(session)
+        await session.send("hello")
+        writers.append(session._connection.writing.writer)
+        await session.receive()
+
+    async with talking(handler) as (client, _):
+        assert Frame.Text("hello") == await client.receive()
+    assert writers == [None]
 
 
 async def test_the_function_that_chooses_a_subprotocol_may_add_some(autojump_clock: Clock) -> None:

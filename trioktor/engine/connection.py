@@ -54,8 +54,8 @@ class Connection:
       client: whether this is the client's side, which masks.
       raw: whether the session sees every frame and answers by itself.
       extensions: those that were negotiated; in a raw session they are the handler's business.
-      response: bytes to write first: the 101. Written here, so that no cancellation comes between them and
-        the conversation.
+      response: makes what to write first: the 101. Called, and written, when the handler waits or sends for the
+        first time; so no cancellation comes between it and the conversation.
       trailing_data: bytes that came with the handshake.
       stop: the end shared with other connections.
       poller: reads the stream, if it is a plain socket; else, or without one, a task does.
@@ -93,7 +93,7 @@ class Connection:
         client: bool = False,
         raw: bool = False,
         extensions: tuple[Extension, ...] = (),
-        response: bytes = b"",
+        response: Callable[[], bytes] | None = None,
         trailing_data: bytes = b"",
         stop: Stop | None = None,
         poller: Poller | None = None,
@@ -118,7 +118,11 @@ class Connection:
         self.ends: Ends = Ends(self, stop or Stop(), on_failure)
         outgoing = channel_config(settings.outgoing)
         self.outbox: Outbox = Outbox(
-            self, Wire(transport, response), outgoing, settings.max_queued_bytes, self.conversation
+            self,
+            Wire(transport, is_begun=response is None),
+            outgoing,
+            settings.max_queued_bytes,
+            self.conversation,
         )
         # who runs
         self._nursery: trio.Nursery | None = None
@@ -132,7 +136,7 @@ class Connection:
             )
         else:
             self._reader = Reader(transport, self.intake, self.closing, self.shields, trailing_data)
-        self.writing: Writing = Writing(self, None if poller is None else poller.later)
+        self.writing: Writing = Writing(self, response, None if poller is None else poller.later)
         self._pinging: Pinging | None = None  # once there is a Ping
         # how it ends
         self._ending: Ending | None = None  # once it has begun
@@ -162,7 +166,6 @@ class Connection:
         """Start, in a nursery whose body is the handler."""
         self._nursery = nursery
         self._reader.start(nursery)
-        self.writing.respond()
         if not self.closing.is_open:  # it was closed before it ran
             self.look_up()
         if self.settings.ping_period is not None and not self.closing.is_raw:  # there the handler sees the Pongs

@@ -8,9 +8,10 @@ handed on, once.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+import types
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import trio
 
@@ -21,6 +22,9 @@ T = TypeVar("T")
 
 class Owner(Protocol):
     """What the tasks tell their connection."""
+
+    def handler_waits(self) -> None:
+        """The handler waits for the first time."""
 
     def handler_ended(self, error: Exception | None) -> None:
         """The last task has ended, with what they raised."""
@@ -54,11 +58,25 @@ class HandlerTasks:
         """Whether the handler and all others have ended."""
         return self._running == 0
 
-    async def run_handler(self, handler: Callable[[T], Awaitable[object]], session: T) -> None:
-        """Run the handler, then cancel what it started."""
+    @types.coroutine
+    def run_handler(self, handler: Callable[[T], Awaitable[object]], session: T) -> Generator[Any, Any, None]:
+        """Run the handler, then cancel what it started; to be awaited.
+
+        The owner is told in the step in which the handler gives up its turn for the first time, if it ever does. To
+        see that is why its steps are taken here: another coroutine round it would cost memory and time.
+        """
         with self._scope:
+            steps: Any = None
             try:
-                await handler(session)
+                steps = handler(session)
+                if type(steps) is not types.CoroutineType:
+                    steps = steps.__await__()
+                trap = steps.send(None)
+                self._owner.handler_waits()
+                while True:
+                    trap = steps.send((yield trap))  # Trio only sends; the answer is not kept, it may be long
+            except StopIteration:
+                pass
             except BaseException as error:
                 self._failed(error, self._scope)
             finally:

@@ -11,11 +11,14 @@ in one step; with one the writer alone, but while it is parked.
 
 from __future__ import annotations
 
-from typing import final
+from typing import Final, final
 
 import trio
 
 from .transport import CHUNK, Transport
+
+_ANSWER: Final = b"the answer to the handshake"
+"""Stands for it while it is not known yet."""
 
 
 @final
@@ -23,7 +26,7 @@ class Wire:
     """Write to a transport, one whole piece after the other.
 
     Args:
-      response: what has to go out first; it does not count as a part of the conversation.
+      is_begun: False if an answer to the handshake has to go out first, which is no part of the conversation.
 
     Attributes:
       pending: what was written and is not with the system yet; to be looked at only.
@@ -31,9 +34,14 @@ class Wire:
 
     __slots__ = ("_transport", "_written", "pending")
 
-    def __init__(self, transport: Transport, response: bytes) -> None:
+    def __init__(self, transport: Transport, *, is_begun: bool = True) -> None:
         self._transport = transport
-        self.pending: bytes | memoryview = response
+        self.pending: bytes | memoryview = b"" if is_begun else _ANSWER
+        self._written = 0
+
+    def begin(self, response: bytes) -> None:
+        """Have the answer to the handshake pending."""
+        self.pending = response
         self._written = -len(response)
 
     @property

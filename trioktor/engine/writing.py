@@ -9,6 +9,7 @@ to the `ClosingHandshake`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import trio
@@ -48,6 +49,7 @@ class Writing:
     """What is written on one connection, by whom.
 
     Args:
+      response: makes the answer to the handshake, if there is one to write.
       later: the waker of what is put aside; without one the connection has its own once it needs one.
 
     Attributes:
@@ -66,12 +68,13 @@ class Writing:
         "_outbox",
         "_outgoing",
         "_own_later",
+        "_response",
         "_watching",
         "_wire",
         "writer",
     )
 
-    def __init__(self, connection: Owner, later: Later | None) -> None:
+    def __init__(self, connection: Owner, response: Callable[[], bytes] | None, later: Later | None) -> None:
         self._connection = connection
         self._closing = connection.conversation.closing
         self._outbox = connection.outbox
@@ -79,6 +82,7 @@ class Writing:
         self._outgoing = connection.conversation.outgoing
         self._wire = connection.outbox.wire
         self._is_direct = connection.transport.takes_nowait
+        self._response = response  # until it was called
         self._later = later
         self._own_later: Later | None = None
         self._kept: list[bytes] | None = None  # what was put aside
@@ -89,6 +93,7 @@ class Writing:
 
     def wake(self) -> None:
         """There is something to write: start the writer, or have it look."""
+        self.respond()
         connection = self._connection
         nursery = connection.nursery
         if self.writer is not None:
@@ -137,6 +142,8 @@ class Writing:
         """Whether nothing at all is in the way of a frame, and, to `keep` it, somebody would call."""
         outbox = self._outbox
         if outbox.is_direct:
+            if self._response is not None:
+                self.respond()
             if self._wire.pending or not self._is_direct:
                 return False
             if keep and not self._has_waker():
@@ -198,6 +205,8 @@ class Writing:
     def _write_rest(self) -> bool:
         """Write all of that in one step; False if it needs a writer."""
         outbox = self._outbox
+        if self._response is not None:
+            self.respond()
         if outbox.has_queue or not outbox.is_wire_free:
             return False
         pieces: list[bytes] = []
@@ -207,7 +216,11 @@ class Writing:
         return not self._wire.pending
 
     def respond(self) -> None:
-        """Write the answer to the handshake, which is pending on the wire."""
+        """Write the answer to the handshake, if that was not done yet; what was queued meanwhile follows it."""
+        response, self._response = self._response, None
+        if response is None:
+            return
+        self._wire.begin(response())
         try:
             if self._wire.push():
                 self._outbox.note_written()

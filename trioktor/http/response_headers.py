@@ -19,8 +19,9 @@ _ATTRIBUTE: Final = re.compile(r"[ -:<-~]*")
 class ResponseHeaders:
     """What is to stand in the answer beside the server's own headers, in order.
 
-    It may be changed until the answer goes out: by hooks, by the function that chooses a subprotocol, and by GET
-    handlers. A WebSocket's handler begins behind the 101.
+    It may be changed until the answer goes out: by hooks, by the function that chooses a subprotocol, by GET handlers,
+    and by a WebSocket's handler until it sends or waits for the first time, for then the 101 goes out. On a server of
+    somebody else's (ASGI, trio-websocket) that has gone out before the handler begins.
     """
 
     __slots__ = ("_is_sent", "_pairs")
@@ -41,7 +42,7 @@ class ResponseHeaders:
         if name.lower() in OURS or name.lower().startswith(_OF_THE_UPGRADE):
             raise ValueError(f"the header {name} is written by the server: leave it out")
         if self._is_sent:
-            raise RuntimeError("the answer has gone out: add headers in a hook (before=...), which runs before it")
+            raise RuntimeError("the answer has gone out: add headers before the handler sends or waits, or in a hook")
         self._pairs.append((name, value))
 
     def set_cookie(

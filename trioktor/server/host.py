@@ -221,17 +221,17 @@ class Host:
         check_client(head, settings, self._refused_origins)
         hooks = self._registry.hooks(route)
         if hooks:
-            response = await self._hooks.ask(hooks, call, transport.hang_up)
-            if response is not None:
-                return with_headers(response, call)
-        response_bytes, extensions = negotiate(key, route, call)
+            refusal = await self._hooks.ask(hooks, call, transport.hang_up)
+            if refusal is not None:
+                return with_headers(refusal, call)
+        response, extensions = negotiate(key, route, call)
         if not self._pings:
             settings = attrs.evolve(settings, ping_period=None)
         connection = Connection(
             transport,
             settings,
             raw=route.is_raw,
-            response=response_bytes,
+            response=response,
             extensions=extensions,
             trailing_data=trailing_data,
             stop=self.stop,

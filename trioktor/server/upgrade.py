@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 import trio
@@ -74,8 +75,8 @@ def new_call(
     return Call(head, path_parameters=parameters, client=client, scheme=scheme, route=route.pattern)
 
 
-def negotiate(key: str, route: WebSocketRoute, call: Call) -> tuple[bytes, tuple[Extension, ...]]:
-    """Choose the subprotocol, negotiate extensions, and write the 101.
+def negotiate(key: str, route: WebSocketRoute, call: Call) -> tuple[Callable[[], bytes], tuple[Extension, ...]]:
+    """Choose the subprotocol, and negotiate extensions; returns what makes the 101, with the call's headers.
 
     Raises:
       Refusal: as `choose_protocol`; 400 if the offer of extensions is malformed.
@@ -84,13 +85,17 @@ def negotiate(key: str, route: WebSocketRoute, call: Call) -> tuple[bytes, tuple
     factories = route.settings.extensions if route.negotiates_extensions else ()
     lines = call.headers.get_all("sec-websocket-extensions")
     if not factories and not lines:
-        return upgrade_response(key, call.protocol, headers=call.take_response_headers()), ()
+        return functools.partial(_response, key, call, ""), ()
     try:
         answers, extensions = negotiate_extensions(factories, lines)
     except ValueError:  # RFC 6455 §9.1
         raise Refusal(400, "Sec-WebSocket-Extensions breaks its grammar") from None
     chosen = ", ".join(map(str, answers))
-    return upgrade_response(key, call.protocol, chosen, call.take_response_headers()), extensions
+    return functools.partial(_response, key, call, chosen), extensions
+
+
+def _response(key: str, call: Call, extensions: str) -> bytes:
+    return upgrade_response(key, call.protocol, extensions, call.take_response_headers())
 
 
 def choose_protocol(route: WebSocketRoute, call: Call) -> None:

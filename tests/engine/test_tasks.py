@@ -1,0 +1,116 @@
+"""The handler's task: its first wait, and that everything passes through as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, final
+
+import trio
+import trio.testing
+
+from trioktor.engine.tasks import HandlerTasks
+
+
+@final
+class Owner:
+    """What a connection is told."""
+
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    def handler_waits(self) -> None:
+        """For the first time."""
+        self.seen.append("first wait")
+
+    def handler_ended(self, error: Exception | None) -> None:
+        """All have."""
+        self.seen.append(error)
+
+    def interrupted(self) -> None:
+        """One is cancelled from outside."""
+        self.seen.append("interrupted")
+
+
+async def run(function: Callable[[Any], Awaitable[object]], owner: Owner | None = None) -> list[Any]:
+    """Run a handler; what its owner, which is its session, was told."""
+    owner = owner or Owner()
+    await HandlerTasks(owner).run_handler(function, owner)
+    return owner.seen
+
+
+async def test_it_is_told_in_the_step_of_the_first_wait() -> None:
+    """Before any other task runs, and once."""
+
+    async def waits(owner: Owner) -> None:
+        nursery.start_soon(other, owner)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        owner.seen.append("runs")
+        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()
+        owner.seen.append("returns")
+
+    async def other(owner: Owner) -> None:
+        owner.seen.append("other")
+
+    async with trio.open_nursery() as nursery:
+        assert await run(waits) == ["runs", "first wait", "other", "returns", None]
+
+
+async def test_who_does_not_wait_is_not_told_of() -> None:
+    """Whether it returns or raises, or is no coroutine at all."""
+    error = KeyError("mine")
+
+    async def nothing(owner: Owner) -> None:
+        """Return."""
+
+    async def fails(owner: Owner) -> None:
+        raise error
+
+    def fails_early(owner: Owner) -> Any:
+        raise error
+
+    assert await run(nothing) == [None]
+    for failing in (fails, fails_early):
+        assert await run(failing) == [error]
+
+
+async def test_errors_pass_in_both_directions(autojump_clock: trio.testing.MockClock) -> None:
+    """A cancellation goes in, and may be held up there; what comes out is the owner's."""
+    error = ValueError("mine")
+
+    async def works(owner: Owner) -> None:
+        with trio.move_on_after(1):
+            await trio.sleep(5)
+        owner.seen.append("went on")
+        try:
+            await trio.sleep_forever()
+        finally:
+            owner.seen.append("cleaned up")
+
+    owner = Owner()
+    with trio.move_on_after(3) as scope:
+        await run(works, owner)
+    assert scope.cancelled_caught
+    assert owner.seen == ["first wait", "went on", "cleaned up", "interrupted", None]
+
+    async def raises(owner: Owner) -> None:
+        await trio.sleep(1)
+        raise error
+
+    assert await run(raises) == ["first wait", error]
+
+
+async def test_an_awaitable_of_another_kind_is_a_handlers_too() -> None:
+    """Whatever can be awaited."""
+
+    class Waits:
+        """No coroutine."""
+
+        def __await__(self) -> Any:
+            """Wait once."""
+            yield from trio.lowlevel.checkpoint().__await__()  # noqa: ASYNC105
+
+    def handler(owner: Owner) -> Waits:
+        return Waits()
+
+    assert await run(handler) == ["first wait", None]
