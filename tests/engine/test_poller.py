@@ -38,20 +38,16 @@ needs_native = pytest.mark.skipif(not native.is_native, reason="the native part 
 clients: list[RawClient] = []
 
 
-@pytest.fixture(autouse=True)
-async def _hang_up() -> AsyncIterator[None]:
-    """Every client of a test is gone after it."""
-    yield
-    while clients:
-        await trio.aclose_forcefully(clients.pop().stream)
-
-
 @asynccontextmanager
 async def serving(app: Application, **options: Any) -> AsyncIterator[Server]:
-    """A server on a real port; cancelled at the end of the block."""
-    async with trio.open_nursery() as nursery:
-        yield await nursery.start(partial(serve, app, 0, host="127.0.0.1", **options))
-        nursery.cancel_scope.cancel()
+    """A server on a real port; cancelled at the end of the block, when every client hangs up, too."""
+    try:
+        async with trio.open_nursery() as nursery:
+            yield await nursery.start(partial(serve, app, 0, host="127.0.0.1", **options))
+            nursery.cancel_scope.cancel()
+    finally:
+        while clients:
+            await trio.aclose_forcefully(clients.pop().stream)
 
 
 async def connect(server: Server, *, upgrade: bool = True) -> RawClient:
