@@ -90,7 +90,9 @@ class PolledReader:
     def note_alone(self) -> None:
         """No other socket had anything to read: lend this one, if that is worth it."""
         inbox = self._inbox
-        if not inbox.is_batch and inbox.is_plain and self._pause is None:
+        if inbox.is_batch:
+            self._times_alone = 0
+        elif inbox.is_plain and self._pause is None:
             self._times_alone += 1
             if self._times_alone >= _OFTEN and self._lend():
                 self._poller.unwatch(self._fd)
