@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 import trio
 import trio.testing
+from hypothesis import given, settings, strategies as st
 from trio.testing import MockClock
 
 from tests.support.helpers import close, connected
@@ -487,3 +488,91 @@ async def test_room_that_was_found_beside_a_message_is_not_taken_from_the_next(
     assert one.offer(Frame.Binary(bytes(60)))
     with trio.fail_after(1):
         await wait(one)  # there is nothing to wait for
+
+
+Steps = list[tuple[str, int]]
+
+
+STEPS = ["come"] * 4 + ["take"] * 6 + ["drop", "channel"]
+
+
+@settings(max_examples=500)
+@given(
+    steps=st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 9)), max_size=30),
+    capacity=st.integers(1, 12),
+    max_bytes=st.sampled_from([1, 8, 30]),
+)
+def test_several_messages_in_one_step_are_queued_as_one_by_one(steps: Steps, capacity: int, max_bytes: int) -> None:
+    """As many as `room` says; the rest is offered. The answers to the last, and what is there then, are the same."""
+
+    def come(one: Inbox, messages: list[Frame], *, at_once: bool) -> bool:
+        """The reader's part; False if it has to wait before more."""
+        has_room = True
+        if at_once:
+            most, size = one.room
+            run: list[Frame] = []
+            while len(run) < most and size > 0 and messages:
+                size -= len(messages[0].data)
+                run.append(messages.pop(0))
+            has_room = one.extend(run) if run else True
+        while has_room and messages:
+            has_room = one.offer(messages.pop(0))
+        return has_room
+
+    def play(*, at_once: bool) -> list[object]:
+        one, number, waits = Inbox(ChannelConfig(capacity), max_bytes), 0, False
+        seen: list[object] = []
+        for what, size in steps:
+            if what == "come" and not waits:
+                messages: list[Frame] = [Frame.Binary(bytes((number + i) % 7)) for i in range(size)]
+                number += size
+                waits = not come(one, messages, at_once=at_once)
+                seen.append((waits, len(messages)))
+            elif what == "take":
+                taken = one.take()
+                seen.append(None if taken is None else len(taken.data))
+                waits = one.is_full
+            elif what == "drop":
+                one.discard_overflow()
+                waits = False
+            elif what == "channel":
+                assert one.channel is not None
+            seen.append((one.waiting, one.is_full, one.answer_grace(5)))
+        return seen
+
+    async def main() -> None:
+        assert play(at_once=True) == play(at_once=False)
+
+    trio.run(main, clock=trio.testing.MockClock())
+
+
+async def test_who_waits_is_served_first_of_several(autojump_clock: MockClock) -> None:
+    """And what is left is queued."""
+    one = Inbox(ChannelConfig(10), 100)
+    got: list[Frame] = []
+
+    async def take() -> None:
+        got.append(await one.receive())
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(2):
+            nursery.start_soon(take)
+        await trio.testing.wait_all_tasks_blocked()
+        frames: list[Frame] = [Frame.Text(str(number)) for number in range(4)]
+        assert one.extend(list(frames))
+    assert sorted(frame.data for frame in got) == [b"0", b"1"]
+    assert [one.take(), one.take(), one.take()] == [*frames[2:], None]
+
+
+async def test_there_is_never_room_for_more_than_a_turn(autojump_clock: MockClock) -> None:
+    """However much may be queued."""
+    assert Inbox(ChannelConfig(100_000), 1 << 20).room == (255, 1 << 20)
+
+
+async def test_what_is_dropped_is_held_nowhere(autojump_clock: MockClock) -> None:
+    """It does not come back when there is room."""
+    one = Inbox(ChannelConfig(1), 100)
+    one.discard_overflow()
+    for text in ("queued", "dropped"):
+        assert one.offer(Frame.Text(text))
+    assert (one.is_full, one.take(), one.take()) == (False, Frame.Text("queued"), None)

@@ -92,7 +92,7 @@ async def test_an_idle_connection_is_its_handlers_task_and_nothing_else(autojump
 async def test_a_message_alone_needs_no_loop_and_others_do(
     autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that came in one read, with nothing beside it, is taken in one step; two, or a part of one, are not."""
+    """One that came in one read, with nothing beside it, or several of which all are there; a part of one is not."""
     looped: list[bytes] = []
     receive = Conversation.receive
 
@@ -111,15 +111,19 @@ async def test_a_message_alone_needs_no_loop_and_others_do(
         two = client_bytes(Frame.Text("a"), Frame.Text("b"))
         await client.stream.send_all(two)
         assert [Frame.Text("a"), Frame.Text("b")] == [await client.receive(), await client.receive()]
+        assert looped == []
         part = client_bytes(Frame.Text("c"))
         await client.stream.send_all(part[:3])
         await trio.testing.wait_all_tasks_blocked(0.01)
         await client.stream.send_all(part[3:])
         assert Frame.Text("c") == await client.receive()
-        assert looped == [two, part[:3], part[3:]]
+        assert looped == [part[:3], part[3:]]
         await client.send(Frame.Text("alone again"))
         assert Frame.Text("alone again") == await client.receive()
-        assert len(looped) == 3
+        assert len(looped) == 2
+        await client.stream.send_all(two + part[:3])
+        assert [Frame.Text("a"), Frame.Text("b")] == [await client.receive(), await client.receive()]
+        assert looped[2:] == [part[:3]]
 
 
 # long messages, read to where they will stand

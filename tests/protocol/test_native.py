@@ -293,13 +293,19 @@ def test_a_long_frame_in_pieces_is_read_the_same(sizes: list[int], first_byte: i
         assert found == seen()
 
 
-def talk(chunks: list[bytes], limit: int | None, *, single: bool, **kind: Any) -> tuple[list[Any], str]:
+def talk(
+    chunks: list[bytes], limit: int | None, *, single: bool, run: tuple[int, int] = (0, 0), **kind: Any
+) -> tuple[list[Any], str]:
     """What a conversation gives for each of these chunks, and how it stands then."""
     conversation = Conversation(max_frame_size=limit, max_fragments=10, **kind)
     seen: list[Any] = []
     for chunk in chunks:
         frame = conversation.receive_single(chunk) if single else None
-        frames = list(conversation.receive(chunk)) if frame is None else [frame]
+        if frame is None:
+            messages, rest = conversation.receive_run(chunk, *run) if single else ([], chunk)
+            frames: list[Frame | None] = [*messages, *conversation.receive(rest)]
+        else:
+            frames = [frame]
         seen.append([None if frame is None else (type(frame), frame.first_byte, frame.data) for frame in frames])
         seen.append((conversation.frames_received, conversation.kept))
         if conversation.closing.is_over:
@@ -313,17 +319,49 @@ def talk(chunks: list[bytes], limit: int | None, *, single: bool, **kind: Any) -
     pieces=EITHER,
     cuts=st.lists(st.integers(0, 4000), max_size=6),
     limit=st.sampled_from([None, 0, 50, 125, 126, 300, 4096, 1 << 20]),
+    run=st.tuples(st.integers(0, 20), st.sampled_from([-1, 0, 1, 100, 1 << 16])),
     client=st.booleans(),
 )
-def test_one_message_in_one_step_is_read_the_same(
-    pieces: list[bytes], cuts: list[int], limit: int | None, client: bool
+def test_messages_in_one_step_are_read_the_same(
+    pieces: list[bytes], cuts: list[int], limit: int | None, run: tuple[int, int], client: bool
 ) -> None:
-    """Whatever comes, whatever is under way: with the short road and without it."""
+    """Whatever comes, whatever is under way: with the short roads and without them."""
     data = b"".join(pieces)
     ends = sorted({min(cut, len(data)) for cut in cuts} | {len(data)})
     cut = [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
     for chunks in (pieces, cut):
-        assert talk(chunks, limit, single=True, client=client) == talk(chunks, limit, single=False, client=client)
+        short = talk(chunks, limit, single=True, run=run, client=client)
+        assert short == talk(chunks, limit, single=False, client=client)
+
+
+@needs_native
+def test_a_run_of_messages_is_taken_in_one_step() -> None:
+    """As many as are wanted, at the front, and nothing under way; the rest, and anything else, is the loop's."""
+    text, binary, ping = masked(0x81, "é".encode()), masked(0x82, bytes(300)), masked(0x89, b"!")
+    frames = [Frame.Text("é"), Frame.Binary(bytes(300))]
+    everything = (1000, 1 << 20)
+    conversation = Conversation()
+    assert conversation.receive_run(text + binary, *everything) == (frames, b"")
+    assert conversation.frames_received == 2
+    assert conversation.receive_run(text + binary + text[:3], *everything) == (frames, text[:3])
+    assert conversation.receive_run(text + ping + text, *everything) == (frames[:1], ping + text)
+    assert conversation.receive_run(text * 5, 3, 1 << 20) == ([frames[0]] * 3, text * 2)
+    assert conversation.receive_run(binary * 5, 1000, 301) == ([frames[1]] * 2, binary * 3)  # the last may go beyond
+    assert conversation.receive_run(binary * 5, 1000, 300) == (frames[1:], binary * 4)
+    assert conversation.frames_received == 11
+    for most, size in ((0, 100), (100, 0), (100, -5)):
+        assert conversation.receive_run(text + text, most, size) == ([], text + text)
+    for begun in (text[:1], text[:-1], masked(0x01, b"x")):
+        conversation = Conversation()
+        assert list(conversation.receive(begun)) == []
+        assert conversation.receive_run(text, *everything) == ([], text)
+    assert Conversation(max_frame_size=2).receive_run(text + binary, *everything) == (frames[:1], binary)
+    _, extensions = negotiate([PerMessageDeflate()], ["permessage-deflate"])
+    conversation = Conversation()
+    conversation.stream()
+    watched = Conversation(on_frame=lambda direction, frame: None)
+    for other in (conversation, watched, Conversation(extensions=tuple(extensions))):
+        assert other.receive_run(text, *everything) == ([], text)
 
 
 @needs_native

@@ -2,12 +2,12 @@
 
 While there is no channel, a message goes straight to the task that waits for it, or into a list. The channel comes into
 being when somebody asks for `incoming`; from then on everything goes through it. It bounds the number of messages.
-Their bytes are bounded here as well. The handler may take from the channel unseen, so the sizes of what was put in
+Their bytes are bounded as well. The handler may take from the channel unseen, so the sizes of what was put in
 are kept, and once their sum passes the limit the channel is asked how many of the newest are still there.
 
-`offer` is the hot path: no await, no cancel scope. It says False when the reader has to pause (`engine.stall`): that
-is the back-pressure. `discard_overflow` ends it: what does not fit is dropped from then on. The reader also asks in the
-middle of a message (`has_room_beside`), or what is half there would come on top of all that waits.
+`offer` and `extend` say False when the reader has to pause (`engine.stall`): that is the back-pressure.
+`discard_overflow` ends it: what does not fit is dropped from then on. The reader also asks in the middle of a message
+(`has_room_beside`), or what is half there would come on top of all that waits.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import trio
 
 from ..config import ChannelConfig, Overflow
 from ..errors import ChannelOverflow
+from ..protocol.conversation import TURN
 from ..protocol.frames import Frame
 from .takers import Takers
 
@@ -135,11 +136,7 @@ class Inbox:
         return message
 
     async def receive(self) -> Frame:
-        """Take a message once there is one; to be called when `take` found none. Cancelled, it took none.
-
-        Raises:
-          trio.EndOfChannel, trio.ClosedResourceError: as `take`.
-        """
+        """Take a message once there is one, as `take`, which found none. Cancelled, it took none."""
         while self.is_plain and not self.queue:
             handed = await self.takers.wait()
             if handed is not None:
@@ -163,14 +160,28 @@ class Inbox:
             self._offered += 1
             self.takers.hand(message)
             return True
-        if self._overflows:
-            if len(self.queue) < self._config.capacity and self._has_room():
-                self._put(message)
-            return True
-        if len(self.queue) >= self._config.capacity:
-            self._held = message
-            return False
-        self._put(message)
+        if len(self.queue) >= self._config.capacity or (self._overflows and not self._has_room()):
+            if not self._overflows:
+                self._held = message
+            return self._overflows
+        return self.extend([message]) or self._overflows
+
+    @property
+    def room(self) -> tuple[int, int]:
+        """How many messages `extend` may be given, of how many bytes; the last may go beyond."""
+        if self._send is not None or self._overflows:
+            return 0, 0
+        return min(self._config.capacity - len(self.queue), TURN), self._max_bytes - self._bytes
+
+    def extend(self, messages: list[Frame]) -> bool:
+        """As `offer`, of several messages."""
+        if not self._offered:
+            self._first_offer = trio.current_time()
+        self._offered += len(messages)
+        while self.takers and messages:
+            self.takers.hand(messages.pop(0))
+        self.queue += messages
+        self._bytes += sum([len(message.data) for message in messages])
         return self._bytes <= self._max_bytes
 
     def _offer_to(self, channel: trio.MemorySendChannel[Frame], message: Frame) -> bool:
@@ -196,33 +207,22 @@ class Inbox:
             return self._has_room() or self._overflows
         return True
 
-    def _put(self, message: Frame) -> None:
-        if not self._offered:
-            self._first_offer = trio.current_time()
-        self._offered += 1
-        self.queue.append(message)
-        self._bytes += len(message.data)
-
     def answer_grace(self, seconds: float) -> float:
         """How long the handler may still answer when nothing more comes, at most `seconds`; asked before `end`.
 
         There is nothing to answer if the handler closed `incoming`, or has let the first message wait for so long.
         """
-        if self._send is None:
-            is_receiving = bool(self.takers)
-        else:
-            statistics = self._send.statistics()
-            if not statistics.open_receive_channels:
-                return 0
-            is_receiving = statistics.tasks_waiting_receive > 0
-        if is_receiving or self.waiting < self._offered:
+        statistics = None if self._send is None else self._send.statistics()
+        if statistics is not None and not statistics.open_receive_channels:
+            return 0
+        if self.waiting < self._offered or (self.takers if statistics is None else statistics.tasks_waiting_receive):
             return seconds
         if not self._offered:
             return 0
         return max(0.0, min(seconds, self._first_offer + seconds - trio.current_time()))
 
     def has_room_beside(self, size: int) -> bool:
-        """Whether more of a message may be read of which so many bytes are there; if not, wait first."""
+        """Whether more of a message may be read, of which so many bytes are there."""
         if self._bytes + size <= self._max_bytes or self._overflows or self._config.on_overflow is Overflow.CLOSE:
             return True
         self._beside = size
@@ -270,7 +270,7 @@ class Inbox:
         """Queue the message that had no place, if it has one now, and still no channel."""
         if self._held is not None and self._send is None and len(self.queue) < self._config.capacity:
             held, self._held = self._held, None
-            self._put(held)
+            self.extend([held])
 
     async def _put_held(self, channel: trio.MemorySendChannel[Frame], held: Frame) -> None:
         size = len(held.data)  # now: it may be dropped in the step in which it is taken

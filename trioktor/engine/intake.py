@@ -99,9 +99,13 @@ class Intake:
         return is_done
 
     def _receive(self, data: bytes) -> bool:
-        conversation = self._connection.conversation
+        conversation, inbox = self._connection.conversation, self._connection.inbox
         self._seen = conversation.frames_received
+        messages, data = conversation.receive_run(data, *inbox.room)
         self._frames = conversation.receive(data)
+        if messages and not inbox.extend(messages):
+            self._is_full = True
+            return False
         return self._go_on()
 
     async def finish(self) -> None:

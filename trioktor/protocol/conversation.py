@@ -3,11 +3,11 @@
 Theory of operation. `receive` is the loop over the frames of what was read. It gives the messages (in a raw session
 every frame), and does the rest by itself: Pings are noted to be answered, Pongs let go of the Pings they answer, a
 Close or a broken rule goes to the `ClosingHandshake`. It never raises for what the peer sent. It parses no
-further than it is asked, so a suspended iterator is the back-pressure: whoever finds no room for a message keeps the
-iterator and goes on later, and gives the next bytes only when it is exhausted.
+further than it is asked, so a suspended iterator is the back-pressure: whoever finds no room keeps it and goes on
+later. Short messages at the front of a read are given in one step, as many as there is room for (`receive_run`).
 
 What goes out by itself waits in the control lane (Pings, and the Pongs we owe) until the carrier takes it, and
-the Close waits until everything else was taken. `has_news` says that there is something for the carrier to look at.
+the Close waits until everything else was taken.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ from .parser import FrameParser
 from .serializer import Serializer
 from .watched import OnFrame, WatchedParser, WatchedSerializer
 
-_INFLATED: Final = 1 << 18
-"""Bytes of messages as extensions read them, after which others get a turn: each is short, but may come of a few."""
+_INFLATED: Final = 1 << 18  # bytes of messages as extensions read them, after which others get a turn
 TURN: Final = 0xFF
 """Frames after which others get a turn, less one: a chunk can hold 10,922 empty ones."""
 
@@ -43,7 +42,7 @@ class Conversation:
       max_frame_size: bytes of a frame and of a message; None is no limit.
       max_fragments: fragments of a message beyond one for every 64 bytes; None is no limit.
       extensions: those at work, in the order in which messages pass them on their way out.
-      masking: whether to mask, though ours is the server's side; `on_frame` is shown each frame that comes and goes.
+      masking: whether to mask as a server, too; `on_frame` is shown each frame that comes and goes.
 
     Attributes:
       closing: where the conversation stands, and how it ends.
@@ -119,10 +118,7 @@ class Conversation:
     # what comes in
 
     def receive(self, data: bytes) -> Iterator[Frame | None]:
-        """Give the messages that `data` completes, or None where others should have a turn; ends with the conversation.
-
-        To be exhausted before the next call.
-        """
+        """Give the messages that `data` completes, or None where others should have a turn; to be exhausted."""
         assembler, inflated = self._assembler, 0
         try:
             if self._wants_pieces:
@@ -172,12 +168,16 @@ class Conversation:
 
     def receive_single(self, data: bytes) -> Frame | None:
         """The message, if `data` is a short one and nothing else: `receive` in one step. If not, nothing is done."""
-        if self._decoders or self._wants_pieces:
-            return None
-        frame = self.parser.single(data)
-        if frame is not None:
-            self.frames_received += 1
+        frame = None if self._decoders or self._wants_pieces else self.parser.single(data)
+        self.frames_received += frame is not None
         return frame
+
+    def receive_run(self, data: bytes, most: int, size: int) -> tuple[list[Frame], bytes]:
+        """The short messages at the front of `data`, until there are so many or so many bytes of them; and the rest."""
+        is_judged = self._decoders or self._wants_pieces
+        messages, rest = ([], data) if is_judged else self.parser.run(data, most, size)
+        self.frames_received += len(messages)
+        return messages, rest
 
     def _get_assembler(self) -> MessageAssembler:
         if self._assembler is None:

@@ -9,8 +9,8 @@ the limit before a byte of payload is kept. A payload that arrives in several pi
 until it is complete. `take_partial` gives the new piece away, so that text can be judged in the middle of a
 frame; while streaming it is given away for good, and a frame may be of any size.
 
-The native part looks for a few short whole messages at once, which is what most reads consist of. It stops at
-anything else, and the loop here judges that.
+The native part looks for short whole messages, which is what most reads consist of: `single` and `run` give those at
+the front of a read in one step, and `feed` a few at once. It stops at anything else, and the loop here judges that.
 """
 
 from __future__ import annotations
@@ -174,6 +174,20 @@ class FrameParser:
         longest = KEPT_TEXT if limit is None or limit > KEPT_TEXT else limit
         found = single(data, longest, self.masked)
         return None if found is None else message_from_wire(*found)
+
+    def run(self, data: bytes, most: int, size: int) -> tuple[list[Frame], bytes]:
+        """The short whole messages at the front of `data`, and the rest of it: `feed` in one step.
+
+        It stops behind `most` of them, or `size` bytes. There are none, and nothing is done, where something else
+        stands there, or where there is no native part.
+        """
+        if scan is None or self._partial is not None or self._head or self._message_kind is not None:
+            return [], data
+        limit = self.max_frame_size
+        longest = KEPT_TEXT if limit is None or limit > KEPT_TEXT else limit
+        found, position = scan(data, 0, longest, most, size, 0, 4 if self.masked else 0)
+        parts = iter(found)
+        return [message_from_wire(payload, text) for payload, text in zip(parts, parts, strict=True)], data[position:]
 
     def take_partial(self) -> Frame | None:
         """What the last bytes brought of a frame that is not complete: a frame of that head and these bytes.

@@ -42,6 +42,10 @@ class WatchedParser(FrameParser):
         """Nothing passes unseen: it is left to `feed`."""
         return None
 
+    def run(self, data: bytes, most: int, size: int) -> tuple[list[Frame], bytes]:
+        """The same."""
+        return [], data
+
     def take_partial(self) -> Frame | None:
         """As `FrameParser.take_partial`; what is given away for good is seen here."""
         partial = super().take_partial()
