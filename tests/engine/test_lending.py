@@ -17,7 +17,7 @@ from hypothesis import given, settings, strategies as st
 from tests.support.helpers import REQUEST, RawClient, client_bytes, close
 from tests.support.listening import talking
 from trioktor import ConnectionBroken, Frame, Server, WebSocketSession
-from trioktor.engine import lending as lending_module, polled_reader as reader_module
+from trioktor.engine import lending as lending_module, polled_reader as reader_module, poller as poller_module
 from trioktor.engine.lending import Lease, Lending
 from trioktor.engine.polled_reader import PolledReader
 from trioktor.engine.poller import Poller
@@ -439,6 +439,26 @@ async def test_a_crowd_has_the_poller(autojump_clock: Clock) -> None:
             for client in clients:
                 assert Frame.Text(str(number)) == await client.receive()
         assert lending_of(server).leases == []
+
+
+async def test_a_crowd_ends_the_leases(autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One wake-up of the poller serves all of them then; nobody is forgotten."""
+    monkeypatch.setattr(poller_module, "_CROWD", 3)
+    async with talking(echo) as (first, server), AsyncExitStack() as stack:
+        clients = [first, *[await connected(server, stack) for _ in range(4)]]
+        leases = lending_of(server).leases
+        assert len(leases) == 5
+        for lease in leases[2:]:
+            lease.lender.take_back()
+        for many, left in ((2, 2), (3, 0)):
+            crowd = clients[2 : 2 + many]
+            for client in crowd:
+                client.stream.socket._sock.send(client_bytes(Frame.Text("x")))  # type: ignore[attr-defined]
+            for client in crowd:
+                assert Frame.Text("x") == await client.receive()
+            assert len(leases) == left
+        for client in clients:
+            await ask(client, "still there")
 
 
 async def test_what_is_over_or_has_to_wait_is_not_lent(autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,6 +123,11 @@ class Lending:
         self.watch()
         return lease
 
+    def end_all(self) -> None:
+        """Have the poller read all sockets."""
+        for lease in tuple(self.leases):
+            lease.lender.take_back()
+
     def watch(self) -> None:
         """A lease began, or was used: look soon whether somebody waits for it."""
         if not self._is_watching:
@@ -141,8 +146,7 @@ class Lending:
                 self._look()
         finally:
             self._is_running = False
-            for lease in tuple(self.leases):
-                lease.lender.take_back()
+            self.end_all()
 
     def _look(self) -> None:
         """End the leases of sockets that nobody waits for, and see which are idle."""

@@ -29,6 +29,8 @@ from .lending import Lending
 
 _BATCH: Final = 128
 """Sockets that are read in one step of the loop."""
+_CROWD: Final = 16
+"""Sockets that are read in one step where it is better to read all of them here."""
 _GOODBYE_LIMIT: Final = 1.5
 """Seconds for which a cancelled poller reads on: a little more than connections have for their goodbye."""
 
@@ -110,6 +112,8 @@ class Poller:
                     reader.read()
             if len(events) == 1 and reader is not None:
                 reader.note_alone()
+            elif len(events) >= _CROWD:
+                self.lending.end_all()
 
     # what a reader asks for
 
