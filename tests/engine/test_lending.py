@@ -16,7 +16,7 @@ from hypothesis import given, settings, strategies as st
 
 from tests.support.helpers import REQUEST, RawClient, client_bytes, close
 from tests.support.listening import talking
-from trioktor import ConnectionBroken, Frame, Server, WebSocketSession
+from trioktor import CLOSE, ChannelConfig, ConnectionBroken, Frame, Server, WebSocketSession
 from trioktor.engine import lending as lending_module, polled_reader as reader_module, poller as poller_module
 from trioktor.engine.lending import Lease, Lending
 from trioktor.engine.polled_reader import PolledReader
@@ -339,28 +339,54 @@ async def test_the_servers_cancellation_says_goodbye_through_the_poller(autojump
         assert [] == await client.receive_rest()
 
 
-async def test_several_receive_and_each_message_comes_once(autojump_clock: Clock) -> None:
-    """One waits for the socket, the others for what it reads."""
-    got: list[Frame] = []
+async def test_several_who_receive_have_their_turns(autojump_clock: Clock) -> None:
+    """Nothing is lent then, or the one that reads would get what the others wait for, or they what it does."""
+    got: list[list[Frame]] = [[], [], []]
 
-    async def taker(session: Session) -> None:
+    async def taker(session: Session, frames: list[Frame]) -> None:
         async for frame in session:
-            got.append(frame)
+            frames.append(frame)
             await session.send(frame)
 
     async def handler(session: Session) -> None:
         async with trio.open_nursery() as nursery:
-            for _ in range(3):
-                nursery.start_soon(taker, session)
+            for frames in got:
+                nursery.start_soon(taker, session, frames)
 
     async with talking(handler) as (client, server):
-        await earn(client, server)
-        del got[:]
-        for number in range(50):
+        for number in range(60):
             await ask(client, str(number))
-        assert [Frame.Text(str(number)) for number in range(50)] == got
+            await trio.testing.wait_all_tasks_blocked()
+            assert lending_of(server).leases == []
+        assert [20, 20, 20] == [len(frames) for frames in got]
         await client.send(close(1000))
         assert [close(1000)] == await client.receive_rest()
+
+
+async def test_another_who_receives_ends_the_lease(autojump_clock: Clock) -> None:
+    """And each message is taken once."""
+    got: list[Frame] = []
+
+    async def handler(session: Session) -> None:
+        await echo_some(session, 3)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(echo_some, session, 20)
+            await trio.sleep(1)
+            nursery.start_soon(echo_some, session, 20)
+        await echo(session)
+
+    async def echo_some(session: Session, count: int) -> None:
+        for _ in range(count):
+            frame = await session.receive()
+            got.append(frame)
+            await session.send(frame)
+
+    async with talking(handler) as (client, server):
+        for number in range(60):
+            await trio.sleep(0.1)
+            await ask(client, str(number))
+        assert [Frame.Text(str(number)) for number in range(43)] == got
+        await earn(client, server)
 
 
 async def test_who_waits_for_room_to_write_is_not_woken() -> None:
@@ -383,6 +409,32 @@ async def test_who_waits_for_room_to_write_is_not_woken() -> None:
         assert [long, Frame.Text("behind")] == [await client.receive(), await client.receive()]
 
 
+async def test_leases_that_end_are_no_progress_of_a_writers(autojump_clock: Clock) -> None:
+    """A peer that takes nothing is dropped in time, though each end of a lease wakes the writer."""
+    ends: list[float] = []
+
+    async def handler(session: Session) -> None:
+        session.start_soon(session.send, bytes(20_000_000))
+        while not ends:
+            with trio.move_on_after(0.3):
+                try:
+                    await session.receive()
+                except ConnectionBroken:
+                    ends.append(trio.current_time())
+
+    async with talking(handler, write_timeout=1) as (client, server):
+        began = trio.current_time()
+        (session,) = server.sessions
+        while not ends and trio.current_time() < began + 50:
+            await client.send(Frame.Text("x"))
+            await trio.sleep(0.07)
+            reader: Any = session._connection._reader
+            if not ends and not lending_of(server).leases and reader._pause is None and not session.close_reason:
+                assert reader._lend()
+                server._host.poller.unwatch(reader.fileno())  # type: ignore[union-attr]
+    assert ends[0] <= began + 5
+
+
 async def test_handlers_tasks_are_protected_while_they_read(
     autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -401,6 +453,49 @@ async def test_handlers_tasks_are_protected_while_they_read(
     assert ("trioktor connection", True) == protected[0]
 
 
+@pytest.mark.parametrize("is_lent", [True, False])
+async def test_a_handler_that_waits_may_answer_behind_the_peers_close(
+    is_lent: bool, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that has received nothing before."""
+    if not is_lent:
+        monkeypatch.setattr(lending_module, "_MOST", 0)
+
+    async def handler(session: Session) -> None:
+        async for _ in session:
+            pass
+        await trio.sleep(0.05)
+        await session.send("goodbye")
+
+    async with talking(handler) as (client, server):
+        assert len(lending_of(server).leases) == is_lent
+        await client.send(close(1000))
+        assert [Frame.Text("goodbye"), close(1000)] == await client.receive_rest()
+
+
+@pytest.mark.parametrize("is_lent", [True, False])
+@pytest.mark.parametrize("capacity", [1, 2, 5])
+async def test_who_waits_holds_one_message_more_than_the_queue(
+    capacity: int, is_lent: bool, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So many may come at once, where a full queue is the end; with one more it is."""
+    if not is_lent:
+        monkeypatch.setattr(lending_module, "_MOST", 0)
+
+    async def handler(session: Session) -> None:
+        async for frame in session:
+            await trio.sleep(1)
+            await session.send(frame)
+
+    for more, code in ((1, 1000), (2, 1008)):
+        async with talking(handler, incoming=ChannelConfig(capacity, CLOSE)) as (client, server):
+            assert len(lending_of(server).leases) == is_lent
+            await client.send(*[Frame.Text("x")] * (capacity + more), *([close(1000)] if code == 1000 else []))
+            rest = await client.receive_rest()
+            assert isinstance(rest[-1], Frame.Close)
+            assert code == int.from_bytes(rest[-1].data[:2])
+
+
 # who, and how many
 
 
@@ -412,19 +507,6 @@ async def test_who_sends_several_at_once_has_the_poller(autojump_clock: Clock) -
             await client.send(*several)
             assert several == [await client.receive(), await client.receive()]
             assert lending_of(server).leases == []
-
-
-async def test_who_waits_already_waits_for_the_socket_from_then_on(autojump_clock: Clock) -> None:
-    """It was found alone by what is no message, so nothing had woken the handler."""
-    async with talking(echo) as (client, server):
-        lending_of(server).leases[0].lender.take_back()
-        for _ in range(reader_module._OFTEN):
-            await client.send(Frame.Ping(b"!"))
-            assert Frame.Pong(b"!") == await client.receive()
-        await trio.testing.wait_all_tasks_blocked()
-        (lease,) = lending_of(server).leases
-        assert lease.is_waiting
-        await ask(client, "hello")
 
 
 async def test_a_crowd_has_the_poller(autojump_clock: Clock) -> None:

@@ -529,3 +529,59 @@ async def test_nothing_is_ever_watched_without_an_event() -> None:
     assert select.EPOLLRDHUP & poller_module._HANG_UP_ONCE
     assert select.EPOLLONESHOT & poller_module._HANG_UP_ONCE
     assert not select.EPOLLET & (poller_module._READ | poller_module._HANG_UP_ONCE)
+
+
+@needs_native
+@pytest.mark.parametrize("limit", [1 << 63, 1 << 70])
+async def test_any_number_may_be_a_limit(limit: int, autojump_clock: Clock) -> None:
+    """Also one that no machine word holds."""
+    async with serving(application(echo, max_queued_bytes=limit)) as server:
+        client = await connect(server)
+        await client.stream.send_all(client_bytes(Frame.Text("a"), Frame.Text("b")))
+        assert [Frame.Text("a"), Frame.Text("b")] == [await client.receive(), await client.receive()]
+
+
+@pytest.mark.parametrize("capacity", [64, 5000])
+async def test_one_step_takes_a_turn_of_messages_and_no_more(
+    capacity: int, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many a read holds, and the queue."""
+    steps: list[int] = []
+    seen = 0
+    take, go_on = Intake.take, Intake._go_on
+
+    def count(self: Intake, is_first: bool) -> None:
+        nonlocal seen
+        frames = self._connection.conversation.frames_received
+        if is_first:
+            steps.append(frames - seen)
+        else:
+            steps[-1] += frames - seen
+        seen = frames
+
+    def spy_take(self: Intake, data: bytes) -> bool:
+        done = take(self, data)
+        count(self, is_first=True)
+        return done
+
+    def spy_go_on(self: Intake) -> bool:
+        done = go_on(self)
+        count(self, is_first=True)
+        return done
+
+    monkeypatch.setattr(Intake, "take", spy_take)
+    monkeypatch.setattr(Intake, "_go_on", spy_go_on)
+    received = 0
+
+    async def handler(session: Session) -> None:
+        nonlocal received
+        await trio.sleep(0.1)
+        async for _ in session:
+            received += 1
+
+    async with serving(application(handler, incoming=capacity)) as server:
+        client = await connect(server)
+        await client.stream.send_all(client_bytes(Frame.Text("")) * 3000 + client_bytes(close(1000)))
+        assert [close(1000)] == await client.receive_rest()
+    assert received == 3000
+    assert max(steps) <= 256

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,8 +14,19 @@ from hypothesis import given, strategies as st
 
 from tests.support.helpers import RawClient, close, records_above_info
 from tests.support.listening import talking
-from trioktor import Application, Call, Frame, Response, ResponseHeaders, WebSockets, WebSocketSession
+from trioktor import (
+    Application,
+    Call,
+    ConnectionClosed,
+    Frame,
+    Response,
+    ResponseHeaders,
+    WebSockets,
+    WebSocketSession,
+    serve,
+)
 from trioktor.http.requests import HeadReader
+from trioktor.server.host import Host
 
 Clock = trio.testing.MockClock
 
@@ -137,30 +150,24 @@ async def sends_fragments(session: WebSocketSession) -> None:
 
 
 async def puts_into_the_channel(session: WebSocketSession) -> None:
-    """A message."""
-    adds(session)
+    """A message: the writer takes it later."""
     session.outgoing.send_nowait("hello")
+    adds(session)
     await session.receive()
 
 
 async def pings(session: WebSocketSession) -> None:
-    """The client."""
-    adds(session)
+    """The client: behind what it adds."""
     session.send_nowait(Frame.Ping(b""))
+    adds(session)
     await session.receive()
 
 
 async def closes(session: WebSocketSession) -> None:
-    """The conversation."""
-    adds(session)
+    """The conversation: behind what it adds."""
     session.close(1001)
-    await session.receive()
-
-
-async def terminates(session: WebSocketSession) -> None:
-    """At once."""
     adds(session)
-    session.terminate()
+    await session.receive()
 
 
 async def starts_a_task(session: WebSocketSession) -> None:
@@ -182,7 +189,6 @@ async def starts_a_task(session: WebSocketSession) -> None:
         puts_into_the_channel,
         pings,
         closes,
-        terminates,
         starts_a_task,
     ],
 )
@@ -206,8 +212,6 @@ async def test_a_handler_adds_headers_before_it_sends_or_waits(
         assert ("HTTP/1.1 101 Switching Protocols", ["X-Hook: 1", "X-Mine: 1"]) == (head[0], head[-2:])
         if handler in (sends, puts_into_the_channel, starts_a_task):
             assert Frame.Text("hello") == await client.receive()
-        if handler is terminates:
-            assert [] == await client.receive_rest()
         if handler in (returns, fails, closes):
             code = {returns: 1000, fails: 1011, closes: 1001}[handler]
             assert close(code) == await client.receive()
@@ -215,7 +219,27 @@ async def test_a_handler_adds_headers_before_it_sends_or_waits(
     assert len(records_above_info(caplog)) == (handler is fails)
 
 
-@pytest.mark.parametrize("wait", ["a pass", "a message", "the channel", "a Close"])
+async def test_who_is_dropped_at_once_was_let_in(autojump_clock: Clock) -> None:
+    """On a socket, which takes the 101 without a wait."""
+
+    async def handler(session: WebSocketSession) -> None:
+        adds(session)
+        session.terminate()
+
+    app = Application()
+    app.install(WebSockets())
+    app.websocket("/", handler)
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(partial(serve, app, 0, host="127.0.0.1"))
+        async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
+            await stream.send_all(UPGRADE)
+            client = RawClient(stream)
+            assert b"X-Mine: 1" in await client.read_head()
+            assert [] == await client.receive_rest()
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("wait", ["a pass", "a message"])
 async def test_then_it_is_too_late(wait: str, autojump_clock: Clock) -> None:
     """The error says so, and the 101 is without it."""
     told: list[str] = []
@@ -223,12 +247,8 @@ async def test_then_it_is_too_late(wait: str, autojump_clock: Clock) -> None:
     async def handler(session: WebSocketSession) -> None:
         if wait == "a pass":
             await trio.lowlevel.checkpoint()
-        elif wait == "a message":
-            await session.send("x")
-        elif wait == "the channel":
-            session.outgoing.send_nowait("x")
         else:
-            session.close()
+            await session.send("x")
         with pytest.raises(RuntimeError, match="before the handler sends or waits, or in a hook") as caught:
             adds(session)
         told.append(str(caught.value))
@@ -354,3 +374,97 @@ def test_the_answer_that_went_out_takes_no_more() -> None:
     assert (("X-A", "1"),) == headers.take()
     with pytest.raises(RuntimeError, match="has gone out"):
         headers.set_cookie("a", "b")
+
+
+Wait = Callable[[WebSocketSession], Awaitable[object]]
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda session: session.flush(),
+        lambda session: session.receive(),
+        lambda session: session.incoming.receive(),
+        lambda session: session.wait_closed(),
+        lambda session: session.ping(),
+        lambda session: session.aclose(),
+        lambda session: session.outgoing.send("x"),
+    ],
+)
+@pytest.mark.parametrize("is_reset", [False, True])
+@pytest.mark.parametrize("cancel", ["before", "after", "not"])
+async def test_a_first_wait_that_is_cancelled_harms_nobody(
+    wait: Wait, is_reset: bool, cancel: str, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever is waited for, in the step in which the 101 goes out, and if that fails."""
+    ended: list[bool] = []
+
+    async def handler(session: WebSocketSession) -> None:
+        adds(session)
+        if is_reset:
+            await_reset(session)
+        with trio.CancelScope() as scope:
+            if cancel == "before":
+                scope.cancel()
+            elif cancel == "after":
+                session.start_soon(cancels, scope)
+            else:
+                scope.deadline = trio.current_time() + 5
+            try:
+                await wait(session)
+            except (ConnectionClosed, trio.EndOfChannel, trio.BrokenResourceError, trio.ClosedResourceError):
+                pass
+        ended.append(True)
+
+    async def cancels(scope: trio.CancelScope) -> None:
+        scope.cancel()
+
+    def await_reset(session: WebSocketSession) -> None:
+        transport: Any = session._connection.transport
+        transport._socket.shutdown(socket.SHUT_RDWR)
+
+    app = Application()
+    app.install(WebSockets())
+    app.websocket("/", handler)
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(partial(serve, app, 0, host="127.0.0.1"))
+        for _ in range(2):
+            async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
+                await stream.send_all(UPGRADE)
+                client = RawClient(stream)
+                if is_reset:
+                    assert b"" == await stream.receive_some()
+                else:
+                    assert b"X-Mine: 1" in await client.read_head()
+                    await client.receive()
+        await trio.sleep(20)
+        assert server.sessions == ()
+        nursery.cancel_scope.cancel()
+    assert ended == [True, True]
+    assert [] == records_above_info(caplog)
+
+
+async def test_a_server_that_is_stopping_lets_a_handler_add_them(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The 101 does not go out before it runs, though the Close is on its way."""
+    app = Application()
+    app.install(WebSockets())
+    app.websocket("/", waits)
+    host = Host(app)
+    ours, theirs = trio.testing.memory_stream_pair()
+    begin = host._begin
+
+    def stopping(*args: Any) -> Any:
+        host.is_stopping = True
+        return begin(*args)
+
+    monkeypatch.setattr(host, "_begin", stopping)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(host.handle, theirs)
+        client = RawClient(ours)
+        await ours.send_all(UPGRADE)
+        assert b"X-Mine: 1" in await client.read_head()
+        answer = await client.receive()
+        assert isinstance(answer, Frame.Close)
+        nursery.cancel_scope.cancel()

@@ -4,10 +4,11 @@ Theory of operation. The connection decides nothing: how the conversation ends, 
 `ClosingHandshake`'s (`protocol.closing`). Whoever has told it something calls `look_up`, which starts what the new
 state asks for: the writer, if there is something to write, and the `Ending`, if there is more to wait for than input.
 
-The nursery holds the handler in its body. Beside it run, when there is a need: the reader, where no poller reads; the
-writer; the ending, unless the handler's task is it; the pinger with its watchdog. None of the connection's own tasks
-raises for what a peer does. What reads and writes runs shielded (`engine.shields`), so that a cancellation from outside
-cannot tear a frame or lose a Close; in exchange every way out gives all shields a deadline (`engine.ends`).
+The nursery holds the handler in its body. Beside it run, when there is a need: the reader, where no poller reads or
+lends; the writer; the ending, unless the handler's task is it; the pinger with its watchdog. None of the connection's
+own tasks raises for what a peer does. What reads and writes runs shielded (`engine.shields`), so that a cancellation
+from outside cannot tear a frame or lose a Close; in exchange every way out gives all shields a deadline
+(`engine.ends`).
 """
 
 from __future__ import annotations
@@ -58,16 +59,18 @@ class Connection:
         first time; so no cancellation comes between it and the conversation.
       trailing_data: bytes that came with the handshake.
       stop: the end shared with other connections.
-      poller: reads the stream, if it is a plain socket; else, or without one, a task does.
+      poller: reads the stream, or lends it, if it is a plain socket; else, or without one, a task does.
       on_failure: called with what a handler raised, if that is a failure; the default logs it.
     """
 
     __slots__ = (
+        "__weakref__",
         "_closed",
         "_ending",
         "_nursery",
         "_pinging",
         "_reader",
+        "_session",
         "answer_grace",
         "conversation",
         "ends",
@@ -77,7 +80,6 @@ class Connection:
         "is_closed",
         "opened_at",
         "outbox",
-        "owner",
         "settings",
         "shields",
         "tasks",
@@ -102,7 +104,7 @@ class Connection:
         self.transport: Transport = transport
         self.settings: WebSockets = settings
         self.opened_at: float = trio.current_time()
-        self.owner: Any = self  # the session: named in errors and logs
+        self._session: Any = None
         transport.write_timeout = settings.write_timeout
         # what it consists of
         self.extensions: tuple[Extension, ...] = extensions
@@ -145,7 +147,17 @@ class Connection:
         self._closed: trio.Event | None = None  # once somebody waits for it
 
     def __repr__(self) -> str:
-        return repr(self.owner) if self.owner is not self else object.__repr__(self)
+        owner = self.owner
+        return repr(owner) if owner is not self else object.__repr__(self)
+
+    @property
+    def owner(self) -> Any:
+        """The session, until the end, or the connection itself: named in errors and logs."""
+        return self if self._session is None else self._session
+
+    @owner.setter
+    def owner(self, session: object) -> None:
+        self._session = session
 
     @property
     def task(self) -> trio.lowlevel.Task:
@@ -219,8 +231,8 @@ class Connection:
 
     def _end_input(self) -> None:
         """Nothing more is read: the handler comes to the end of `incoming` behind what waits there."""
-        self._reader.stop()
         self.answer_grace = self.inbox.answer_grace(self.settings.answer_grace)
+        self._reader.stop()
         self.inbox.end()
         if self._pinging is not None:
             self._pinging.pings.end()
@@ -258,6 +270,7 @@ class Connection:
 
         Whoever sends one of the `streams` waits for its fragments alone: what is behind has to wait for him.
         """
+        self.writing.respond()  # here: at the first wait it would wake who waits
         self.writing.uncork()
         for stream in streams:
             if stream.is_sent_by(trio.lowlevel.current_task()):

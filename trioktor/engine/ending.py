@@ -17,6 +17,7 @@ from ..protocol.conversation import Conversation
 from ..protocol.halves import Ours, Step, Timer, Wait
 from .ends import Ends
 from .inbox import Inbox
+from .part import Part
 from .patience import Patience
 from .shields import Shields
 from .tasks import HandlerTasks
@@ -48,13 +49,13 @@ class Owner(Protocol):
         """Close the stream."""
 
 
-class Ending:
+class Ending(Part[Owner]):
     """The end of one connection."""
 
-    __slots__ = ("_changed", "_closing", "_connection", "_shields", "_step")
+    __slots__ = ("_changed", "_closing", "_shields", "_step")
 
     def __init__(self, connection: Owner, shields: Shields) -> None:
-        self._connection = connection
+        super().__init__(connection)
         self._closing = connection.conversation.closing
         self._shields = shields
         self._changed: trio.Event | None = None

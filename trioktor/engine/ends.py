@@ -26,6 +26,7 @@ from ..protocol.serializer import check_close_reason
 from .inbox import Inbox
 from .outbox import Outbox
 from .outcome import Outcome, classify, origin
+from .part import Part
 from .shields import Shields
 from .stop import STOP_LIMIT, Stop
 from .tasks import HandlerTasks
@@ -72,7 +73,7 @@ class Owner(Protocol):
         """The conversation was told something."""
 
 
-class Ends:
+class Ends(Part[Owner]):
     """What may end one connection.
 
     Args:
@@ -80,10 +81,10 @@ class Ends:
       on_failure: called with what a handler raised, if that is a failure; the default logs it.
     """
 
-    __slots__ = ("_closing", "_connection", "_on_failure", "_stop")
+    __slots__ = ("_closing", "_on_failure", "_stop")
 
     def __init__(self, connection: Owner, stop: Stop, on_failure: Callable[[Exception], None] | None) -> None:
-        self._connection = connection
+        super().__init__(connection)
         self._closing = connection.conversation.closing
         self._stop = stop
         self._on_failure = on_failure
@@ -174,7 +175,7 @@ class Ends:
     # now
 
     def drop(self) -> None:
-        """Drop the connection now; a handler that does so at once has been let in all the same."""
+        """Drop the connection now; a handler that does so at once lets its client in, if that takes no wait."""
         self._connection.writing.respond()
         self._closing.lose()
         self._connection.look_up()
@@ -194,6 +195,7 @@ class Ends:
     def handler_ended(self, error: Exception | None) -> None:
         """The handler and its tasks have ended, with what they raised."""
         connection = self._connection
+        connection.writing.respond()
         closing = self._closing
         outcome = Outcome.RETURNED
         if error is not None:

@@ -5,9 +5,8 @@ being when somebody asks for `incoming`; from then on everything goes through it
 Their bytes are bounded as well. The handler may take from the channel unseen, so the sizes of what was put in
 are kept, and once their sum passes the limit the channel is asked how many of the newest are still there.
 
-`offer` and `extend` say False when the reader has to pause (`engine.stall`): that is the back-pressure.
-`discard_overflow` ends it: what does not fit is dropped from then on. The reader also asks in the middle of a message
-(`has_room_beside`), or what is half there would come on top of all that waits.
+`offer` and `extend` say False when the reader has to pause (`engine.stall`): that is the back-pressure. It also asks in
+the middle of a message (`has_room_beside`), or what is half there would come on top of all that waits.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from ..protocol.conversation import TURN
 from ..protocol.frames import Frame
 from .takers import Takers
 
-_NONE: Final[list[int]] = []
-"""What all inboxes without a channel have; nothing is ever put there."""
+_MUCH: Final = 1 << 20  # bytes: more than one read brings
+_NONE: Final[list[int]] = []  # what all inboxes without a channel have
 
 
 class Inbox:
@@ -114,8 +113,7 @@ class Inbox:
         """Take a message; None if there is none yet.
 
         Raises:
-          trio.EndOfChannel: there will be none.
-          trio.ClosedResourceError: the channel was closed here.
+          trio.EndOfChannel, trio.ClosedResourceError: there will be none; the channel was closed here.
         """
         if self._channel is not None:
             try:
@@ -160,7 +158,8 @@ class Inbox:
             self._offered += 1
             self.takers.hand(message)
             return True
-        if len(self.queue) >= self._config.capacity or (self._overflows and not self._has_room()):
+        places = self._config.capacity + self.takers.by_lease
+        if len(self.queue) >= places or (self._overflows and not self._has_room()):
             if not self._overflows:
                 self._held = message
             return self._overflows
@@ -171,7 +170,8 @@ class Inbox:
         """How many messages `extend` may be given, of how many bytes; the last may go beyond."""
         if self._send is not None or self._overflows:
             return 0, 0
-        return min(self._config.capacity - len(self.queue), TURN), self._max_bytes - self._bytes
+        places = self._config.capacity + self.takers.by_lease
+        return min(places - len(self.queue), TURN), min(self._max_bytes - self._bytes, _MUCH)
 
     def extend(self, messages: list[Frame]) -> bool:
         """As `offer`, of several messages."""
@@ -215,11 +215,11 @@ class Inbox:
         statistics = None if self._send is None else self._send.statistics()
         if statistics is not None and not statistics.open_receive_channels:
             return 0
-        if self.waiting < self._offered or (self.takers if statistics is None else statistics.tasks_waiting_receive):
+        waits = (self.takers or self.takers.by_lease) if statistics is None else statistics.tasks_waiting_receive
+        if waits or self.waiting < self._offered:
             return seconds
-        if not self._offered:
-            return 0
-        return max(0.0, min(seconds, self._first_offer + seconds - trio.current_time()))
+        left = self._first_offer + seconds - trio.current_time() if self._offered else 0
+        return max(0.0, min(seconds, left))
 
     def has_room_beside(self, size: int) -> bool:
         """Whether more of a message may be read, of which so many bytes are there."""

@@ -1,9 +1,9 @@
 """What arrives, on its way into the inbox, as far as there is room.
 
-Whoever reads (a task, or the poller) gives what was read to `take`, which never waits. When it says no, there is more
-in the suspended iterator of the conversation than may go on now: `finish` waits until that has changed. Nothing
-more is read before it returns; that is the back-pressure. Before it waits the connection looks up, so a Ping in
-front of a full queue is answered.
+Whoever reads (the poller, a reader's task, or the one that the socket is lent to) gives what was read to `take`, which
+never waits. When it says no, nothing more may go on now, and the rest is in the iterator of the conversation: `finish`
+waits until that has changed. Nothing more is read before it returns; that is the back-pressure. Before it waits the
+connection looks up, so a Ping in front of a full queue is answered.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ..protocol.conversation import TURN, Conversation
 from ..protocol.frames import Frame
 from .ends import Ends
 from .inbox import Inbox
+from .part import Part
 from .stall import wait_for_room
 from .transport import CHUNK, LONG_READ, Transport
 
@@ -48,7 +49,7 @@ class Owner(Protocol):
         """The peer sent something, or was not listened to."""
 
 
-class Intake:
+class Intake(Part[Owner]):
     """What one connection has read and not handed on yet.
 
     Attributes:
@@ -56,10 +57,10 @@ class Intake:
       target: what the next bytes may be read into, to be told to `take_filled`, if that is possible.
     """
 
-    __slots__ = ("_connection", "_frames", "_is_full", "_seen", "bytes_read", "target")
+    __slots__ = ("_frames", "_is_full", "_seen", "bytes_read", "target")
 
     def __init__(self, connection: Owner) -> None:
-        self._connection = connection
+        super().__init__(connection)
         self._frames: Iterator[Frame | None] = _NOTHING
         self._seen = 0  # frames of the conversation before the bytes in hand
         self._is_full = False  # it stopped because there was no room
@@ -103,9 +104,10 @@ class Intake:
         self._seen = conversation.frames_received
         messages, data = conversation.receive_run(data, *inbox.room)
         self._frames = conversation.receive(data)
-        if messages and not inbox.extend(messages):
-            self._is_full = True
-            return False
+        if messages:
+            self._is_full = not inbox.extend(messages)
+            if self._is_full or self._seen | TURN != conversation.frames_received | TURN:
+                return False
         return self._go_on()
 
     async def finish(self) -> None:

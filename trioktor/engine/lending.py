@@ -46,46 +46,50 @@ class Lease:
 
     Attributes:
       lender: the reader that lends it.
-      is_waiting: whether a task waits for it.
+      is_waiting: whether a task waits for a message by it; still so while that task reads.
       is_used: whether it was read since somebody looked.
       is_idle: whether it was not, when somebody looked.
     """
 
-    __slots__ = ("_fd", "_is_over", "_lending", "is_idle", "is_used", "is_waiting", "lender")
+    __slots__ = ("_fd", "_is_over", "_is_parked", "_lending", "is_idle", "is_used", "is_waiting", "lender")
 
     def __init__(self, lending: Lending, lender: Lender) -> None:
         self._fd = lender.fileno()
         self._lending = lending
         self.lender: Lender = lender
         self._is_over = False
+        self._is_parked = False  # until there is input
         self.is_waiting: bool = False
         self.is_used: bool = False
         self.is_idle: bool = False
 
     async def wait(self) -> Frame | None:
         """Wait for input, and take a message; None means: look again. A checkpoint. Cancelled, it read nothing."""
-        self.is_waiting = True
+        self.is_waiting = self._is_parked = True
         try:
-            await trio.lowlevel.wait_readable(self._fd)
-        except trio.ClosedResourceError:
+            try:
+                await trio.lowlevel.wait_readable(self._fd)
+            finally:
+                self._is_parked = False
+            if self._is_over:  # it may have ended between the event and this task's turn
+                return None
+            self.is_used = True
+            self.is_idle = False
+            self._lending.watch()
+            return self.lender.read_lent()
+        except trio.ClosedResourceError:  # the lease is over
             return None
         except BaseException:
             self.lender.take_back()
             raise
         finally:
             self.is_waiting = False
-        if self._is_over:  # it may have ended between the event and this task's turn
-            return None
-        self.is_used = True
-        self.is_idle = False
-        self._lending.watch()
-        return self.lender.read_lent()
 
     def end(self) -> None:
         """It is over; who waits is woken."""
         self._is_over = True
         self._lending.leases.remove(self)
-        if self.is_waiting:
+        if self._is_parked:
             trio.lowlevel.notify_closing(self._fd)
 
 

@@ -32,6 +32,7 @@ async def run(connection: Connection, handler: Callable[[Any], Awaitable[object]
                 raise
             await connection.see_out(shield=False)
     finally:
+        connection.owner = None  # or they would keep each other alive
         if not connection.transport.close_nowait():
             await connection.transport.aclose()
 
@@ -60,6 +61,7 @@ async def hold(connection: Connection, failures: list[Exception]) -> AsyncIterat
                     raise
                 await connection.see_out(shield=False)
         finally:
+            connection.owner = None
             if not connection.transport.close_nowait():
                 await connection.transport.aclose()
     except BaseException as error:

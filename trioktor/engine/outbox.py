@@ -25,6 +25,7 @@ from ..protocol.frames import CloseFrame
 from .encoder import ChannelEnds, Encoder
 from .flushes import Flushes
 from .items import Item
+from .part import Part
 from .pending import Pending
 from .send_queue import Counted, SendQueue
 from .streamed import StreamedMessage
@@ -54,7 +55,7 @@ class Owner(Protocol):
         """Its writes."""
 
 
-class Outbox:
+class Outbox(Part[Owner]):
     """The outgoing queue of one connection.
 
     Args:
@@ -73,7 +74,6 @@ class Outbox:
         "_conversation",
         "_is_done",
         "_max_bytes",
-        "_owner",
         "_pending",
         "encoder",
         "flushes",
@@ -86,7 +86,7 @@ class Outbox:
     def __init__(
         self, owner: Owner, wire: Wire, config: ChannelConfig, max_bytes: int, conversation: Conversation
     ) -> None:
-        self._owner = owner
+        super().__init__(owner)
         self.wire: Wire = wire
         self._config = config
         self._max_bytes = max_bytes
@@ -148,7 +148,7 @@ class Outbox:
         if self._pending.queue is None:
             self.open()
             if not self.is_sealed:
-                self._owner.writing.wake()
+                self._connection.writing.wake()
         assert self._pending.queue is not None
         return self._pending.queue
 
@@ -252,7 +252,7 @@ class Outbox:
 
     def gather(self, pieces: list[bytes]) -> int:
         """Serialize what waits, up to about one chunk; returns the bytes of all pieces, about."""
-        self._owner.writing.take_kept(pieces)
+        self._connection.writing.take_kept(pieces)
         if self._conversation.has_control:
             control, outgoing = self._conversation.control, self._conversation.outgoing
             self.flushes.controls_taken += control.waiting
@@ -284,7 +284,7 @@ class Outbox:
     def _look_at(self, queue: SendQueue) -> None:
         self.peak = max(self.peak, queue.waiting)
         if self.is_to_close_when_full and not self.is_sealed and queue.has_blocked_senders:
-            self._owner.ends.overflowed()
+            self._connection.ends.overflowed()
 
     def note_written(self) -> None:
         """All pieces gathered so far are with the system."""

@@ -10,6 +10,7 @@ from ..protocol.conversation import Conversation
 from .ends import Ends
 from .inbox import Inbox
 from .keepalive import Keepalive
+from .part import Part
 from .pings import Ping, Pings
 from .transport import Transport
 
@@ -30,7 +31,7 @@ class Owner(Protocol):
         """The conversation was told something."""
 
 
-class Pinging:
+class Pinging(Part[Owner]):
     """Pings out and Pongs in.
 
     Attributes:
@@ -38,10 +39,10 @@ class Pinging:
       timeout: seconds for a Ping and its Pong.
     """
 
-    __slots__ = ("_connection", "_keepalive", "pings", "timeout")
+    __slots__ = ("_keepalive", "pings", "timeout")
 
     def __init__(self, connection: Owner, timeout: float) -> None:
-        self._connection = connection
+        super().__init__(connection)
         self._keepalive: Keepalive | None = None  # while it runs
         self.pings: Pings = Pings(connection.conversation)
         self.timeout: float = timeout
@@ -61,7 +62,6 @@ class Pinging:
         self.timeout = timeout
         connection = self._connection
         self.stop()
-        self._keepalive = None
         if period is not None and connection.conversation.closing.is_open and connection.nursery is not None:
             self._keepalive = Keepalive(self, period, timeout, self._timed_out)
             connection.transport.on_progress = self._keepalive.sign_of_life
@@ -71,6 +71,7 @@ class Pinging:
         """Stop the pinger."""
         if self._keepalive is not None:
             self._keepalive.stop()
+            self._keepalive = None
 
     def sign_of_life(self) -> None:
         """The peer sent something, or was not listened to."""

@@ -92,7 +92,7 @@ class PolledReader:
         inbox = self._inbox
         if inbox.is_batch:
             self._times_alone = 0
-        elif inbox.is_plain and self._pause is None:
+        elif inbox.is_plain and not inbox.takers and self._pause is None:
             self._times_alone += 1
             if self._times_alone >= _OFTEN and self._lend():
                 self._poller.unwatch(self._fd)
@@ -110,15 +110,16 @@ class PolledReader:
         lease = self._poller.lending.lend(self)
         if lease is not None:
             self._times_alone = 0
-            takers = self._inbox.takers
-            takers.wake()
-            takers.lease = lease
+            self._inbox.takers.lease = lease
         return lease is not None
 
     def take_back(self) -> None:
         """End the lease, if there is one, and have the poller read."""
         if self._end_lease():
-            self._poller.watch(self._fd)
+            try:
+                self._poller.watch(self._fd)
+            except OSError as error:
+                self._intake.fail(error)
 
     def _end_lease(self) -> bool:
         """End the lease; False if there is none."""

@@ -101,19 +101,22 @@ class Poller:
             self._epoll.close()
 
     async def _read(self) -> None:
-        epoll, readers = self._epoll, self._readers
-        descriptor = epoll.fileno()
+        descriptor = self._epoll.fileno()
         while True:
             await trio.lowlevel.wait_readable(descriptor)
-            events = epoll.poll(0, _BATCH)
-            for fd, _ in events:
-                reader = readers.get(fd)
-                if reader is not None:  # else it left in this very batch
-                    reader.read()
-            if len(events) == 1 and reader is not None:
-                reader.note_alone()
-            elif len(events) >= _CROWD:
-                self.lending.end_all()
+            self._read_batch()
+
+    def _read_batch(self) -> None:
+        readers = self._readers
+        events = self._epoll.poll(0, _BATCH)
+        for fd, _ in events:
+            reader = readers.get(fd)
+            if reader is not None:  # else it left in this very batch
+                reader.read()
+        if len(events) == 1 and reader is not None:
+            reader.note_alone()
+        elif len(events) >= _CROWD:
+            self.lending.end_all()
 
     # what a reader asks for
 

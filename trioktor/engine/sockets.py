@@ -131,9 +131,10 @@ class SocketTransport(Transport):
                     taken = self.send_nowait(view[sent:])
                     if is_over and not taken:
                         raise self.timed_out()
-                    patience.renew()
-                    self.progressed()
-                    sent += taken
+                    if taken:  # else it was woken for nothing
+                        patience.renew()
+                        self.progressed()
+                        sent += taken
 
     async def _wait_writable(self) -> None:
         self._has_waited = True

@@ -13,10 +13,10 @@ from .lending import Lease
 
 
 class Takers(list[trio.lowlevel.Task]):
-    """Tasks parked in `receive`, first come, first served.
+    """Tasks parked in `receive`, first come, first served; while it is one alone, it may have a lease.
 
     Attributes:
-      lease: while the socket is lent: by it one task waits for input, and the others here.
+      lease: while the socket is lent, to the one task that waits.
     """
 
     __slots__ = ("_first", "lease")
@@ -26,6 +26,11 @@ class Takers(list[trio.lowlevel.Task]):
     def __init__(self) -> None:
         super().__init__()
         self.lease: Lease | None = None
+
+    @property
+    def by_lease(self) -> int:
+        """How many wait by the lease, one at most: what is read next is its own."""
+        return self.lease is not None and self.lease.is_waiting
 
     def hand(self, message: Frame) -> None:
         """Give a message to the first of them; there has to be one."""
@@ -41,8 +46,10 @@ class Takers(list[trio.lowlevel.Task]):
 
     def wait(self) -> Awaitable[Frame | None]:
         """Wait for a message, to be awaited at once; None means: look again. A checkpoint. Cancelled, it took none."""
-        if self.lease is not None and not self.lease.is_waiting:
-            return self.lease.wait()
+        if self.lease is not None:
+            if not self.lease.is_waiting:
+                return self.lease.wait()
+            self.lease.lender.take_back()  # of several who wait each has his turn
         task = trio.lowlevel.current_task()
         if self:
             leave: Callable[[object], trio.lowlevel.Abort] = partial(self._leave, task)

@@ -8,13 +8,13 @@ handed on, once.
 
 from __future__ import annotations
 
-import types
-from collections.abc import Awaitable, Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import trio
 
+from .first_wait import FirstWait
 from .outcome import merge, split
 
 T = TypeVar("T")
@@ -58,25 +58,11 @@ class HandlerTasks:
         """Whether the handler and all others have ended."""
         return self._running == 0
 
-    @types.coroutine
-    def run_handler(self, handler: Callable[[T], Awaitable[object]], session: T) -> Generator[Any, Any, None]:
-        """Run the handler, then cancel what it started; to be awaited.
-
-        The owner is told in the step in which the handler gives up its turn for the first time, if it ever does. To
-        see that is why its steps are taken here: another coroutine round it would cost memory and time.
-        """
+    async def run_handler(self, handler: Callable[[T], Awaitable[object]], session: T) -> None:
+        """Run the handler, then cancel what it started; the owner is told when the handler waits for the first time."""
         with self._scope:
-            steps: Any = None
             try:
-                steps = handler(session)
-                if type(steps) is not types.CoroutineType:
-                    steps = steps.__await__()
-                trap = steps.send(None)
-                self._owner.handler_waits()
-                while True:
-                    trap = steps.send((yield trap))  # Trio only sends; the answer is not kept, it may be long
-            except StopIteration:
-                pass
+                await FirstWait(handler(session), self._owner.handler_waits)
             except BaseException as error:
                 self._failed(error, self._scope)
             finally:
@@ -148,7 +134,10 @@ class HandlerTasks:
         if rest is not None:
             if not scope.cancel_called:
                 self._owner.interrupted()
-            raise rest from rest.__cause__
+            try:
+                raise rest from rest.__cause__
+            finally:
+                del error, judged, rest  # or its traceback would keep it, and it the traceback
 
     def _end_one(self) -> None:
         self._running -= 1

@@ -2,8 +2,8 @@
 
 `write` hands bytes to the system. What that does not take at once is *pending*, and until `drain` has seen it
 out nothing else can be written: a second `write` is an error, whoever calls it. So bytes of one frame never
-stand inside another's, and nothing goes out before the answer to the handshake, which is pending from the
-beginning.
+stand inside another's, and nothing goes out before the answer to the handshake: something in its place is pending from
+the beginning, until it is made.
 
 Who may write at all is asked first, by `Outbox.is_wire_free`: without a writer whoever has something to say,
 in one step; with one the writer alone, but while it is parked.
@@ -92,6 +92,7 @@ class Wire:
           trio.BrokenResourceError: the connection is lost.
         """
         pending, self.pending = self.pending, b""
+        assert pending is not _ANSWER
         return not pending or self.write(bytes(pending))
 
     async def drain(self) -> None:
@@ -101,6 +102,7 @@ class Wire:
           trio.BrokenResourceError, WriteTimeout: as `Transport.send`.
         """
         pending = self.pending
+        assert pending is not _ANSWER
         if pending:
             await self._transport.send(pending)
             self._written += len(pending)

@@ -22,6 +22,7 @@ from .ends import Ends
 from .inbox import Inbox
 from .later import Later
 from .outbox import Outbox
+from .part import Part
 from .shields import Shields
 from .transport import CHUNK, Transport
 from .writer import Writer
@@ -45,7 +46,7 @@ class Owner(Protocol):
         """Something happened in the conversation."""
 
 
-class Writing:
+class Writing(Part[Owner]):
     """What is written on one connection, by whom.
 
     Args:
@@ -58,7 +59,6 @@ class Writing:
 
     __slots__ = (
         "_closing",
-        "_connection",
         "_conversation",
         "_is_direct",
         "_kept",
@@ -75,7 +75,7 @@ class Writing:
     )
 
     def __init__(self, connection: Owner, response: Callable[[], bytes] | None, later: Later | None) -> None:
-        self._connection = connection
+        super().__init__(connection)
         self._closing = connection.conversation.closing
         self._outbox = connection.outbox
         self._conversation = connection.conversation
@@ -93,12 +93,13 @@ class Writing:
 
     def wake(self) -> None:
         """There is something to write: start the writer, or have it look."""
-        self.respond()
+        if self._response is not None:  # with it everything else will follow
+            return
         connection = self._connection
         nursery = connection.nursery
         if self.writer is not None:
             self.writer.wake()
-        elif nursery is not None:  # else `Connection.run` looks
+        elif nursery is not None:  # else `Connection.begin` looks
             connection.outbox.open()
             self.writer = Writer(connection.outbox, connection.inbox, connection.shields, connection.ends)
             nursery.start_soon(self._write, self.writer, name="trioktor writer")
@@ -142,8 +143,7 @@ class Writing:
         """Whether nothing at all is in the way of a frame, and, to `keep` it, somebody would call."""
         outbox = self._outbox
         if outbox.is_direct:
-            if self._response is not None:
-                self.respond()
+            self.respond()
             if self._wire.pending or not self._is_direct:
                 return False
             if keep and not self._has_waker():
@@ -205,8 +205,6 @@ class Writing:
     def _write_rest(self) -> bool:
         """Write all of that in one step; False if it needs a writer."""
         outbox = self._outbox
-        if self._response is not None:
-            self.respond()
         if outbox.has_queue or not outbox.is_wire_free:
             return False
         pieces: list[bytes] = []
@@ -215,8 +213,12 @@ class Writing:
             self._write_now(pieces, 0)  # it was counted when it was gathered
         return not self._wire.pending
 
+    @trio.lowlevel.enable_ki_protection
     def respond(self) -> None:
-        """Write the answer to the handshake, if that was not done yet; what was queued meanwhile follows it."""
+        """Write the answer to the handshake, if that was not done yet; what was queued meanwhile follows it.
+
+        It wakes nobody who waits for something of the conversation's: the task that calls may be about to.
+        """
         response, self._response = self._response, None
         if response is None:
             return
@@ -224,13 +226,24 @@ class Writing:
         try:
             if self._wire.push():
                 self._outbox.note_written()
-            if not self._outbox.is_idle:
+            if self._outbox.has_queue:
                 self.wake()
+            elif not self._outbox.is_idle:
+                if self._write_rest():
+                    self._closing.written()
+                else:
+                    self.wake()
         except trio.BrokenResourceError as error:
-            self.failed(error)
+            nursery = self._connection.nursery
+            assert nursery is not None
+            nursery.start_soon(self._fail, error, name="trioktor failure")
+
+    async def _fail(self, error: Exception) -> None:
+        self.failed(error)
 
     def end(self) -> None:
         """Nothing is written any more."""
+        self._kept = None
         if self._own_later is not None:
             self._own_later.close()
         if self._watching is not None:

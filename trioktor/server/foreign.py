@@ -116,7 +116,9 @@ class ForeignHost:
                 messages = await door.accept(call, route.settings.close_timeout)
         except trio.BrokenResourceError:
             return
-        if messages is not None:
+        if messages is None:
+            logger.info("the server did not let %.200s in within %g s", call.path, _ANSWER_LIMIT)
+        else:
             await self._run(messages, route, call, peer)
 
     async def refuse(self, door: Door, response: Response) -> None:

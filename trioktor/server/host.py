@@ -44,7 +44,7 @@ from .running import Running
 from .seldom import Seldom
 from .upgrade import check_client, negotiate, new_call
 
-_Admitted: TypeAlias = "tuple[Connection, WebSocketRoute, str]"
+_Admitted: TypeAlias = "tuple[Connection, BaseSession, WebSocketRoute, str]"
 
 logger: logging.Logger = logging.getLogger("trioktor.server")
 
@@ -124,12 +124,12 @@ class Host:
             admitted = None if request is None else await self._admit(transport, *request)
             del request  # the conversation may be long
             if admitted is not None:
-                connection, route, place = admitted
+                connection, session, route, place = admitted
                 del admitted
                 try:
-                    await self._begin(connection, route)
+                    await self._begin(connection, session, route)
                 finally:
-                    self._end(connection, place)
+                    self._end(connection, session, place)
         except BaseException as error:
             # Nothing but cancellation and Ctrl-C is meant to get here, and nothing else may end the server.
             bug, rest = split(error)
@@ -193,7 +193,7 @@ class Host:
                     if not isinstance(opened, Response):
                         kept, place = place, None
                         assert kept is not None
-                        return opened, route, kept
+                        return *opened, route, kept
                     no = opened
             finally:
                 if place is not None:
@@ -214,7 +214,7 @@ class Host:
         head: RequestHead,
         call: Call,
         trailing_data: bytes,
-    ) -> Connection | Response:
+    ) -> tuple[Connection, BaseSession] | Response:
         """The connection, ready to run; or what a hook answers instead."""
         settings = route.settings
         key = check_upgrade(head)
@@ -239,12 +239,12 @@ class Host:
             on_failure=self._on_failure,
         )
         kind = RawWebSocketSession if route.is_raw else WebSocketSession
-        kind(connection, call, self.application)
-        return connection
+        return connection, kind(connection, call, self.application)
 
-    def _begin(self, connection: Connection, route: WebSocketRoute) -> Coroutine[None, None, None]:
+    def _begin(
+        self, connection: Connection, session: BaseSession, route: WebSocketRoute
+    ) -> Coroutine[None, None, None]:
         """The conversation, to be awaited; whatever comes of it, `_end` follows."""
-        session: BaseSession = connection.owner
         session.call.headers.compact()
         log_begin(session.call)
         self.running.add(connection)
@@ -252,10 +252,10 @@ class Host:
             connection.ends.close(None)
         return run(connection, _bound(route, session.call))
 
-    def _end(self, connection: Connection, place: str) -> None:
+    def _end(self, connection: Connection, session: BaseSession, place: str) -> None:
         self.running.discard(connection)
         self._places.leave(place)
-        log_end(connection, connection.owner.call)
+        log_end(connection, session.call)
 
     # the end
 

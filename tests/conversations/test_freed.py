@@ -1,0 +1,114 @@
+"""A connection that is over is freed at once: no cycle keeps it, or its parts, for the garbage collector."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from tests.support.helpers import application
+from trioktor import PerMessageDeflate, WebSocketSession, connect, serve
+from trioktor.engine.connection import Connection
+
+Handler = Callable[[Any], Awaitable[object]]
+
+
+@pytest.fixture(autouse=True)
+def _no_collector() -> Iterator[None]:
+    """Nothing but references counts."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.fixture
+def alive(monkeypatch: pytest.MonkeyPatch) -> weakref.WeakSet[Any]:
+    """The connections, and the parts that have one."""
+    alive: weakref.WeakSet[Any] = weakref.WeakSet()
+    init = Connection.__init__
+
+    def note(self: Connection, *args: Any, **options: Any) -> None:
+        init(self, *args, **options)
+        alive.add(self)
+
+    monkeypatch.setattr(Connection, "__init__", note)
+    return alive
+
+
+async def echo(session: Any) -> None:
+    """Say everything again."""
+    async for frame in session:
+        await session.send(frame)
+
+
+async def uses_channels(session: Any) -> None:
+    """Both, and so a writer."""
+    async for frame in session.incoming:
+        await session.outgoing.send(frame)
+
+
+async def starts_tasks(session: Any) -> None:
+    """Beside itself."""
+    session.start_soon(trio.sleep_forever)
+    await echo(session)
+
+
+async def pings(session: Any) -> None:
+    """And has Pings going."""
+    await session.ping()
+    await echo(session)
+
+
+@pytest.mark.parametrize("handler", [echo, uses_channels, starts_tasks, pings], ids=lambda one: one.__name__)
+@pytest.mark.parametrize("deflate", [False, True])
+async def test_it_is_freed(handler: Handler, deflate: bool, alive: weakref.WeakSet[Any]) -> None:
+    """On either end, where nothing was raised (a traceback keeps what it shows)."""
+    extensions = [PerMessageDeflate()] if deflate else []
+    app = application(handler, extensions=extensions, ping_period=10 if handler is pings else None)
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(partial(serve, app, 0, host="127.0.0.1"))
+        for _ in range(2):
+            async with connect(f"ws://127.0.0.1:{server.port}/", extensions=extensions) as session:
+                await session.send("hello")
+                await session.receive()
+            del session
+        with trio.fail_after(5):
+            while server.sessions:
+                await trio.lowlevel.checkpoint()
+        for _ in range(5):
+            await trio.testing.wait_all_tasks_blocked()
+        left = list(alive)
+        nursery.cancel_scope.cancel()
+    assert left == []
+
+
+async def test_a_session_that_is_kept_keeps_it(alive: weakref.WeakSet[Any]) -> None:
+    """And can be asked about it."""
+    kept: list[WebSocketSession] = []
+
+    async def handler(session: WebSocketSession) -> None:
+        kept.append(session)
+        await echo(session)
+
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(partial(serve, application(handler), 0, host="127.0.0.1"))
+        async with connect(f"ws://127.0.0.1:{server.port}/") as session:
+            await session.send("hello")
+        await trio.testing.wait_all_tasks_blocked()
+        del session
+        assert len(alive) == 1
+        assert kept[0].close_reason is not None
+        assert kept[0].statistics().frames_received == 2
+        kept[0].close()
+        kept[0].terminate()
+        assert "CLOSED" in repr(kept[0])
+        kept.clear()
+        assert len(alive) == 0
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,28 @@
+"""Parts of a connection: they know it, and do not keep it alive.
+
+A connection refers to its parts, and they to it. By references that count, every connection that is over would wait for
+the garbage collector, with all that it holds; so it is freed at once.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Generic, TypeVar
+
+O = TypeVar("O")  # noqa: E741
+
+
+class Part(Generic[O]):
+    """Whatever belongs to one connection, and is reached through it alone."""
+
+    __slots__ = ("_reference",)
+
+    def __init__(self, connection: O) -> None:
+        self._reference = weakref.ref(connection)
+
+    @property
+    def _connection(self) -> O:
+        """The connection, which lives as long as its parts are used."""
+        connection = self._reference()
+        assert connection is not None
+        return connection
