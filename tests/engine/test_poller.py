@@ -547,26 +547,22 @@ async def test_one_step_takes_a_turn_of_messages_and_no_more(
 ) -> None:
     """However many a read holds, and the queue."""
     steps: list[int] = []
-    seen = 0
     take, go_on = Intake.take, Intake._go_on
-
-    def count(self: Intake, is_first: bool) -> None:
-        nonlocal seen
-        frames = self._connection.conversation.frames_received
-        if is_first:
-            steps.append(frames - seen)
-        else:
-            steps[-1] += frames - seen
-        seen = frames
+    is_taking = False
 
     def spy_take(self: Intake, data: bytes) -> bool:
+        nonlocal is_taking
+        before, is_taking = self._connection.conversation.frames_received, True
         done = take(self, data)
-        count(self, is_first=True)
+        is_taking = False
+        steps.append(self._connection.conversation.frames_received - before)
         return done
 
     def spy_go_on(self: Intake) -> bool:
+        before = self._connection.conversation.frames_received
         done = go_on(self)
-        count(self, is_first=True)
+        if not is_taking:
+            steps.append(self._connection.conversation.frames_received - before)
         return done
 
     monkeypatch.setattr(Intake, "take", spy_take)
@@ -575,13 +571,14 @@ async def test_one_step_takes_a_turn_of_messages_and_no_more(
 
     async def handler(session: Session) -> None:
         nonlocal received
-        await trio.sleep(0.1)
         async for _ in session:
             received += 1
 
     async with serving(application(handler, incoming=capacity)) as server:
         client = await connect(server)
-        await client.stream.send_all(client_bytes(Frame.Text("")) * 3000 + client_bytes(close(1000)))
+        await client.stream.send_all(client_bytes(Frame.Text("")) * 100)
+        await trio.testing.wait_all_tasks_blocked(0.001)
+        await client.stream.send_all(client_bytes(Frame.Text("")) * 2900 + client_bytes(close(1000)))
         assert [close(1000)] == await client.receive_rest()
     assert received == 3000
     assert max(steps) <= 256

@@ -175,8 +175,7 @@ class Ends(Part[Owner]):
     # now
 
     def drop(self) -> None:
-        """Drop the connection now; a handler that does so at once lets its client in, if that takes no wait."""
-        self._connection.writing.respond()
+        """Drop the connection now."""
         self._closing.lose()
         self._connection.look_up()
         self._connection.shields.stop_by(-math.inf)

@@ -226,9 +226,7 @@ class Writing(Part[Owner]):
         try:
             if self._wire.push():
                 self._outbox.note_written()
-            if self._outbox.has_queue:
-                self.wake()
-            elif not self._outbox.is_idle:
+            if not self._outbox.is_idle:
                 if self._write_rest():
                     self._closing.written()
                 else:
