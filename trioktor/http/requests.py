@@ -170,7 +170,7 @@ class HeadReader:
             if not _is_host(host):
                 raise Refusal(400, "the host that is asked for is none")
         return RequestHead(
-            method.decode("ascii"),
+            "GET" if method == b"GET" else method.decode("ascii"),  # one string for most connections
             target,
             version.decode("ascii"),
             headers,

@@ -131,7 +131,7 @@ class FrameChannel(trio.abc.Channel[Frame]):
             if frame is None:
                 self._parked += 1
                 try:
-                    if inbox.is_plain:
+                    while frame is None and inbox.is_plain and not inbox.queue:  # again where a lease has ended
                         frame = await inbox.takers.wait()
                     if frame is None:
                         frame = await inbox.receive()
