@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterator
@@ -15,7 +14,7 @@ import trio.testing
 from hypothesis import given, settings, strategies as st
 
 from tests.support.helpers import REQUEST, RawClient, client_bytes, close
-from tests.support.listening import talking
+from tests.support.listening import no_descriptor_left, talking
 from trioktor import CLOSE, ChannelConfig, ConnectionBroken, Frame, Server, WebSocketSession
 from trioktor.engine import lending as lending_module, polled_reader as reader_module, poller as poller_module
 from trioktor.engine.lending import Lease, Lending
@@ -31,10 +30,9 @@ pytestmark = pytest.mark.skipif(not Poller.is_possible(), reason="the system has
 
 @pytest.fixture(autouse=True)
 def _no_descriptor_is_left() -> Iterator[None]:
-    """What was lent is given back, and its descriptor closed."""
-    before = os.listdir("/proc/self/fd")
-    yield
-    assert before == os.listdir("/proc/self/fd")
+    """What was lent is given back, and closed in the end."""
+    with no_descriptor_left():
+        yield
 
 
 async def echo(session: Session) -> None:

@@ -219,6 +219,31 @@ async def test_a_handler_adds_headers_before_it_sends_or_waits(
     assert len(records_above_info(caplog)) == (handler is fails)
 
 
+async def test_the_101_does_not_wait_for_a_task_that_takes_its_time(autojump_clock: Clock) -> None:
+    """The handler has returned, and what it started is slow to end."""
+
+    async def lingers() -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(100)
+
+    async def handler(session: WebSocketSession) -> None:
+        adds(session)
+        session.start_soon(lingers)
+
+    app = Application()
+    app.install(WebSockets())
+    app.websocket("/", handler)
+    ours, theirs = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(app.handle_stream, theirs)
+        await ours.send_all(UPGRADE)
+        began = trio.current_time()
+        assert b"X-Mine: 1" in await RawClient(ours).read_head()
+        waited = trio.current_time() - began
+        nursery.cancel_scope.cancel()
+    assert waited < 1
+
+
 async def test_who_is_dropped_at_once_was_let_in(autojump_clock: Clock) -> None:
     """On a socket, which takes the 101 without a wait."""
 
@@ -402,7 +427,7 @@ async def test_a_first_wait_that_is_cancelled_harms_nobody(
     async def handler(session: WebSocketSession) -> None:
         adds(session)
         if is_reset:
-            await_reset(session)
+            cut(session)
         with trio.CancelScope() as scope:
             if cancel == "before":
                 scope.cancel()
@@ -419,7 +444,7 @@ async def test_a_first_wait_that_is_cancelled_harms_nobody(
     async def cancels(scope: trio.CancelScope) -> None:
         scope.cancel()
 
-    def await_reset(session: WebSocketSession) -> None:
+    def cut(session: WebSocketSession) -> None:
         transport: Any = session._connection.transport
         transport._socket.shutdown(socket.SHUT_RDWR)
 

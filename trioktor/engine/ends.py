@@ -194,7 +194,6 @@ class Ends(Part[Owner]):
     def handler_ended(self, error: Exception | None) -> None:
         """The handler and its tasks have ended, with what they raised."""
         connection = self._connection
-        connection.writing.respond()
         closing = self._closing
         outcome = Outcome.RETURNED
         if error is not None:

@@ -5,8 +5,8 @@ being when somebody asks for `incoming`; from then on everything goes through it
 Their bytes are bounded as well. The handler may take from the channel unseen, so the sizes of what was put in
 are kept, and once their sum passes the limit the channel is asked how many of the newest are still there.
 
-`offer` and `extend` say False when the reader has to pause (`engine.stall`): that is the back-pressure. It also asks in
-the middle of a message (`has_room_beside`), or what is half there would come on top of all that waits.
+`offer` and `extend` say False when the reader has to pause (`engine.stall`): that is the back-pressure. The reader also
+asks in the middle of a message (`has_room_beside`), or what is half there would come on top of all that waits.
 """
 
 from __future__ import annotations

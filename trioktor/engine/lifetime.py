@@ -25,7 +25,10 @@ async def run(connection: Connection, handler: Callable[[Any], Awaitable[object]
         async with trio.open_nursery() as nursery:
             connection.begin(nursery)
             try:
-                await connection.tasks.run_handler(handler, connection.owner)
+                try:
+                    await connection.tasks.run_handler(handler, connection.owner)
+                finally:
+                    connection.writing.respond()  # of a handler that never waited; a task of its own may take its time
             except BaseException:
                 connection.ends.interrupted()
                 await connection.see_out(shield=True)

@@ -181,7 +181,8 @@ class FrameParser:
         It stops behind `most` of them, or `size` bytes. There are none, and nothing is done, where something else
         stands there, or where there is no native part.
         """
-        if scan is None or self._partial is not None or self._head or self._message_kind is not None:
+        is_plain = self._partial is None and not self._head and self._message_kind is None
+        if scan is None or not is_plain or most <= 0:
             return [], data
         limit = self.max_frame_size
         longest = KEPT_TEXT if limit is None or limit > KEPT_TEXT else limit
