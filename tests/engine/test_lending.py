@@ -16,7 +16,13 @@ from hypothesis import given, settings, strategies as st
 from tests.support.helpers import REQUEST, RawClient, client_bytes, close
 from tests.support.listening import no_descriptor_left, talking
 from trioktor import CLOSE, ChannelConfig, ConnectionBroken, Frame, Server, WebSocketSession
-from trioktor.engine import lending as lending_module, polled_reader as reader_module, poller as poller_module
+from trioktor.engine import (
+    later as later_module,
+    lending as lending_module,
+    polled_reader as reader_module,
+    poller as poller_module,
+)
+from trioktor.engine.later import Looks
 from trioktor.engine.lending import Lease, Lending
 from trioktor.engine.polled_reader import PolledReader
 from trioktor.engine.poller import Poller
@@ -209,7 +215,7 @@ async def test_a_handler_that_does_something_else_is_noticed(autojump_clock: Clo
             assert lending_of(server).leases == []
             assert Frame.Text("sleep") == await client.receive()
             assert 100 == pytest.approx(trio.current_time() - began)
-    assert all(0 < seconds <= 2 * lending_module._LOOK for seconds in answered), answered
+    assert all(0 < seconds <= 2 * later_module._LOOK for seconds in answered), answered
 
 
 @pytest.mark.parametrize("end", ["Close", "end of the stream", "reset"])
@@ -593,9 +599,9 @@ async def test_there_are_few_and_idle_ones_make_room(autojump_clock: Clock) -> N
             for client in clients:
                 if client is not silent:
                     await ask(client, "I use it")
-            await trio.sleep(2 * lending_module._LOOK)
+            await trio.sleep(2 * later_module._LOOK)
             clients.append(await connected(server, stack))
-            await trio.sleep(2 * lending_module._LOOK)
+            await trio.sleep(2 * later_module._LOOK)
         assert [lease for number, lease in enumerate(held) if number not in (3, 5)] == leases[:-2]
         for client in clients:
             await ask(client, "still there")
@@ -622,7 +628,7 @@ async def test_who_does_not_receive_at_first_is_noticed(autojump_clock: Clock) -
         began = trio.current_time()
         await client.send(Frame.Ping(b"!"))
         assert Frame.Pong(b"!") == await client.receive()
-        assert trio.current_time() - began <= 2 * lending_module._LOOK
+        assert trio.current_time() - began <= 2 * later_module._LOOK
         assert lending_of(server).leases == []
 
 
@@ -671,7 +677,7 @@ async def test_nothing_is_read_by_a_lease_that_is_over() -> None:
     before = 0
     for _ in range(100):
         lender = FakeLender()
-        lending = Lending()
+        lending = Lending(Looks())
         lender.lease = lease = Lease(lending, lender)
         lending.leases.append(lease)
         async with trio.open_nursery() as nursery:
@@ -691,18 +697,26 @@ async def test_nothing_is_read_by_a_lease_that_is_over() -> None:
 async def test_when_nobody_looks_any_more_all_leases_end() -> None:
     """Those that are waited for, too: their handlers may go elsewhere, and nobody would notice."""
     lender = FakeLender()
-    lending = Lending()
+    poller = Poller()
     async with trio.open_nursery() as nursery:
-        async with trio.open_nursery() as looking:
-            looking.start_soon(lending.run)
+        async with trio.open_nursery() as owners:
+            owners.start_soon(poller.run)
+            owners.start_soon(poller.looks.run)
             await trio.testing.wait_all_tasks_blocked()
-            lender.lease = lease = lending.lend(lender)
+            lender.lease = lease = poller.lending.lend(lender)
             assert lease is not None
             nursery.start_soon(lease.wait)
             await trio.testing.wait_all_tasks_blocked()
-            looking.cancel_scope.cancel()
-        assert (["back"], []) == (lender.calls, lending.leases)
-        assert lending.lend(lender) is None
+            owners.cancel_scope.cancel()
+        assert (["back"], []) == (lender.calls, poller.lending.leases)
+        assert poller.lending.lend(lender) is None
+    lender.close()
+
+
+async def test_nothing_is_lent_before_somebody_looks() -> None:
+    """Or a handler that does something else would not be noticed."""
+    lender = FakeLender()
+    assert Lending(Looks()).lend(lender) is None
     lender.close()
 
 

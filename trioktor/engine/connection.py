@@ -186,6 +186,7 @@ class Connection:
     async def see_out(self, *, shield: bool) -> None:
         """The handler has returned: see the conversation out, or wait for the task that does."""
         if self._ending is None:
+            self._reader.forget(self._begin_end)
             self._ending = Ending(self, self.shields)
             await self._ending.run(shield=shield)
             return
@@ -219,8 +220,10 @@ class Connection:
                 self._pinging.stop()
         if self._ending is not None:
             self._ending.look_up()
-        elif closing.is_ending and self._nursery is not None and not self._reader.later(self._begin_end):
-            self._begin_end()
+        elif closing.is_ending and self._nursery is not None:
+            # Most handlers return now, and see it out themselves; but some wait for its end.
+            if self._closed is not None or not self._reader.call_at_look(self._begin_end):
+                self._begin_end()
 
     def _begin_end(self) -> None:
         """Start the task that sees the conversation out, unless the handler's task does."""
@@ -260,6 +263,8 @@ class Connection:
             self._closed = trio.Event()
             if self.is_closed:
                 self._closed.set()
+            else:
+                self.look_up()
         await self._closed.wait()
 
     def _log_frame(self, direction: str, frame: Frame) -> None:

@@ -1,8 +1,9 @@
-"""Calls a function two passes of the loop later: the waker of what is put aside.
+"""Tasks that call functions later: when others had their turn, or some milliseconds later.
 
-Two, because a task that was woken runs in the next pass, and does what it is woken for in one more. It is one task for
-all connections of a server, or one of a connection that has no poller; it parks while there is nothing to call, and no
-traffic is needed to wake it.
+Each is one task for all connections of a server, and parks while there is nothing to call; no traffic is needed to
+wake it. `Later` is the waker of what is put aside, and calls after two passes of the loop: a task that was woken runs in
+the next pass, and does what it is woken for in one more. A connection that has no poller has one of its own. `Looks` is
+for what will most often not be needed by then: a pass of the loop would cost more than it.
 """
 
 from __future__ import annotations
@@ -14,31 +15,48 @@ from typing import Final, final
 import trio
 
 _PASSES: Final = 2
+_LOOK: Final = 0.01
+"""Seconds from a call that is asked for to the look at which it is made."""
 
 logger: logging.Logger = logging.getLogger("trioktor.session")
 
 
-@final
-class Later:
-    """The task, and what it is to call.
+class Waker:
+    """What is to be called, each function once.
 
     Attributes:
       is_running: whether it takes more.
     """
 
     def __init__(self) -> None:
-        self._due: list[Callable[[], None]] = []
-        self._parked: trio.lowlevel.Task | None = None
+        self._due: dict[Callable[[], None], None] = {}
         self._scope = trio.CancelScope()
         self.is_running: bool = True
 
     def close(self) -> None:
         """End the task."""
-        self._scope.cancel("nobody puts anything aside any more")
+        self._scope.cancel("nobody asks for anything any more")
+
+    def _call_all(self) -> None:
+        due, self._due = self._due, {}
+        for function in due:
+            try:
+                function()
+            except Exception:
+                logger.exception("what was put aside failed by an error of trioktor's own")
+
+
+@final
+class Later(Waker):
+    """Calls functions two passes of the loop later."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._parked: trio.lowlevel.Task | None = None
 
     def call(self, function: Callable[[], None]) -> None:
         """Call this when two passes have gone by; what it raises is logged, and nobody else's."""
-        self._due.append(function)
+        self._due[function] = None
         if self._parked is not None:
             trio.lowlevel.reschedule(self._parked)
             self._parked = None
@@ -58,14 +76,6 @@ class Later:
             self.is_running = False
             self._call_all()
 
-    def _call_all(self) -> None:
-        due, self._due = self._due, []
-        for function in due:
-            try:
-                function()
-            except Exception:
-                logger.exception("what was put aside failed by an error of trioktor's own")
-
     async def _park(self) -> None:
         self._parked = trio.lowlevel.current_task()
 
@@ -74,3 +84,38 @@ class Later:
             return trio.lowlevel.Abort.SUCCEEDED
 
         await trio.lowlevel.wait_task_rescheduled(leave)
+
+
+@final
+class Looks(Waker):
+    """Calls functions at the next look, which is 10 ms after the first that asks for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._look = trio.CancelScope()  # its deadline is the next look
+        self.is_running = False
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Call this at the next look; what it raises is logged, and nobody else's."""
+        if not self._due:
+            self._look.deadline = trio.current_time() + _LOOK
+        self._due[function] = None
+
+    def forget(self, function: Callable[[], None]) -> None:
+        """Do not call this, if it was asked for."""
+        self._due.pop(function, None)
+
+    @trio.lowlevel.enable_ki_protection
+    async def run(self) -> None:
+        """Call what is due, look by look, until cancelled; then what is due is called once more."""
+        self.is_running = True
+        try:
+            with self._scope:
+                while True:
+                    with self._look:
+                        await trio.sleep_forever()
+                    self._look = trio.CancelScope()
+                    self._call_all()
+        finally:
+            self.is_running = False
+            self._call_all()

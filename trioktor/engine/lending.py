@@ -6,8 +6,8 @@ and has its message in the same pass. So a socket is lent to it when the connect
 it alone several times. What makes that sound:
 
 - One reads at a time: a lent socket is not in the poller's epoll.
-- A handler that does something else reads nothing, and a Ping or a hang-up would wait for it. So after a read a task
-  looks soon, and a socket that nobody waits for goes to the poller.
+- A handler that does something else reads nothing, and a Ping or a hang-up would wait for it. So 10 ms after a read
+  somebody looks (`engine.later`), and a socket that nobody waits for goes to the poller.
 - Whoever wants the socket read by others, or read no more, ends the lease, which wakes the task that waits.
 - There are few leases, and one that is not used is given up for another. A crowd is served better by the poller, which
   needs one wake-up for them all; and so is a peer that sends several messages at once.
@@ -20,11 +20,10 @@ from typing import Final, Protocol, final
 import trio
 
 from ..protocol.frames import Frame
+from .later import Looks
 
 _MOST: Final = 8
 """Sockets that are lent at a time."""
-_LOOK: Final = 0.01
-"""Seconds after a read, or the beginning of a lease, until somebody looks at the leases."""
 
 
 class Lender(Protocol):
@@ -75,7 +74,8 @@ class Lease:
                 return None
             self.is_used = True
             self.is_idle = False
-            self._lending.watch()
+            if not self._lending.is_watching:
+                self._lending.watch()
             return self.lender.read_lent()
         except trio.ClosedResourceError:  # the lease is over
             return None
@@ -95,27 +95,27 @@ class Lease:
 
 @final
 class Lending:
-    """The leases of one poller, and the task that looks after them.
+    """The leases of one poller.
 
     Attributes:
       leases: those that are not over, oldest first.
+      is_watching: whether they will be looked at.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, looks: Looks) -> None:
+        self._looks = looks
         self.leases: list[Lease] = []
-        self._is_running = False
-        self._scope = trio.CancelScope()  # the watch; its deadline is when to look
-        self._is_watching = False  # there is a deadline
-        self._is_closing = False
+        self.is_watching: bool = False
+        self._is_closed = False
 
     def close(self) -> None:
-        """End the task."""
-        self._is_closing = True
-        self._scope.cancel("nobody reads any more")
+        """Lend nothing more."""
+        self._is_closed = True
+        self.end_all()
 
     def lend(self, lender: Lender) -> Lease | None:
         """Lend this socket, if there is a place; an idle one makes one."""
-        if not self._is_running:
+        if self._is_closed or not self._looks.is_running:
             return None
         if len(self.leases) >= _MOST:
             idle = next((lease for lease in self.leases if lease.is_idle), None)
@@ -134,26 +134,12 @@ class Lending:
 
     def watch(self) -> None:
         """A lease began, or was used: look soon whether somebody waits for it."""
-        if not self._is_watching:
-            self._is_watching = True
-            self._scope.deadline = trio.current_time() + _LOOK
-
-    async def run(self) -> None:
-        """Look, each time when that is due, until `close` or cancelled; then all leases end."""
-        self._is_running = True
-        try:
-            while not self._is_closing:
-                with self._scope:
-                    await trio.sleep_forever()
-                self._scope = trio.CancelScope()
-                self._is_watching = False
-                self._look()
-        finally:
-            self._is_running = False
-            self.end_all()
+        self.is_watching = True
+        self._looks.call(self._look)
 
     def _look(self) -> None:
         """End the leases of sockets that nobody waits for, and see which are idle."""
+        self.is_watching = False
         for lease in tuple(self.leases):
             if not lease.is_waiting:
                 lease.lender.take_back()

@@ -159,12 +159,16 @@ class PolledReader:
         if self._pause is not None:
             self._pause.scope.cancel("nothing more is to be read")
 
-    def later(self, call: Callable[[], None]) -> bool:
-        """Call this when the handler had its turn; False if nobody would."""
-        later = self._poller.later
-        if later.is_running:
-            later.call(call)
-        return later.is_running
+    def call_at_look(self, function: Callable[[], None]) -> bool:
+        """Call this when the handler had some time; False if nobody would."""
+        looks = self._poller.looks
+        if looks.is_running:
+            looks.call(function)
+        return looks.is_running
+
+    def forget(self, function: Callable[[], None]) -> None:
+        """Do not call it any more."""
+        self._poller.looks.forget(function)
 
     async def wait_ended(self) -> None:
         """Wait until nobody reads the socket any more."""

@@ -24,7 +24,7 @@ from typing import Final, Protocol, final
 
 import trio
 
-from .later import Later
+from .later import Later, Looks
 from .lending import Lending
 
 _BATCH: Final = 128
@@ -63,7 +63,8 @@ class Poller:
         self._is_closing = False
         self._scope = trio.CancelScope()
         self.later: Later = Later()
-        self.lending: Lending = Lending()
+        self.looks: Looks = Looks()
+        self.lending: Lending = Lending(self.looks)
         self.is_running: bool = False
 
     @staticmethod
@@ -80,7 +81,7 @@ class Poller:
         if self._is_closing and not self._readers:
             self._scope.cancel("the last connection is gone")
             self.later.close()
-            self.lending.close()
+            self.looks.close()
 
     @trio.lowlevel.enable_ki_protection  # what it reads for one connection must not be lost half-way
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -91,6 +92,7 @@ class Poller:
             with self._scope:
                 await self._read()
         except trio.Cancelled:
+            self.lending.close()  # nobody will look after the leases
             self.close()
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _GOODBYE_LIMIT) as self._scope:
                 self._end_if_last()

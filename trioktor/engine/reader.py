@@ -48,9 +48,12 @@ class Reader:
         """Read nothing more."""
         self._scope.cancel("nothing more is to be read")
 
-    def later(self, call: Callable[[], None]) -> bool:
+    def call_at_look(self, function: Callable[[], None]) -> bool:
         """Nobody is here to call anything later: False."""
         return False
+
+    def forget(self, function: Callable[[], None]) -> None:
+        """It was never asked for."""
 
     async def wait_ended(self) -> None:
         """Wait until nobody reads the stream any more."""

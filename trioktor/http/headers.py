@@ -6,7 +6,15 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, final
 
-_NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+
+_COMMON: Final = (
+    *("Host", "Connection", "Upgrade", "Origin", "Cookie", "User-Agent", "Pragma", "Cache-Control"),
+    *("Accept-Encoding", "Accept-Language", "Sec-WebSocket-Key", "Sec-WebSocket-Version"),
+    *("Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions", "X-Forwarded-For", "X-Forwarded-Proto"),
+)
+_KEYS: Final = {written: name.lower() for name in _COMMON for written in (name, name.lower())}
+"""What most names come as, and what they are looked up by."""
 
 
 class Refusal(Exception):
@@ -33,7 +41,7 @@ class Headers(Mapping[str, str]):
         if lines is None:
             lines = b"\r\n".join(name + b":" + value for name, value in pairs)
         self._lines = lines
-        self._index: dict[bytes, list[bytes]] | None = None
+        self._index: dict[str, list[str]] | None = None
 
     def check(self) -> None:
         """Look at every line.
@@ -47,21 +55,22 @@ class Headers(Mapping[str, str]):
         """Drop the index: nobody is going to look for some time."""
         self._index = None
 
-    def _values(self) -> dict[bytes, list[bytes]]:
+    def _values(self) -> dict[str, list[str]]:
         if self._index is None:
-            self._index = {}
-            for line in self._lines.split(b"\r\n") if self._lines else ():
-                name, value = _header(line)
-                if name in self._index:
-                    self._index[name].append(value)
-                else:
-                    self._index[name] = [value]
+            index: dict[str, list[str]] = {}
+            for line in self._lines.decode("latin-1").split("\r\n") if self._lines else ():
+                name, colon, value = line.partition(":")
+                key = _KEYS.get(name) or _key(name)
+                if not colon:
+                    raise Refusal(400, _NAMELESS)
+                index.setdefault(key, []).append(value.strip(" \t"))
+            self._index = index
         return self._index
 
     def get_all(self, name: str) -> list[str]:
         """Every value of the header `name`, in the order of the lines; empty if there is none."""
-        values = self._values().get(name.lower().encode("latin-1"))
-        return [value.decode("latin-1") for value in values] if values else []
+        index = self._index or self._values()
+        return list(index.get(name) or index.get(name.lower()) or ())
 
     def tokens(self, name: str) -> list[str]:
         """The comma-separated values of all lines of a header, as RFC 9110 §5.6.1 joins them."""
@@ -74,7 +83,7 @@ class Headers(Mapping[str, str]):
         return values[0]
 
     def __iter__(self) -> Iterator[str]:
-        return iter([name.decode("latin-1") for name in self._values()])
+        return iter(list(self._values()))
 
     def __len__(self) -> int:
         return len(self._values())
@@ -83,9 +92,11 @@ class Headers(Mapping[str, str]):
         return f"<Headers {', '.join(self):.200}>"  # what they say may be secret
 
 
-def _header(line: bytes) -> tuple[bytes, bytes]:
-    """The name, in lower case, and the value of a header line."""
-    name, colon, value = line.partition(b":")
-    if not colon or not _NAME.fullmatch(name):  # RFC 9112 §5.1: no blank before the colon
-        raise Refusal(400, "a header of the request has no name")
-    return name.lower(), value.strip(b" \t")
+_NAMELESS: Final = "a header of the request has no name"
+
+
+def _key(name: str) -> str:
+    """What a header is looked up by: its name in lower case."""
+    if not _NAME.fullmatch(name):  # RFC 9112 §5.1: no blank before the colon
+        raise Refusal(400, _NAMELESS)
+    return name.lower()
