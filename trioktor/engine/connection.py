@@ -116,16 +116,12 @@ class Connection:
             masking=settings.masking,
             on_frame=self._log_frame if is_logging() else None,
         )
+        closing = self.conversation.closing
         self.inbox: Inbox = Inbox(channel_config(settings.incoming), settings.max_queued_bytes)
         self.ends: Ends = Ends(self, stop or Stop(), on_failure)
         outgoing = channel_config(settings.outgoing)
-        self.outbox: Outbox = Outbox(
-            self,
-            Wire(transport, is_begun=response is None),
-            outgoing,
-            settings.max_queued_bytes,
-            self.conversation,
-        )
+        wire = Wire(transport, is_begun=response is None)
+        self.outbox: Outbox = Outbox(self, wire, outgoing, settings.max_queued_bytes, self.conversation)
         # who runs
         self._nursery: trio.Nursery | None = None
         self.shields: Shields = Shields()
@@ -134,10 +130,10 @@ class Connection:
         self._reader: Reader | PolledReader
         if poller is not None and poller.is_running and isinstance(transport, SocketTransport):
             self._reader = PolledReader(
-                poller, transport, self.inbox, self.intake, self.closing, self.shields, trailing_data
+                poller, transport, self.inbox, self.intake, closing, self.shields, trailing_data
             )
         else:
-            self._reader = Reader(transport, self.intake, self.closing, self.shields, trailing_data)
+            self._reader = Reader(transport, self.intake, closing, self.shields, trailing_data)
         self.writing: Writing = Writing(self, response, None if poller is None else poller.later)
         self._pinging: Pinging | None = None  # once there is a Ping
         # how it ends
@@ -178,9 +174,10 @@ class Connection:
         """Start, in a nursery whose body is the handler."""
         self._nursery = nursery
         self._reader.start(nursery)
-        if not self.closing.is_open:  # it was closed before it ran
+        closing = self.conversation.closing
+        if closing.reason is not None:  # it was closed before it ran
             self.look_up()
-        if self.settings.ping_period is not None and not self.closing.is_raw:  # there the handler sees the Pongs
+        if self.settings.ping_period is not None and not closing.is_raw:  # there the handler sees the Pongs
             self.pinging.set(self.settings.ping_period, self.settings.timeout)
 
     async def see_out(self, *, shield: bool) -> None:
@@ -204,8 +201,9 @@ class Connection:
 
     def look_up(self) -> None:
         """The conversation was told something: start what its state asks for. Called after any input."""
-        conversation, closing = self.conversation, self.closing
+        conversation = self.conversation
         conversation.has_news = False
+        closing = conversation.closing
         lane = conversation.lane
         if lane is not None and lane.answered:
             self.pinging.pings.note_answers()
@@ -220,13 +218,15 @@ class Connection:
                 self._pinging.stop()
         if self._ending is not None:
             self._ending.look_up()
-        elif closing.is_ending and self._nursery is not None:
-            # Most handlers return now, and see it out themselves; but some wait for its end.
-            if self._closed is not None or not self._reader.call_at_look(self._begin_end):
-                self._begin_end()
+        elif (
+            closing.is_ending
+            and self._nursery is not None
+            and (self._closed is not None or not self._reader.call_at_look(self._begin_end))
+        ):
+            self._begin_end()
 
     def _begin_end(self) -> None:
-        """Start the task that sees the conversation out, unless the handler's task does."""
+        """Start the task that sees the conversation out, unless the handler's task does: most return at once."""
         if self._ending is None and not self.tasks.has_returned:
             assert self._nursery is not None
             self._ending = Ending(self, self.shields)
@@ -246,7 +246,7 @@ class Connection:
 
     async def finish(self) -> None:
         """Close the stream and let go of everybody who waits for it."""
-        self.closing.lose()
+        self.conversation.closing.lose()
         self.look_up()
         self.shields.stop_by(-math.inf)
         self.writing.end()
@@ -290,15 +290,10 @@ class Connection:
     def pinging(self) -> Pinging:
         """The Pings, ours and the pinger's."""
         if self._pinging is None:
-            self._pinging = Pinging(self, self.settings.timeout)
+            self._pinging = Pinging(self, self.intake, self.settings.timeout)
         return self._pinging
 
     @property
     def latency(self) -> float | None:
         """Seconds that the last answered Ping took."""
         return None if self._pinging is None else self._pinging.pings.latency
-
-    def sign_of_life(self) -> None:
-        """The peer sent something, or was not listened to."""
-        if self._pinging is not None:
-            self._pinging.sign_of_life()

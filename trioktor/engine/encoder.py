@@ -79,10 +79,6 @@ class Encoder:
             self.steps = None
             self._ends.crashed(error)
 
-    def abandon(self) -> None:
-        """Nothing will be written any more."""
-        self.steps = None
-
     def _goes_ahead(self, is_sealed: bool) -> bool:
         """Whether control frames overtake what was gathered with them."""
         return not is_sealed and not self._conversation.closing.is_raw

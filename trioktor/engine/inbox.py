@@ -158,8 +158,8 @@ class Inbox:
             self._offered += 1
             self.takers.hand(message)
             return True
-        places = self._config.capacity + self.takers.by_lease
-        if len(self.queue) >= places or (self._overflows and not self._has_room()):
+        places = self._config.capacity - len(self.queue)
+        if (places <= 0 and places + self.takers.by_lease <= 0) or (self._overflows and not self._has_room()):
             if not self._overflows:
                 self._held = message
             return self._overflows

@@ -8,7 +8,7 @@ connection looks up, so a Ping in front of a full queue is answered.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
@@ -45,9 +45,6 @@ class Owner(Protocol):
     def look_up(self) -> None:
         """Something happened in the conversation."""
 
-    def sign_of_life(self) -> None:
-        """The peer sent something, or was not listened to."""
-
 
 class Intake(Part[Owner]):
     """What one connection has read and not handed on yet.
@@ -55,12 +52,27 @@ class Intake(Part[Owner]):
     Attributes:
       bytes_read: in all.
       target: what the next bytes may be read into, to be told to `take_filled`, if that is possible.
+      on_input: called when the peer sent something, or was not listened to.
     """
 
-    __slots__ = ("_frames", "_is_full", "_seen", "bytes_read", "target")
+    __slots__ = (
+        "_conversation",
+        "_frames",
+        "_inbox",
+        "_is_full",
+        "_seen",
+        "_transport",
+        "bytes_read",
+        "on_input",
+        "target",
+    )
 
     def __init__(self, connection: Owner) -> None:
         super().__init__(connection)
+        self._conversation = connection.conversation
+        self._inbox = connection.inbox
+        self._transport = connection.transport
+        self.on_input: Callable[[], None] | None = None
         self._frames: Iterator[Frame | None] = _NOTHING
         self._seen = 0  # frames of the conversation before the bytes in hand
         self._is_full = False  # it stopped because there was no room
@@ -69,38 +81,39 @@ class Intake(Part[Owner]):
 
     def take(self, data: bytes) -> bool:
         """Hand on what was read; False if `finish` has to see to the rest of it before more may be read."""
-        connection = self._connection
+        conversation = self._conversation
         if data:
             self.bytes_read += len(data)
-            connection.sign_of_life()
-            frame = connection.conversation.receive_single(data)
+            if self.on_input is not None:
+                self.on_input()
+            frame = conversation.receive_single(data)
             if frame is not None:
-                connection.inbox.is_batch = False
-                connection.transport.read_size = CHUNK
-                is_done = connection.inbox.offer(frame)
+                self._inbox.is_batch = False
+                self._transport.read_size = CHUNK
+                is_done = self._inbox.offer(frame)
                 self._is_full = not is_done
             else:
                 is_done = self._receive(data)
         else:
-            connection.conversation.closing.receive_eof()
-            connection.conversation.has_news = is_done = True
-        if connection.conversation.has_news:
-            connection.look_up()
+            conversation.closing.receive_eof()
+            conversation.has_news = is_done = True
+        if conversation.has_news:
+            self._connection.look_up()
         return is_done
 
     def take_filled(self, count: int) -> bool:
         """As `take`, of so many bytes that were read into the target."""
-        connection = self._connection
         self.bytes_read += count
-        connection.sign_of_life()
-        connection.conversation.parser.fill(count)
+        if self.on_input is not None:
+            self.on_input()
+        self._conversation.parser.fill(count)
         is_done = self._receive(b"")
-        if connection.conversation.has_news:
-            connection.look_up()
+        if self._conversation.has_news:
+            self._connection.look_up()
         return is_done
 
     def _receive(self, data: bytes) -> bool:
-        conversation, inbox = self._connection.conversation, self._connection.inbox
+        conversation, inbox = self._conversation, self._inbox
         self._seen = conversation.frames_received
         messages, data = conversation.receive_run(data, *inbox.room)
         self._frames = conversation.receive(data)
@@ -112,22 +125,21 @@ class Intake(Part[Owner]):
 
     async def finish(self) -> None:
         """Wait, and hand on, until all that was read is handed on or the conversation is over. A checkpoint."""
-        connection = self._connection
-        closing = connection.conversation.closing
+        conversation = self._conversation
         while True:
             if self._is_full:
                 await self._wait_for_room()
             else:
                 await trio.lowlevel.checkpoint()
-            is_done = closing.is_over or self._go_on()
-            if connection.conversation.has_news:
-                connection.look_up()
+            is_done = conversation.closing.is_over or self._go_on()
+            if conversation.has_news:
+                self._connection.look_up()
             if is_done:
                 return
 
     def lose(self, error: trio.BrokenResourceError) -> None:
         """Reading failed."""
-        self._connection.conversation.closing.lose(error.__cause__ or error)
+        self._conversation.closing.lose(error.__cause__ or error)
         self._connection.look_up()
 
     def fail(self, error: Exception) -> None:
@@ -136,8 +148,7 @@ class Intake(Part[Owner]):
 
     def _go_on(self) -> bool:
         """Hand on what is at hand; False if that has to wait."""
-        connection = self._connection
-        conversation, inbox = connection.conversation, connection.inbox
+        conversation, inbox = self._conversation, self._inbox
         self._is_full = False
         for frame in self._frames:
             if frame is None:
@@ -152,35 +163,33 @@ class Intake(Part[Owner]):
 
     def _may_read_on(self, completed: int) -> bool:
         """What the bytes that were read completed decides how many are read next, and whether there is room."""
-        connection = self._connection
-        inbox = connection.inbox
+        inbox = self._inbox
         inbox.is_batch = completed > 1
         self.target = None
         if completed:
-            connection.transport.read_size = CHUNK
+            self._transport.read_size = CHUNK
             if inbox.is_batch:
                 inbox.waiting  # noqa: B018  # keeps the peak
             return True
         # in the middle of a long message, or at the beginning
-        conversation = connection.conversation
+        conversation = self._conversation
         self._is_full = not inbox.has_room_beside(conversation.kept)
         parser = conversation.parser
-        connection.transport.read_size = LONG_READ if parser.missing >= LONG_READ else CHUNK
+        self._transport.read_size = LONG_READ if parser.missing >= LONG_READ else CHUNK
         if parser.missing >= CHUNK and parser.kept >= _WORTH_A_PLACE:
             self.target = parser.target
         return not self._is_full
 
     async def _wait_for_room(self) -> None:
         connection = self._connection
-        closing = connection.conversation.closing
-        settings = connection.settings
         try:
             await wait_for_room(
-                connection.inbox, connection.transport.hang_up, settings.handler_grace, connection.owner
+                self._inbox, self._transport.hang_up, connection.settings.handler_grace, connection.owner
             )
-            connection.sign_of_life()
+            if self.on_input is not None:
+                self.on_input()
         except ChannelOverflow as error:
-            closing.violate(CloseReason(CloseCode.VIOLATED_POLICY), error)
-            connection.conversation.has_news = True
+            self._conversation.closing.violate(CloseReason(CloseCode.VIOLATED_POLICY), error)
+            self._conversation.has_news = True
         except trio.BrokenResourceError as error:
             self.lose(error)

@@ -217,11 +217,12 @@ class Outbox(Part[Owner]):
 
     def abandon(self) -> None:
         """Nothing will be written any more: refuse new sends, let go of those who wait."""
-        self.seal(drop_queued=True)
+        if not self.is_sealed:
+            self.seal(drop_queued=True)
         if self._pending.backlog is not None:
             self._pending.backlog.drop()
         self._conversation.abandon()
-        self.encoder.abandon()
+        self.encoder.steps = None
         self.note_done()
 
     def note_done(self) -> None:
@@ -262,9 +263,8 @@ class Outbox(Part[Owner]):
         if not size and queue is not None:
             self._look_at(queue)
         while size < CHUNK and self.encoder.steps is None:
-            try:
-                item = self._pending.take(at_start=not pieces)
-            except trio.WouldBlock:
+            item = self._pending.take(at_start=not pieces)
+            if item is None:
                 break
             start = len(pieces)
             self._encode(item, pieces)

@@ -31,10 +31,10 @@ class Pending:
     Attributes:
       stream: the message in pieces that is going out.
       queue: once the channel was asked for.
-      backlog: once the outbox is sealed.
+      backlog: once the outbox is sealed, if something waited.
     """
 
-    __slots__ = ("_conversation", "_flushes", "backlog", "queue", "stream")
+    __slots__ = ("_conversation", "_flushes", "_is_sealed", "backlog", "queue", "stream")
 
     def __init__(self, conversation: Conversation, flushes: Flushes) -> None:
         self._conversation = conversation
@@ -42,6 +42,7 @@ class Pending:
         self.stream: StreamedMessage | None = None
         self.queue: SendQueue | None = None
         self.backlog: Backlog | None = None
+        self._is_sealed = False
 
     @property
     def waiting(self) -> int:
@@ -57,36 +58,34 @@ class Pending:
             return self.stream.is_awaited
         return self.queue is not None and self.queue.is_writer_parked
 
-    def take(self, *, at_start: bool) -> Item:
-        """Take the next item, and count it; the last one is the Close that is due.
+    def take(self, *, at_start: bool) -> Item | None:
+        """Take the next item, and count it; None if there is none now. The last one is the Close that is due.
 
         Args:
           at_start: nothing was gathered that has to be written first.
-
-        Raises:
-          trio.WouldBlock: there is none now.
         """
         while self.stream is not None:
             piece = self.stream.take()
             if piece is not None:
                 return piece  # its message was counted
             if not at_start or not self.stream.is_over:
-                raise trio.WouldBlock
+                return None
             self.stream = None
         item = self._take()
-        self._flushes.taken += 1
+        self._flushes.taken += item is not None
         return item
 
-    def _take(self) -> Item:
+    def _take(self) -> Item | None:
         if self.backlog:
             return self.backlog.take()
-        if self.backlog is not None:
-            goodbye = self._conversation.take_goodbye()
-            if goodbye is not None:
-                return goodbye
-        elif self.queue is not None:
-            return self.queue.take()
-        raise trio.WouldBlock
+        if self._is_sealed:
+            return self._conversation.take_goodbye()
+        if self.queue is not None:
+            try:
+                return self.queue.take()
+            except trio.WouldBlock:
+                pass
+        return None
 
     async def wait(self) -> Item | None:
         """Wait for the next item, and take it; None: there is something to be taken, or nothing more will come.
@@ -114,10 +113,13 @@ class Pending:
 
         Who waits for room is accepted, too, unless what stands before him can't be finished.
         """
+        self._is_sealed = True
         items: list[Item] = [] if self.stream is None else [self.stream]
         self.stream = None
         if self.queue is not None:
             items.extend(self.queue.shut())
+        elif not items:
+            return None
         self.backlog = Backlog(items, drop=drop)
         if self.queue is not None:
             if not self.backlog.is_final and not drop:

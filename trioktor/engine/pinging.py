@@ -9,6 +9,7 @@ import trio
 from ..protocol.conversation import Conversation
 from .ends import Ends
 from .inbox import Inbox
+from .intake import Intake
 from .keepalive import Keepalive
 from .part import Part
 from .pings import Ping, Pings
@@ -39,10 +40,11 @@ class Pinging(Part[Owner]):
       timeout: seconds for a Ping and its Pong.
     """
 
-    __slots__ = ("_keepalive", "pings", "timeout")
+    __slots__ = ("_intake", "_keepalive", "pings", "timeout")
 
-    def __init__(self, connection: Owner, timeout: float) -> None:
+    def __init__(self, connection: Owner, intake: Intake, timeout: float) -> None:
         super().__init__(connection)
+        self._intake = intake
         self._keepalive: Keepalive | None = None  # while it runs
         self.pings: Pings = Pings(connection.conversation)
         self.timeout: float = timeout
@@ -64,7 +66,7 @@ class Pinging(Part[Owner]):
         self.stop()
         if period is not None and connection.conversation.closing.is_open and connection.nursery is not None:
             self._keepalive = Keepalive(self, period, timeout, self._timed_out)
-            connection.transport.on_progress = self._keepalive.sign_of_life
+            connection.transport.on_progress = self._intake.on_input = self._keepalive.sign_of_life
             connection.nursery.start_soon(self._keepalive.run_pinger, name="trioktor pinger")
 
     def stop(self) -> None:
@@ -72,11 +74,7 @@ class Pinging(Part[Owner]):
         if self._keepalive is not None:
             self._keepalive.stop()
             self._keepalive = None
-
-    def sign_of_life(self) -> None:
-        """The peer sent something, or was not listened to."""
-        if self._keepalive is not None:
-            self._keepalive.sign_of_life()
+            self._connection.transport.on_progress = self._intake.on_input = None
 
     def ping(self, payload: bytes | None = None) -> Ping:
         """Send a Ping; its event is set when the Pong has come, or the conversation is over.

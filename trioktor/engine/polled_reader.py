@@ -6,7 +6,7 @@ The same to a connection as a `Reader`, without a task.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
 import trio
 
@@ -17,6 +17,9 @@ from .intake import Intake
 from .poller import Poller
 from .shields import Shields
 from .sockets import SocketTransport
+
+if TYPE_CHECKING:
+    from ..protocol._native import Filling
 
 _OFTEN: Final = 4
 """So often a socket has to be found alone until it is lent."""
@@ -133,23 +136,24 @@ class PolledReader:
     def _read_once(self) -> None:
         try:
             try:
-                if not self._read() and not self._closing.is_over:
+                if self._intake.target is None:
+                    data = self._transport.read_nowait()
+                    is_done = data is None or self._intake.take(data)
+                else:
+                    is_done = self._fill(self._intake.target)
+                if not is_done and not self._closing.is_over:
                     self._begin_pause()
             except trio.BrokenResourceError as error:
                 self._intake.lose(error)
         except Exception as error:  # it would end the task that reads all others
             self._intake.fail(error)
 
-    def _read(self) -> bool:
-        """Read once; False if what was read has to wait."""
-        target = self._intake.target
-        if target is not None:
-            count = self._transport.read_into(target)
-            if count:
-                return self._intake.take_filled(count)
-            return count is None or self._intake.take(b"")
-        data = self._transport.read_nowait()
-        return data is None or self._intake.take(data)
+    def _fill(self, target: Filling) -> bool:
+        """Read more of a long message; False if what was read has to wait."""
+        count = self._transport.read_into(target)
+        if count:
+            return self._intake.take_filled(count)
+        return count is None or self._intake.take(b"")
 
     def stop(self) -> None:
         """Read nothing more."""

@@ -143,7 +143,8 @@ class Writing(Part[Owner]):
         """Whether nothing at all is in the way of a frame, and, to `keep` it, somebody would call."""
         outbox = self._outbox
         if outbox.is_direct:
-            self.respond()
+            if self._response is not None:
+                self.respond()
             if self._wire.pending or not self._is_direct:
                 return False
             if keep and not self._has_waker():
@@ -205,7 +206,7 @@ class Writing(Part[Owner]):
     def _write_rest(self) -> bool:
         """Write all of that in one step; False if it needs a writer."""
         outbox = self._outbox
-        if outbox.has_queue or not outbox.is_wire_free:
+        if outbox.has_queue or self._wire.pending:
             return False
         pieces: list[bytes] = []
         outbox.gather(pieces)

@@ -21,6 +21,8 @@ class Ours(Enum):
     CLOSED = "all of that is with the system"
     GONE = "nothing more can be said"
 
+    __hash__ = object.__hash__  # each is one object: an enum's own would hash its name, in Python
+
 
 @final
 class Theirs(Enum):
@@ -30,6 +32,8 @@ class Theirs(Enum):
     CLOSED = "its Close has come: the end is clean"
     FAILED = "a rule was broken, or no Pong came: nothing more is read"
     GONE = "the end of the stream, a reset, a limit"
+
+    __hash__ = object.__hash__
 
 
 @final
