@@ -1,9 +1,9 @@
 """Tasks that call functions later: when others had their turn, or some milliseconds later.
 
 Each is one task for all connections of a server, and parks while there is nothing to call; no traffic is needed to
-wake it. `Later` is the waker of what is put aside, and calls after two passes of the loop: a task that was woken runs in
-the next pass, and does what it is woken for in one more. A connection that has no poller has one of its own. `Looks` is
-for what will most often not be needed by then: a pass of the loop would cost more than it.
+wake it. `Later` is the waker of what is put aside, and calls after two passes of the loop: a task that was woken runs
+in the next pass, and does what it is woken for in one more. A connection that has no poller has one of its own. `Looks`
+is for what will most often not be needed by then: a pass of the loop would cost more than it.
 """
 
 from __future__ import annotations
