@@ -18,6 +18,8 @@ from trioktor import CloseCode, Frame, PerMessageDeflate
 from trioktor.protocol import native, parser as parser_module, partial as partial_module
 from trioktor.protocol.conversation import Conversation
 from trioktor.protocol.errors import FrameTooBig, ProtocolError
+from trioktor.protocol.frames import BinaryFrame, TextFrame
+from trioktor.protocol.from_wire import MESSAGE_KINDS
 from trioktor.protocol.mask import mask as pure_mask, mask_frame as pure_mask_frame
 from trioktor.protocol.negotiation import negotiate
 from trioktor.protocol.parser import FrameParser
@@ -397,35 +399,69 @@ def test_one_message_is_taken_in_one_step() -> None:
     assert Conversation(on_frame=lambda direction, frame: None).receive_single(text) is None
 
 
+WRONG_KINDS: list[Any] = [None, (), (TextFrame,), [TextFrame, BinaryFrame], (TextFrame, None), (None, BinaryFrame)]
+
+
+def scanned(*arguments: Any) -> tuple[list[tuple[bytes, object]], int]:
+    """What `scan` finds: payloads, and their texts, or the first byte of what an extension owns; and where it stops."""
+    scan: Any = native.scan
+    frames, position = scan(*arguments, MESSAGE_KINDS)
+    found: list[tuple[bytes, object]] = []
+    for frame in frames:
+        is_owned = frame.first_byte & 0x70
+        assert type(frame) is (TextFrame if frame.first_byte & 0x0F == 1 else BinaryFrame)
+        assert frame.first_byte in {0x81, 0x82} or (is_owned and frame.decoded is None)
+        found.append((frame.data, frame.first_byte if is_owned else frame.decoded))
+    return found, position
+
+
+class Broken:
+    """A kind of frames that takes no attribute."""
+
+    __slots__ = ()
+
+
+@needs_native
+@pytest.mark.parametrize("data", [masked(0x82, b"x"), masked(0x81, b"x"), masked(0x81, b"x") + masked(0x82, b"")])
+def test_a_class_that_can_be_no_frame_is_an_error(data: bytes) -> None:
+    """And nothing of it is left."""
+    assert native.scan is not None
+    assert native.single is not None
+    kinds = (Broken, Broken)
+    with pytest.raises(AttributeError):
+        native.scan(data, 0, 99, 9, 99, 0, 4, kinds)
+    if len(data) < 10:
+        with pytest.raises(AttributeError):
+            native.single(data, 99, 4, kinds)
+
+
 @needs_native
 def test_a_scan_stops_where_it_is_told() -> None:
     """Behind so many messages, or bytes; it is no use to read ahead of what is wanted."""
-    assert native.scan is not None
     one = masked(0x82, b"xyz")
     data = one * 10
     for count in range(12):
-        run, position = native.scan(data, 0, 4096, count, 1 << 20, 0, 4)
-        assert (len(run), position) == (2 * min(count, 10), len(one) * min(count, 10))
+        run, position = scanned(data, 0, 4096, count, 1 << 20, 0, 4)
+        assert (len(run), position) == (min(count, 10), len(one) * min(count, 10))
     for size in range(40):
-        run, position = native.scan(data, 0, 4096, 100, size, 0, 4)
-        assert len(run) // 2 == min(-(-size // 3), 10)
-    assert native.scan(data, len(one), 4096, 1, 9, 0, 4) == ([b"xyz", None], 2 * len(one))
-    assert native.scan(data, len(data), 4096, 5, 9, 0, 4) == ([], len(data))
+        run, position = scanned(data, 0, 4096, 100, size, 0, 4)
+        assert len(run) == min(-(-size // 3), 10)
+    assert scanned(data, len(one), 4096, 1, 9, 0, 4) == ([(b"xyz", None)], 2 * len(one))
+    assert scanned(data, len(data), 4096, 5, 9, 0, 4) == ([], len(data))
 
 
 @needs_native
 def test_a_scan_of_what_a_server_wrote() -> None:
     """No frame of it has a key."""
-    assert native.scan is not None
     data = unmasked(0x82, b"xyz") + unmasked(0x81, b"") + unmasked(0x81, "é".encode() * 100)
-    run, position = native.scan(data, 0, 4096, 9, 9999, 0, 0)
-    assert run == [b"xyz", None, b"", "", "é".encode() * 100, "é" * 100]
+    run, position = scanned(data, 0, 4096, 9, 9999, 0, 0)
+    assert run == [(b"xyz", None), (b"", ""), ("é".encode() * 100, "é" * 100)]
     assert position == len(data)
     for end in range(len(data)):
-        run, position = native.scan(data[:end], 0, 4096, 9, 9999, 0, 0)
+        run, position = scanned(data[:end], 0, 4096, 9, 9999, 0, 0)
         assert position == (0 if end < 5 else 5 if end < 7 else 7)
-    assert native.scan(masked(0x82, b"x"), 0, 4096, 9, 9999, 0, 0) == ([], 0)
-    assert native.scan(b"\x82\x7e\x00\x05hello", 0, 4096, 9, 9999, 0, 0) == ([], 0)
+    assert scanned(masked(0x82, b"x"), 0, 4096, 9, 9999, 0, 0) == ([], 0)
+    assert scanned(b"\x82\x7e\x00\x05hello", 0, 4096, 9, 9999, 0, 0) == ([], 0)
 
 
 @needs_native
@@ -449,30 +485,27 @@ def test_a_scan_of_what_a_server_wrote() -> None:
 )
 def test_a_scan_leaves_everything_else_to_the_parser(data: bytes) -> None:
     """Halves, controls, fragments, bad text and bad heads."""
-    assert native.scan is not None
     good = masked(0x81, "é".encode())
-    assert native.scan(good + data, 0, 4096, 9, 99, 0, 4) == (["é".encode(), "é"], len(good))
+    assert scanned(good + data, 0, 4096, 9, 99, 0, 4) == ([("é".encode(), "é")], len(good))
 
 
 @needs_native
 def test_a_scan_takes_what_an_extension_owns() -> None:
     """With its first byte, and unread: a bit that nobody owns, a fragment or a control frame is left."""
-    assert native.scan is not None
     data = masked(0xC1, b"\xff") + masked(0x81, b"t") + masked(0xC2, b"b")
     for rest in (b"", masked(0x91, b"x"), masked(0x41, b"x"), masked(0xC0, b"x"), masked(0xC9, b"x")):
-        run, position = native.scan(data + rest, 0, 4096, 9, 99, 0x40, 4)
-        assert (run, position) == ([b"\xff", 0xC1, b"t", "t", b"b", 0xC2], len(data))
-    assert native.scan(data, 0, 4096, 9, 99, 0, 4) == ([], 0)
-    assert native.scan(masked(0x89, b""), 0, 4096, 9, 99, 0x78, 4) == ([], 0)
+        run, position = scanned(data + rest, 0, 4096, 9, 99, 0x40, 4)
+        assert (run, position) == ([(b"\xff", 0xC1), (b"t", "t"), (b"b", 0xC2)], len(data))
+    assert scanned(data, 0, 4096, 9, 99, 0, 4) == ([], 0)
+    assert scanned(masked(0x89, b""), 0, 4096, 9, 99, 0x78, 4) == ([], 0)
 
 
 @needs_native
 @pytest.mark.parametrize("longest", [0, 3, 125, 126, 4096])
 def test_a_scan_takes_nothing_longer_than_it_is_told(longest: int) -> None:
     """To the byte."""
-    assert native.scan is not None
-    assert len(native.scan(masked(0x82, bytes(longest)), 0, longest, 9, 9999, 0, 4)[0]) == 2
-    assert native.scan(masked(0x82, bytes(longest + 1)), 0, longest, 9, 9999, 0, 4) == ([], 0)
+    assert len(scanned(masked(0x82, bytes(longest)), 0, longest, 9, 9999, 0, 4)[0]) == 1
+    assert scanned(masked(0x82, bytes(longest + 1)), 0, longest, 9, 9999, 0, 4) == ([], 0)
 
 
 @needs_native
@@ -490,10 +523,11 @@ def test_what_is_no_argument_is_an_error() -> None:
             mask(b"x", key)
     wrong = [
         (),
-        (b"x", 0, 1, 1, 1, 0),
-        ("x", 0, 1, 1, 1, 0, 4),
-        (b"x", None, 1, 1, 1, 0, 4),
-        (b"x", 0, 1.5, 1, 1, 0, 4),
+        (b"x", 0, 1, 1, 1, 0, 4),
+        ("x", 0, 1, 1, 1, 0, 4, MESSAGE_KINDS),
+        (b"x", None, 1, 1, 1, 0, 4, MESSAGE_KINDS),
+        (b"x", 0, 1.5, 1, 1, 0, 4, MESSAGE_KINDS),
+        *((b"x", 0, 1, 1, 1, 0, 4, kinds) for kinds in WRONG_KINDS),
     ]
     for arguments in wrong:
         with pytest.raises(TypeError):
@@ -506,17 +540,25 @@ def test_what_is_no_argument_is_an_error() -> None:
     with pytest.raises(ValueError, match="four bytes"):
         mask_frame(b"", b"x", b"abc")
     single: Any = native.single
-    wrong = [(), (b"x", 1), ("x", 1, 4), (b"x", None, 4), (b"x", 1, None), (b"x", 1, 1, 1)]
+    wrong = [
+        (),
+        (b"x", 1, 4),
+        ("x", 1, 4, MESSAGE_KINDS),
+        (b"x", None, 4, MESSAGE_KINDS),
+        (b"x", 1, None, MESSAGE_KINDS),
+        (b"x", 1, 1, MESSAGE_KINDS, 1),
+        *((b"x", 1, 1, kinds) for kinds in WRONG_KINDS),
+    ]
     for arguments in wrong:
         with pytest.raises(TypeError):
             single(*arguments)
     with pytest.raises(OverflowError):
-        single(b"x", 1 << 70, 4)
+        single(b"x", 1 << 70, 4, MESSAGE_KINDS)
     for position in (-1, 2, 1 << 40):
         with pytest.raises(ValueError, match="position"):
-            scan(b"x", position, 1, 1, 1, 0, 4)
+            scan(b"x", position, 1, 1, 1, 0, 4, MESSAGE_KINDS)
     with pytest.raises(OverflowError):
-        scan(b"x", 1 << 70, 1, 1, 1, 0, 4)
+        scan(b"x", 1 << 70, 1, 1, 1, 0, 4, MESSAGE_KINDS)
 
 
 def test_a_limit_that_is_changed_counts_from_the_next_message() -> None:

@@ -1,6 +1,6 @@
 /* The native part: what the interpreter is slow at, for plain bytes. The pure one beside it does the same.
 
-   But for `Filling`, nothing here keeps anything: bytes in, bytes out. Written for the stable ABI, so that one build
+   But for `Filling`, nothing here keeps anything: bytes in, bytes and frames out. Written for the stable ABI, so that one build
    serves every Python from 3.11 on. */
 
 #define PY_SSIZE_T_CLEAN
@@ -365,11 +365,56 @@ length_of(const unsigned char *head, Py_ssize_t left, int reserved, int key_size
     return longer;
 }
 
-/* Append a payload, unmasked, and its text, or None if it is Binary; 0 if it is no text, -1 for an error.
+/* The names of a frame's attributes, and the classes of Text and Binary frames that a call was given. */
+typedef struct {
+    PyObject *first_byte, *data, *decoded;
+} Names;
 
-   Of a frame with reserved bits it is the first byte: only its extension can tell what it is. */
+typedef struct {
+    const Names *names;
+    PyObject *text, *binary;
+} Kinds;
+
 static int
-append_message(PyObject *run, const unsigned char *head, Py_ssize_t head_size, int key_size, Py_ssize_t length)
+kinds_of(PyObject *module, PyObject *given, Kinds *kinds)
+{
+    if (!PyTuple_Check(given) || PyTuple_Size(given) != 2) {
+        PyErr_SetString(PyExc_TypeError, "there are two kinds of frames");
+        return -1;
+    }
+    kinds->names = PyModule_GetState(module);
+    kinds->text = PyTuple_GetItem(given, 0);
+    kinds->binary = PyTuple_GetItem(given, 1);
+    if (!PyType_Check(kinds->text) || !PyType_Check(kinds->binary)) {
+        PyErr_SetString(PyExc_TypeError, "a kind of frames is a class");
+        return -1;
+    }
+    return 0;
+}
+
+/* A frame of parts that were checked, past its constructor. */
+static PyObject *
+make_frame(const Kinds *kinds, int first_byte, PyObject *payload, PyObject *text)
+{
+    PyObject *kind = (first_byte & 0x0F) == 1 ? kinds->text : kinds->binary;
+    PyObject *number = PyLong_FromLong(first_byte);
+    PyObject *frame = number == NULL ? NULL : PyType_GenericAlloc((PyTypeObject *)kind, 0);
+    if (frame != NULL
+        && (PyObject_SetAttr(frame, kinds->names->first_byte, number) < 0
+            || PyObject_SetAttr(frame, kinds->names->data, payload) < 0
+            || PyObject_SetAttr(frame, kinds->names->decoded, text) < 0)) {
+        Py_CLEAR(frame);
+    }
+    Py_XDECREF(number);
+    return frame;
+}
+
+/* The frame at a head, unmasked, which is all there: 0 if it is no text, -1 for an error.
+
+   What a frame with reserved bits holds only its extension can tell. */
+static int
+read_message(
+    const Kinds *kinds, const unsigned char *head, Py_ssize_t head_size, int key_size, Py_ssize_t length, PyObject **frame)
 {
     const char *from = (const char *)head + head_size;
     PyObject *payload = PyBytes_FromStringAndSize(NULL, length);
@@ -382,40 +427,37 @@ append_message(PyObject *run, const unsigned char *head, Py_ssize_t head_size, i
     } else {
         memcpy(bytes, from, (size_t)length);
     }
-    PyObject *text = NULL;
-    if (head[0] == 0x82) {
-        Py_INCREF(Py_None);
-        text = Py_None;
-    } else if (head[0] != 0x81) {
-        text = PyLong_FromLong(head[0]);
-    } else {
+    PyObject *text = Py_None;
+    if (head[0] == 0x81) {
         text = PyUnicode_DecodeUTF8(bytes, length, NULL);
+    } else {
+        Py_INCREF(text);
     }
     int done = -1;
-    if (text == NULL) {
-        if (PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
-            PyErr_Clear();
-            done = 0;
-        }
-    } else if (PyList_Append(run, payload) == 0 && PyList_Append(run, text) == 0) {
-        done = 1;
+    if (text != NULL) {
+        *frame = make_frame(kinds, head[0], payload, text);
+        done = *frame == NULL ? -1 : 1;
+    } else if (PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
+        PyErr_Clear();
+        done = 0;
     }
     Py_XDECREF(text);
     Py_DECREF(payload);
     return done;
 }
 
-PyDoc_STRVAR(single_doc, "single(data, longest, key_size, /)\n--\n\n"
-    "Payload and text (None: Binary) of the message that the bytes are, if they are one masked, whole, plain message\n"
-    "of at most `longest` bytes, and nothing else; None if they are anything else.");
+PyDoc_STRVAR(single_doc, "single(data, longest, key_size, kinds, /)\n--\n\n"
+    "The frame that the bytes are, if they are one masked, whole, plain message of at most `longest` bytes, and nothing\n"
+    "else; None if they are anything else. `kinds` are the classes of Text and Binary frames.");
 
 static PyObject *
-single(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
+single(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
-    if (count != 3) {
-        PyErr_SetString(PyExc_TypeError, "single takes bytes and two lengths");
+    if (count != 4) {
+        PyErr_SetString(PyExc_TypeError, "single takes bytes, two lengths and two classes");
         return NULL;
     }
+    Kinds kinds;
     char *data;
     Py_ssize_t size;
     if (PyBytes_AsStringAndSize(args[0], &data, &size) < 0) {
@@ -426,7 +468,7 @@ single(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
         return NULL;
     }
     const Py_ssize_t given = PyLong_AsSsize_t(args[2]);
-    if (given == -1 && PyErr_Occurred()) {
+    if ((given == -1 && PyErr_Occurred()) || kinds_of(module, args[3], &kinds) < 0) {
         return NULL;
     }
     const int key_size = given ? 4 : 0;
@@ -436,34 +478,31 @@ single(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
     if (length < 0 || length > longest || length != size - head_size) {
         Py_RETURN_NONE;
     }
-    PyObject *message = PyList_New(0);
-    if (message == NULL) {
-        return NULL;
-    }
-    const int done = append_message(message, head, head_size, key_size, length);
+    PyObject *frame;
+    const int done = read_message(&kinds, head, head_size, key_size, length, &frame);
     if (done == 1) {
-        return message;
+        return frame;
     }
-    Py_DECREF(message);
     if (done < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(scan_doc, "scan(data, position, longest, count, size, reserved, key_size, /)\n--\n\n"
+PyDoc_STRVAR(scan_doc, "scan(data, position, longest, count, size, reserved, key_size, kinds, /)\n--\n\n"
     "The masked whole Text and Binary messages at a position, as far as they are plain, none longer than `longest`.\n\n"
-    "Stops behind `count` of them, or `size` bytes. Returns their payloads and texts (None: Binary; the first byte, if\n"
-    "it has one of the `reserved` bits) in one list, and the position behind them. What it stops at is for somebody\n"
-    "else to judge.");
+    "Stops behind `count` of them, or `size` bytes. Returns their frames in a list, and the position behind them. They may\n"
+    "have the `reserved` bits; their text is not known then. `kinds` are the classes of Text and Binary frames. What it\n"
+    "stops at is for somebody else to judge.");
 
 static PyObject *
-scan(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t arguments)
+scan(PyObject *module, PyObject *const *args, Py_ssize_t arguments)
 {
-    if (arguments != 7) {
-        PyErr_SetString(PyExc_TypeError, "scan takes seven arguments");
+    if (arguments != 8) {
+        PyErr_SetString(PyExc_TypeError, "scan takes eight arguments");
         return NULL;
     }
+    Kinds kinds;
     char *data;
     Py_ssize_t end, numbers[6];
     if (PyBytes_AsStringAndSize(args[0], &data, &end) < 0) {
@@ -478,6 +517,9 @@ scan(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t arguments)
     Py_ssize_t position = numbers[0], count = numbers[2], size = numbers[3];
     const Py_ssize_t longest = numbers[1], reserved = numbers[4] & 0x70;
     const int key_size = numbers[5] ? 4 : 0;
+    if (kinds_of(module, args[7], &kinds) < 0) {
+        return NULL;
+    }
     if (position < 0 || position > end) {
         PyErr_SetString(PyExc_ValueError, "there is no such position");
         return NULL;
@@ -494,13 +536,18 @@ scan(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t arguments)
         if (length < 0 || length > longest || length > left - head_size) {
             break;
         }
-        const int done = append_message(run, head, head_size, key_size, length);
-        if (done < 0) {
-            Py_DECREF(run);
-            return NULL;
-        }
+        PyObject *frame;
+        const int done = read_message(&kinds, head, head_size, key_size, length, &frame);
         if (done == 0) {
             break;
+        }
+        const int kept = done < 0 ? -1 : PyList_Append(run, frame);
+        if (done > 0) {
+            Py_DECREF(frame);
+        }
+        if (kept < 0) {
+            Py_DECREF(run);
+            return NULL;
         }
         position += head_size + length;
         size -= length;
@@ -520,6 +567,13 @@ static PyMethodDef methods[] = {
 static int
 fill_module(PyObject *module)
 {
+    Names *names = PyModule_GetState(module);
+    names->first_byte = PyUnicode_InternFromString("first_byte");
+    names->data = PyUnicode_InternFromString("data");
+    names->decoded = PyUnicode_InternFromString("decoded");
+    if (names->first_byte == NULL || names->data == NULL || names->decoded == NULL) {
+        return -1;
+    }
     PyObject *filling = PyType_FromModuleAndSpec(module, &filling_spec, NULL);
     if (filling == NULL) {
         return -1;
@@ -527,6 +581,22 @@ fill_module(PyObject *module)
     const int done = PyModule_AddObjectRef(module, "Filling", filling);
     Py_DECREF(filling);
     return done;
+}
+
+static int
+clear_module(PyObject *module)
+{
+    Names *names = PyModule_GetState(module);
+    Py_CLEAR(names->first_byte);
+    Py_CLEAR(names->data);
+    Py_CLEAR(names->decoded);
+    return 0;
+}
+
+static void
+free_module(void *module)
+{
+    clear_module(module);
 }
 
 static PyModuleDef_Slot slots[] = {
@@ -538,12 +608,12 @@ static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,
     "trioktor.protocol._native",
     "The native part of the protocol core.",
-    0,
+    sizeof(Names),
     methods,
     slots,
     NULL,
-    NULL,
-    NULL,
+    clear_module,
+    free_module,
 };
 
 PyMODINIT_FUNC

@@ -2,9 +2,17 @@ from typing import Any, final
 
 def mask(data: bytes | bytearray | memoryview, key: bytes, /) -> bytes: ...
 def mask_frame(head: bytes, data: bytes | bytearray | memoryview, key: bytes, /) -> bytes: ...
-def single(data: bytes, longest: int, key_size: int, /) -> list[Any] | None: ...
+def single(data: bytes, longest: int, key_size: int, kinds: tuple[type[Any], type[Any]], /) -> Any: ...
 def scan(
-    data: bytes, position: int, longest: int, count: int, size: int, reserved: int, key_size: int, /
+    data: bytes,
+    position: int,
+    longest: int,
+    count: int,
+    size: int,
+    reserved: int,
+    key_size: int,
+    kinds: tuple[type[Any], type[Any]],
+    /,
 ) -> tuple[list[Any], int]: ...
 
 @final

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .first_byte import OPCODE, WHOLE_BINARY, WHOLE_TEXT
+from typing import Final
+
 from .frames import BinaryFrame, CloseFrame, Frame, PingFrame, PongFrame, TextFrame
 
 FRAME_CLASSES: dict[int, type[Frame]] = {
@@ -13,6 +14,8 @@ FRAME_CLASSES: dict[int, type[Frame]] = {
     0xA: PongFrame,
 }
 """Frame classes by opcode; an opcode that is not here is reserved (RFC 6455 §5.2)."""
+MESSAGE_KINDS: Final = (TextFrame, BinaryFrame)
+"""What the native part makes of short messages."""
 
 
 def frame_from_wire(kind: type[Frame], first_byte: int, data: bytes) -> Frame:
@@ -21,20 +24,4 @@ def frame_from_wire(kind: type[Frame], first_byte: int, data: bytes) -> Frame:
     frame.first_byte = first_byte
     frame.data = data
     frame.decoded = None
-    return frame
-
-
-def message_from_wire(payload: bytes, text: str | int | None) -> Frame:
-    """Make a whole Text frame of a payload and its text, or without a text a Binary one; or by its first byte."""
-    frame: Frame
-    if isinstance(text, int):
-        return frame_from_wire(FRAME_CLASSES[text & OPCODE], text, payload)
-    if text is None:
-        frame = BinaryFrame.__new__(BinaryFrame)
-        frame.first_byte = WHOLE_BINARY
-    else:
-        frame = TextFrame.__new__(TextFrame)
-        frame.first_byte = WHOLE_TEXT
-    frame.data = payload
-    frame.decoded = text
     return frame

@@ -14,8 +14,10 @@ from .mask import mask as pure_mask, mask_frame as pure_mask_frame
 if TYPE_CHECKING:
     from ._native import Filling as NativeFilling
 
-Scan = Callable[[bytes, int, int, int, int, int, int], tuple[list[Any], int]]
-"""As `_native.scan`: the list holds payloads, each with its text, None, or the first byte behind it."""
+Kinds = tuple[type[Any], type[Any]]
+"""The classes of Text and Binary frames."""
+Scan = Callable[[bytes, int, int, int, int, int, int, Kinds], tuple[list[Any], int]]
+"""As `_native.scan`."""
 
 mask: Callable[[bytes | memoryview, bytes], bytes] = pure_mask
 """Mask or unmask bytes with a key of four bytes (RFC 6455 §5.3); the operation is its own inverse."""
@@ -23,8 +25,8 @@ mask_frame: Callable[[bytes, bytes | memoryview, bytes], bytes] = pure_mask_fram
 """A masked frame, of what its head begins with, its payload and a key."""
 Filling: Callable[[int, bytes | None], NativeFilling] | None = None
 """Takes the payload of a long frame, of a length and with a key, while it arrives; None where `BytesIO` does."""
-single: Callable[[bytes, int, int], list[Any] | None] | None = None
-"""Payload and text of the one plain message that the bytes are, or None; see `FrameParser.single`."""
+single: Callable[[bytes, int, int, Kinds], Any] | None = None
+"""The frame that the bytes are, if they are one plain message, or None; see `FrameParser.single`."""
 scan: Scan | None = None
 """The plain messages at the front of what was read, see `FrameParser`; None where the parser finds them itself."""
 

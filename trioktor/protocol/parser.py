@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from .errors import FrameTooBig, ProtocolError
 from .first_byte import CONTROL, FIN, MAX_CONTROL_BYTES, OPCODE, RESERVED, WHOLE_BINARY, WHOLE_TEXT
 from .frames import KEPT_TEXT, BinaryFrame, Frame, TextFrame
-from .from_wire import FRAME_CLASSES, frame_from_wire, message_from_wire
+from .from_wire import FRAME_CLASSES, MESSAGE_KINDS, frame_from_wire
 from .native import mask, scan, single
 from .partial import PartialFrame
 
@@ -120,13 +120,12 @@ class FrameParser:
             if scan is not None and self._message_kind is None:
                 limit = self.max_frame_size
                 longest = KEPT_TEXT if limit is None or limit > KEPT_TEXT else limit
-                run, position = scan(data, position, longest, _RUN, _RUN_BYTES, self.reserved, key_size)
+                run, position = scan(data, position, longest, _RUN, _RUN_BYTES, self.reserved, key_size, MESSAGE_KINDS)
                 if run:
-                    parts = iter(run)
-                    for payload, text in zip(parts, parts, strict=True):
+                    for frame in run:
                         if self.max_frame_size is not limit:  # it was changed meanwhile
-                            self._check_whole(payload)
-                        yield message_from_wire(payload, text)
+                            self._check_whole(frame.data)
+                        yield frame
                     continue
             first_byte = data[position]
             length = data[position + 1] ^ mask_bit
@@ -172,8 +171,8 @@ class FrameParser:
             return None
         limit = self.max_frame_size
         longest = KEPT_TEXT if limit is None or limit > KEPT_TEXT else limit
-        found = single(data, longest, self.masked)
-        return None if found is None else message_from_wire(*found)
+        frame: Frame | None = single(data, longest, self.masked, MESSAGE_KINDS)
+        return frame
 
     def run(self, data: bytes, most: int, size: int) -> tuple[list[Frame], bytes]:
         """The short whole messages at the front of `data`, and the rest of it: `feed` in one step.
@@ -186,9 +185,8 @@ class FrameParser:
             return [], data
         limit = self.max_frame_size
         longest = KEPT_TEXT if limit is None or limit > KEPT_TEXT else limit
-        found, position = scan(data, 0, longest, most, size, 0, 4 if self.masked else 0)
-        parts = iter(found)
-        return [message_from_wire(payload, text) for payload, text in zip(parts, parts, strict=True)], data[position:]
+        frames, position = scan(data, 0, longest, most, size, 0, self.masked, MESSAGE_KINDS)
+        return frames, data[position:]
 
     def take_partial(self) -> Frame | None:
         """What the last bytes brought of a frame that is not complete: a frame of that head and these bytes.
