@@ -15,8 +15,8 @@ import trio
 import trio.testing
 import trustme
 
-from tests.support.helpers import RawClient, application
-from trioktor import Application, Server, serve
+from tests.support.helpers import RawClient, application, close
+from trioktor import Application, Frame, Server, serve
 
 Pipe = trio.StapledStream[trio.abc.SendStream, trio.abc.ReceiveStream]
 
@@ -68,7 +68,7 @@ async def running(app: Application, **options: Any) -> AsyncIterator[Server]:
     """A server on a socket, cancelled at the end of the block."""
     async with trio.open_nursery() as nursery:
         where: dict[str, Any] = {} if "path" in options or "listeners" in options else {"port": 0, "host": "127.0.0.1"}
-        yield await nursery.start(partial(serve, app, **where, **options))
+        yield await nursery.start(partial(serve, app, **{**where, **options}))
         nursery.cancel_scope.cancel()
 
 
@@ -154,3 +154,27 @@ async def talking(handler: Any, **settings: Any) -> AsyncIterator[tuple[RawClien
             await trio.testing.wait_all_tasks_blocked()
             yield client, server
         nursery.cancel_scope.cancel()
+
+
+class SecureClient(RawClient):
+    """A raw client behind TLS."""
+
+    def __init__(self, stream: trio.SSLStream[Any]) -> None:
+        super().__init__(stream)  # type: ignore[arg-type]
+
+
+async def assert_echoes(client: RawClient, path: bytes = b"/") -> None:
+    """A whole conversation with a handler that sends back what comes."""
+    await client.upgrade(path)
+    await client.send(Frame.Text("hello"), close(1000))
+    assert await client.receive_rest() == [Frame.Text("hello"), close(1000)]
+    await client.aclose()
+
+
+async def get(stream: Any, path: bytes = b"/page") -> bytes:
+    """Ask for a page; the whole answer."""
+    await stream.send_all(b"GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n" % path)
+    answer = b""
+    while data := await stream.receive_some():
+        answer += data
+    return answer

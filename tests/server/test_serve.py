@@ -7,9 +7,8 @@ import os
 import socket
 import ssl
 import stat
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,19 @@ import trio
 import trio.testing
 
 from tests.support.helpers import REQUEST, RawClient, application, assert_all_over, close, records_above_info
-from tests.support.listening import Addresses, MemoryListener, has_ipv6, no_descriptor_left, serving, tls
-from trioktor import Application, Call, CloseReason, Frame, Server, WebSocketSession, run, serve
-from trioktor.engine import streams
-from trioktor.server.run import describe
+from tests.support.listening import (
+    Addresses,
+    MemoryListener,
+    SecureClient,
+    assert_echoes,
+    has_ipv6,
+    no_descriptor_left,
+    running,
+    serving,
+    tls,
+)
+from trioktor import CloseReason, Frame, Server, WebSocketSession, serve
+from trioktor.server.serve import Import, current_import, listening_on, raise_single
 
 Clock = trio.testing.MockClock
 HERE = "127.0.0.1"
@@ -38,22 +46,6 @@ async def echo(session: WebSocketSession) -> None:
 async def endless(session: WebSocketSession) -> None:
     """Take no notice of anything but cancellation."""
     await trio.sleep_forever()
-
-
-async def assert_echoes(client: RawClient, path: bytes = b"/") -> None:
-    """A whole conversation."""
-    await client.upgrade(path)
-    await client.send(Frame.Text("hello"), close(1000))
-    assert await client.receive_rest() == [Frame.Text("hello"), close(1000)]
-    await client.aclose()
-
-
-@asynccontextmanager
-async def running(app: Application, port: int | None = None, **options: Any) -> AsyncIterator[Server]:
-    """A server, cancelled at the end of the block."""
-    async with trio.open_nursery() as nursery:
-        yield await nursery.start(partial(serve, app, port, **options))
-        nursery.cancel_scope.cancel()
 
 
 async def connect(server: Server) -> RawClient:
@@ -81,62 +73,65 @@ async def test_exactly_one_place_to_listen_is_given(places: dict[str, Any]) -> N
         await serve(application(echo), **places)
 
 
-NO_SERVER = ssl.create_default_context()
-
-
 @pytest.mark.parametrize(
-    ("options", "kind", "remedy"),
+    "options",
     [
-        (
-            {"ssl_context": "chain.pem"},
-            TypeError,
-            r"ssl_context .*SSLContext\(ssl.PROTOCOL_TLS_SERVER\).*load_cert_chain",
-        ),
-        (
-            {"ssl_context": NO_SERVER},
-            ValueError,
-            r"ssl_context .*SSLContext\(ssl.PROTOCOL_TLS_SERVER\).*load_cert_chain",
-        ),
-        ({"port": 65536}, ValueError, "port must be a whole number from 0 to 65535, not 65536"),
-        ({"port": 99999}, ValueError, "port must be"),
-        ({"port": -1}, ValueError, "port must be"),
-        ({"port": True}, ValueError, "port must be"),
-        ({"port": "8080"}, ValueError, "port must be .* not '8080'"),
-        ({"port": 80.0}, ValueError, "port must be"),
-        ({"host": 5}, ValueError, "host must be a name or an address"),
-        ({"port": None, "path": 5}, ValueError, "path must be"),
-        ({"port": None, "path": ""}, ValueError, "path must be"),
-        ({"port": None, "listeners": MemoryListener()}, ValueError, r"listeners must be a list.*write \[listener\]"),
-        ({"port": None, "listeners": []}, ValueError, "listeners must be"),
-        ({"port": None, "listeners": [8080]}, ValueError, "listeners must be"),
-        ({"backlog": 0}, ValueError, "backlog must be"),
-        ({"backlog": "5"}, ValueError, "backlog must be"),
-        ({"open_timeout": 0}, ValueError, "open_timeout must be more than 0 seconds"),
-        ({"open_timeout": -1}, ValueError, "open_timeout must be"),
-        ({"open_timeout": float("nan")}, ValueError, "open_timeout must be"),
-        ({"open_timeout": None}, ValueError, "open_timeout must be"),
-        ({"shutdown_grace": -1}, ValueError, "shutdown_grace must be at least 0 seconds"),
-        ({"shutdown_grace": float("nan")}, ValueError, "shutdown_grace must be"),
-        ({"shutdown_grace": "5"}, ValueError, "shutdown_grace must be"),
-        ({"max_head_size": 0}, ValueError, "max_head_size must be"),
-        ({"max_head_size": 1e6}, ValueError, "max_head_size must be"),
-        ({"max_headers": None}, ValueError, "max_headers must be"),
-        ({"max_connections": -1}, ValueError, "max_connections must be a whole number of at least 0 or None"),
-        ({"max_connections": True}, ValueError, "max_connections must be"),
-        ({"max_connections_per_address": -1}, ValueError, "max_connections_per_address must be"),
-        ({"handler_nursery": trio.open_nursery}, ValueError, "handler_nursery must be"),
+        {"port": 65536},
+        {"port": None, "path": ""},
+        {"port": None, "listeners": [8080]},
+        {"host": 5},
+        {"mode": 0o660},
+        {"backlog": 0},
+        {"open_timeout": 0},
+        {"response_timeout": 0},
+        {"shutdown_grace": -1},
+        {"max_head_size": 0},
+        {"max_headers": 0},
+        {"max_connections": -1},
+        {"max_connections_per_address": -1},
+        {"max_opening": 0},
+        {"handler_nursery": 5},
     ],
     ids=repr,
 )
-async def test_an_argument_that_makes_no_sense_is_refused_before_anything_is_opened(
-    options: dict[str, Any], kind: type[Exception], remedy: str
-) -> None:
-    """The text names it, and what would do; no connection is needed to find out."""
+async def test_an_argument_that_makes_no_sense_is_refused_before_anything_is_opened(options: dict[str, Any]) -> None:
+    """Each of them reaches its check: the text names it, and nothing is waited for."""
+    *_, name = options
     with trio.CancelScope() as scope, no_descriptor_left():
-        scope.cancel()  # to be refused, nothing may be waited for
-        with pytest.raises(kind, match=remedy):
+        scope.cancel()
+        with pytest.raises(ValueError, match=f"^{name} "):
             await serve(application(echo), **{"port": 0, **options})
     assert not scope.cancelled_caught
+
+
+async def test_what_is_no_tls_context_is_refused_before_anything_is_opened() -> None:
+    """As any other argument, but for the kind of the error."""
+    context: Any = "chain.pem"
+    with no_descriptor_left(), pytest.raises(TypeError, match=r"^ssl_context "):
+        await serve(application(echo), 0, ssl_context=context)
+
+
+async def test_a_module_that_is_imported_starts_no_server() -> None:
+    """Another program is going to serve it, and learns that it tried by itself."""
+    importing = Import()
+    token = current_import.set(importing)
+    try:
+        with no_descriptor_left(), pytest.raises(RuntimeError, match="__main__"):
+            await serve(application(echo), 0)
+    finally:
+        current_import.reset(token)
+    assert importing.has_served
+    assert not Import().has_served
+
+
+async def test_a_listener_has_the_name_of_its_socket(tmp_path: Path) -> None:
+    """Also behind TLS; one that has no socket has none."""
+    [tcp] = await trio.open_tcp_listeners(0, host=HERE)
+    name = tcp.socket.getsockname()
+    assert listening_on(tcp) == name
+    assert listening_on(trio.SSLListener(tcp, tls()[0])) == name
+    assert listening_on(MemoryListener()) is None
+    await tcp.aclose()
 
 
 @pytest.mark.parametrize("thing", [application, "server:app", None], ids=["function", "str", "None"])
@@ -144,14 +139,6 @@ async def test_only_an_application_is_served(thing: Any) -> None:
     """Not what makes one, nor its name."""
     with pytest.raises(TypeError, match=r"serve wants an Application, not"):
         await serve(thing, 0)
-
-
-def test_run_refuses_what_serve_refuses() -> None:
-    """Bare, as it is."""
-    with pytest.raises(ValueError, match="port must be"):
-        run(application(echo), 99999)
-    with pytest.raises(TypeError, match="ssl_context must be"):
-        run(application(echo), 0, ssl_context="chain.pem")
 
 
 @pytest.mark.parametrize(
@@ -166,13 +153,13 @@ def test_run_refuses_what_serve_refuses() -> None:
 )
 async def test_extreme_arguments_that_make_sense_are_taken(options: dict[str, Any]) -> None:
     """The least and the most of each."""
-    async with running(application(echo), 0, host=HERE, **options) as server:
+    async with running(application(echo), **options) as server:
         assert server.port
 
 
 async def test_port_0_is_a_free_port_that_the_server_names() -> None:
     """`nursery.start` returns the server, and it accepts connections by then."""
-    async with running(application(echo), 0, host=HERE) as server:
+    async with running(application(echo)) as server:
         [listener] = server.listeners
         assert isinstance(listener, trio.SocketListener)
         assert listener.socket.getsockname() == (HERE, server.port)
@@ -186,7 +173,7 @@ async def test_port_0_is_the_same_number_on_every_address() -> None:
     """Trio alone would take one for each."""
     trio.socket.set_custom_hostname_resolver(Addresses(HERE, "::1"))
     for _ in range(10):
-        async with running(application(echo), 0, host="both.example") as server:
+        async with running(application(echo), host="both.example") as server:
             names = [
                 listener.socket.getsockname()[:2]
                 for listener in server.listeners
@@ -197,7 +184,7 @@ async def test_port_0_is_the_same_number_on_every_address() -> None:
 
 async def test_a_port_in_use_is_a_bare_oserror() -> None:
     """From `await serve(…)` and from `nursery.start`: no exception group round it."""
-    async with running(application(echo), 0, host=HERE) as server:
+    async with running(application(echo)) as server:
         with pytest.raises(OSError) as first:
             await serve(application(echo), server.port, host=HERE)
         assert first.value.errno == errno.EADDRINUSE
@@ -217,7 +204,7 @@ async def test_a_host_that_is_not_here_is_a_bare_oserror() -> None:
 async def test_one_application_may_be_served_several_times_at_once() -> None:
     """On two ports, each with its own sessions."""
     app = application(echo)
-    async with running(app, 0, host=HERE) as first, running(app, 0, host=HERE) as second:
+    async with running(app) as first, running(app) as second:
         assert first.port != second.port
         client = await connect(first)
         await client.upgrade()
@@ -256,84 +243,6 @@ async def test_a_server_without_exactly_one_port_does_not_guess(count: int) -> N
     async with running(application(echo), listeners=listeners) as server:
         with pytest.raises(RuntimeError, match=f"{count} TCP ports: look at its listeners"):
             _ = server.port
-
-
-# what it says of itself
-
-
-def with_page() -> Application:
-    """An echo, and a page for browsers beside it."""
-    app = application(echo)
-
-    @app.get("/")
-    async def page(call: Call) -> str:
-        return "<!doctype html>"
-
-    return app
-
-
-async def test_an_application_with_a_page_says_where_to_open_it() -> None:
-    """One at "/" answers browsers; one somewhere else may be anything."""
-    async with running(with_page(), 0, host=HERE) as server:
-        assert describe(server) == [
-            f"listening on ws://{HERE}:{server.port}, at most {server.max_connections:,} connections",
-            f"a page to try it: http://{HERE}:{server.port}/",
-        ]
-    elsewhere = application(echo)
-
-    @elsewhere.get("/health")
-    async def health(call: Call) -> str:
-        return "ok"
-
-    for app in (application(echo), elsewhere):
-        async with running(app, 0, host=HERE) as server:
-            [line] = describe(server)
-            assert line == f"listening on ws://{HERE}:{server.port}, at most {server.max_connections:,} connections"
-
-
-@pytest.mark.parametrize(
-    ("host", "listening", "page"),
-    [
-        ("0.0.0.0", "0.0.0.0", "127.0.0.1"),
-        pytest.param("::", "[::]", "[::1]", marks=ipv6),
-        pytest.param("::1", "[::1]", "[::1]", marks=ipv6),
-    ],
-)
-async def test_the_page_has_an_address_that_opens(host: str, listening: str, page: str) -> None:
-    """Every interface is where it listens, and nowhere to go."""
-    async with running(with_page(), 0, host=host) as server:
-        assert describe(server) == [
-            f"listening on ws://{listening}:{server.port}, at most {server.max_connections:,} connections",
-            f"a page to try it: http://{page}:{server.port}/",
-        ]
-
-
-async def test_each_address_is_named_and_one_page() -> None:
-    """With TLS where there is TLS, and no page where no browser gets to."""
-    memory = MemoryListener()
-    [plain] = await trio.open_tcp_listeners(0, host=HERE)
-    [inner] = await trio.open_tcp_listeners(0, host=HERE)
-    secure = trio.SSLListener(inner, tls()[0])
-    ports = [listener.socket.getsockname()[1] for listener in (plain, inner)]
-    async with running(with_page(), listeners=[memory, secure, plain]) as server:
-        assert describe(server) == [
-            "listening on a MemoryListener",
-            f"listening on wss://{HERE}:{ports[1]}",
-            f"listening on ws://{HERE}:{ports[0]}, at most {server.max_connections:,} connections",
-            f"a page to try it: https://{HERE}:{ports[1]}/",
-        ]
-    async with running(with_page(), 0, host=HERE, ssl_context=tls()[0]) as server:
-        assert describe(server) == [
-            f"listening on wss://{HERE}:{server.port}, at most {server.max_connections:,} connections",
-            f"a page to try it: https://{HERE}:{server.port}/",
-        ]
-
-
-async def test_a_unix_socket_has_no_page_to_open(tmp_path: Path) -> None:
-    """Browsers cannot go there."""
-    path = tmp_path / "socket"
-    async with running(with_page(), path=path) as server:
-        assert describe(server) == [f"listening on {path}, at most {server.max_connections:,} connections"]
 
 
 # UNIX sockets
@@ -397,13 +306,6 @@ async def test_a_unix_socket_is_removed_after_a_graceful_end(tmp_path: Path) -> 
 # TLS
 
 
-class SecureClient(RawClient):
-    """A raw client behind TLS."""
-
-    def __init__(self, stream: trio.SSLStream[Any]) -> None:
-        super().__init__(stream)  # type: ignore[arg-type]
-
-
 async def test_a_server_speaks_tls() -> None:
     """The scheme is wss, the client's address is known, the close is clean on both sides."""
     schemes: list[object] = []
@@ -415,7 +317,7 @@ async def test_a_server_speaks_tls() -> None:
         schemes.append(session.call.client[0])
         await echo(session)
 
-    async with running(application(handler), 0, host=HERE, ssl_context=ours) as server:
+    async with running(application(handler), ssl_context=ours) as server:
         stream = trio.SSLStream(
             await trio.open_tcp_stream(HERE, server.port), theirs, server_hostname="localhost", https_compatible=True
         )
@@ -427,7 +329,7 @@ async def test_a_big_message_passes_through_tls() -> None:
     """1 MiB there and back, in records of 16 KiB."""
     ours, theirs = tls()
     message = Frame.Binary(os.urandom(1 << 20))
-    async with running(application(echo), 0, host=HERE, ssl_context=ours) as server:
+    async with running(application(echo), ssl_context=ours) as server:
         client = SecureClient(
             trio.SSLStream(await trio.open_tcp_stream(HERE, server.port), theirs, server_hostname="localhost")
         )
@@ -435,57 +337,6 @@ async def test_a_big_message_passes_through_tls() -> None:
         await client.send(message)
         assert await client.receive() == message
         await client.aclose()
-
-
-@pytest.mark.parametrize("first", [REQUEST % b"/", b"\x00" * 50, b""], ids=["HTTP", "zeroes", "nothing"])
-async def test_a_plain_client_of_a_tls_server_is_turned_away(first: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    """It gets no HTTP, nobody is alarmed, and the next client is served."""
-    ours, theirs = tls()
-    async with running(application(echo), 0, host=HERE, ssl_context=ours) as server:
-        plain = await trio.open_tcp_stream(HERE, server.port)
-        if first:
-            await plain.send_all(first)
-        else:
-            await plain.send_eof()
-        data = b""
-        with trio.fail_after(5):
-            try:
-                while chunk := await plain.receive_some():
-                    data += chunk
-            except trio.BrokenResourceError:
-                pass
-        assert b"HTTP" not in data
-        await plain.aclose()
-        stream = trio.SSLStream(await trio.open_tcp_stream(HERE, server.port), theirs, server_hostname="localhost")
-        await assert_echoes(SecureClient(stream))
-    assert records_above_info(caplog) == []
-
-
-@pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01\x02\x00\x01"], ids=["silent", "half a hello"])
-async def test_a_tls_handshake_that_gets_stuck_ends_with_open_timeout(sent: bytes, autojump_clock: Clock) -> None:
-    """One deadline for TLS and head together."""
-    async with serving(application(echo), ssl_context=tls()[0], open_timeout=7) as (_, connect):
-        client = await connect()
-        began = trio.current_time()
-        if sent:
-            await client.send_bytes(sent)
-        assert await client.stream.receive_some() == b""
-        assert trio.current_time() - began == 7
-        await client.aclose()
-
-
-async def test_tls_and_head_share_one_deadline(autojump_clock: Clock) -> None:
-    """A handshake that takes long leaves less for the head."""
-    ours, theirs = tls()
-    async with serving(application(echo), ssl_context=ours, open_timeout=7) as (_, connect):
-        client = await connect()
-        began = trio.current_time()
-        await trio.sleep(5)
-        stream = trio.SSLStream(client.stream, theirs, server_hostname="localhost", https_compatible=True)
-        await stream.do_handshake()
-        assert await stream.receive_some() == b""
-        assert trio.current_time() - began == 7
-        await trio.aclose_forcefully(stream)
 
 
 # limits
@@ -616,40 +467,6 @@ async def test_after_the_grace_handlers_are_cancelled(grace: float, autojump_clo
         assert trio.current_time() - began <= grace + 1
         assert (await client.receive_rest())[0] == close(1001)
         await client.aclose()
-
-
-async def test_aclose_inside_a_handler_does_not_wait_for_that_handler(autojump_clock: Clock) -> None:
-    """It would wait for itself. The others are gone when it returns."""
-    servers: list[Server] = []
-    after: list[int] = []
-
-    async def handler(session: WebSocketSession) -> None:
-        if session.call.query:
-            await servers[0].aclose()
-            after.append(len(servers[0].sessions))
-        else:
-            await echo(session)
-
-    async with serving(application(handler)) as (server, connect):
-        servers.append(server)
-        other, client = await connect(), await connect()
-        await other.upgrade()
-        async with trio.open_nursery() as nursery:
-
-            async def answer() -> None:
-                assert await other.receive() == close(1001)
-                await other.send(close(1001))
-
-            nursery.start_soon(answer)
-            await client.upgrade(b"/?stop")
-            began = trio.current_time()
-            assert await client.receive() in (close(1001), close(1000))
-            await client.aclose()
-        await trio.testing.wait_all_tasks_blocked()
-        assert after == [1]
-        assert trio.current_time() - began < 1
-        assert server.sessions == ()
-        await other.aclose()
 
 
 async def test_aclose_twice_is_aclose(autojump_clock: Clock) -> None:
@@ -926,249 +743,6 @@ async def test_ctrl_c_in_a_task_beside_the_handler_leaves_serve_bare(autojump_cl
     await client.aclose()
 
 
-async def test_what_handlers_raise_never_leaves_serve(autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    """An exception, a group of them, the end of somebody else's conversation: all are logged, the server goes on."""
-    errors: list[Exception] = [ValueError("a"), ExceptionGroup("b", [ValueError("c"), OSError("d")]), OSError("e")]
-
-    async def handler(session: WebSocketSession) -> None:
-        raise errors[int(session.call.parameters["n"])]
-
-    async with serving(application(handler)) as (server, connect):
-        for number in range(len(errors)):
-            client = await connect()
-            await client.upgrade(b"/?n=%d" % number)
-            assert await client.receive() == close(1011)
-            await client.aclose()
-            await trio.testing.wait_all_tasks_blocked()
-        assert server.sessions == ()
-    assert len(records_above_info(caplog)) == len(errors)
-
-
-# one stream
-
-
-@pytest.mark.parametrize("kind", ["memory", "lockstep", "socket"])
-async def test_handle_stream_is_one_connection_and_closes_its_stream(kind: str) -> None:
-    """Any `trio.abc.Stream`: its own end is closed when it returns."""
-    ours: Any
-    theirs: Any
-    if kind == "socket":
-        first, second = trio.socket.socketpair()
-        ours, theirs = trio.SocketStream(first), trio.SocketStream(second)
-    else:
-        ours, theirs = getattr(trio.testing, f"{kind}_stream_pair")()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(application(echo).handle_stream, theirs)
-        await assert_echoes(RawClient(ours))
-    with pytest.raises((trio.ClosedResourceError, trio.BrokenResourceError)):
-        await theirs.send_all(b"x")
-
-
-async def test_handle_stream_speaks_tls_where_the_stream_does(autojump_clock: Clock) -> None:
-    """The handshake of an `SSLStream` is done there."""
-    server, client = tls()
-    ours, theirs = trio.testing.memory_stream_pair()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(
-            application(echo).handle_stream,
-            trio.SSLStream(theirs, server, server_side=True, https_compatible=True),
-        )
-        stream = trio.SSLStream(ours, client, server_hostname="localhost", https_compatible=True)
-        await assert_echoes(SecureClient(stream))
-
-
-async def test_handle_stream_cancelled_says_1001_within_a_second(autojump_clock: Clock) -> None:
-    """As one connection of a cancelled `serve`."""
-    ours, theirs = trio.testing.memory_stream_pair()
-    client = RawClient(ours)
-    with trio.CancelScope() as scope:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(application(endless).handle_stream, theirs)
-            await client.upgrade()
-            began = trio.current_time()
-            scope.cancel()
-    assert trio.current_time() - began <= 1
-    assert (await client.receive_rest())[0] == close(1001)
-    await client.aclose()
-
-
-# GET handlers
-
-
-def slow_page(body: Callable[[], Awaitable[object]]) -> Application:
-    """An application with a page that takes its time."""
-    app = application(echo)
-
-    @app.get("/page")
-    async def page(call: Call) -> str:
-        await body()
-        return "a page"
-
-    return app
-
-
-async def get(stream: Any) -> bytes:
-    """Ask for the page; the whole answer."""
-    await stream.send_all(b"GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    answer = b""
-    while data := await stream.receive_some():
-        answer += data
-    return answer
-
-
-async def test_a_get_handler_has_a_deadline(autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    """Beyond it the client is told, and the log names the page."""
-    listener = MemoryListener()
-    async with serving(slow_page(trio.sleep_forever), listener, response_timeout=7):
-        stream = await listener.connect()
-        answer = await get(stream)
-        assert answer.startswith(b"HTTP/1.1 503 ")
-        assert answer.endswith(b"the server took too long\n")
-        assert trio.current_time() == pytest.approx(7, abs=1)
-    assert ["the handler of GET /page took longer than 7 s"] == [
-        record.getMessage() for record in records_above_info(caplog)
-    ]
-
-
-async def test_aclose_waits_for_get_handlers(autojump_clock: Clock) -> None:
-    """Within `shutdown_grace`; their answer goes out."""
-    listener = MemoryListener()
-    async with serving(slow_page(partial(trio.sleep, 3)), listener, shutdown_grace=5) as (server, _):
-        stream = await listener.connect()
-        async with trio.open_nursery() as nursery:
-
-            async def ask() -> None:
-                assert (await get(stream)).endswith(b"a page")
-
-            nursery.start_soon(ask)
-            await trio.sleep(1)
-            await server.aclose()
-            assert 3 <= trio.current_time() < 5
-
-
-async def test_aclose_cancels_get_handlers_that_take_longer(autojump_clock: Clock) -> None:
-    """Their clients are told that the server is shutting down."""
-    listener = MemoryListener()
-    async with serving(slow_page(trio.sleep_forever), listener, shutdown_grace=5) as (server, _):
-        stream = await listener.connect()
-        async with trio.open_nursery() as nursery:
-
-            async def ask() -> None:
-                answer = await get(stream)
-                assert answer.startswith(b"HTTP/1.1 503 ")
-                assert answer.endswith(b"the server is shutting down\n")
-
-            nursery.start_soon(ask)
-            await trio.sleep(1)
-            await server.aclose()
-            assert 6 <= trio.current_time() < 7
-
-
-async def test_aclose_inside_a_get_handler_does_not_wait_for_itself(autojump_clock: Clock) -> None:
-    """It would wait for ever; its own answer still goes out."""
-    listener = MemoryListener()
-    servers: list[Server] = []
-
-    async def close() -> None:
-        await servers[0].aclose()
-
-    async with serving(slow_page(close), listener) as (server, _):
-        servers.append(server)
-        assert (await get(await listener.connect())).endswith(b"a page")
-
-
-@pytest.mark.parametrize("path", ["/", "/page"])
-async def test_aclose_leaves_what_heeds_no_cancellation(
-    path: str, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It is named in a warning; `serve` ends when it does."""
-    release = trio.Event()
-
-    async def stubborn(*_: object) -> None:
-        with trio.CancelScope(shield=True):
-            await release.wait()
-
-    app = application(stubborn)
-
-    @app.get("/page")
-    async def page(call: Call) -> str:
-        await stubborn()
-        return "a page"
-
-    listener = MemoryListener()
-    async with trio.open_nursery() as nursery:
-        server: Server = await nursery.start(partial(serve, app, listeners=[listener], shutdown_grace=2))
-        stream = await listener.connect()
-        if path == "/":
-            await RawClient(stream).upgrade()
-        else:
-            await stream.send_all(b"GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        await trio.sleep(1)
-        await server.aclose()
-        assert trio.current_time() == pytest.approx(1 + 2 + 1.5)
-        (record,) = records_above_info(caplog)
-        assert f" {path} " in record.getMessage() or repr(path) in record.getMessage()
-        release.set()
-        await stream.aclose()
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has abstract names")
-@pytest.mark.parametrize("name", [b"\0", b"\0abstract", b"\0\xff\xfe"])
-async def test_no_name_of_a_client_ends_the_server(name: bytes, tmp_path: Path) -> None:
-    """One in the abstract namespace comes as bytes."""
-    path = tmp_path / "server"
-    async with running(application(echo), path=path):
-        for bound in (name, None):
-            client = trio.socket.socket(socket.AF_UNIX)
-            if bound is not None:
-                await client.bind(bound)
-            await client.connect(str(path))
-            await assert_echoes(RawClient(trio.SocketStream(client)))
-
-
-class _Unreadable(trio.abc.Stream):
-    """A stream that fails as soon as it is looked at."""
-
-    closed = False
-
-    @property
-    def transport_stream(self) -> object:
-        raise ZeroDivisionError
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        raise ZeroDivisionError
-
-    async def wait_send_all_might_not_block(self) -> None:
-        raise ZeroDivisionError
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        raise ZeroDivisionError
-
-    async def aclose(self) -> None:
-        self.closed = True
-
-
-async def test_whatever_goes_wrong_behind_accept_ends_that_connection_alone(
-    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It is logged, its stream is closed, and the next one is served."""
-    real = streams.open_transport
-
-    def open_transport(stream: trio.abc.Stream) -> Any:
-        if isinstance(stream, _Unreadable):
-            raise ZeroDivisionError
-        return real(stream)
-
-    monkeypatch.setattr("trioktor.server.host.open_transport", open_transport)
-    listener = MemoryListener()
-    bad = _Unreadable()
-    async with serving(application(echo), listener) as (_, connect):
-        await listener._send.send(bad)
-        await assert_echoes(await connect())
-    assert bad.closed
-    assert len(records_above_info(caplog)) == 1
-
-
 async def test_a_server_that_stops_leaves_its_successors_socket_alone(tmp_path: Path) -> None:
     """The file is not the one it made."""
     path = tmp_path / "socket"
@@ -1179,3 +753,69 @@ async def test_a_server_that_stops_leaves_its_successors_socket_alone(tmp_path: 
             await first.aclose()
             await assert_echoes(RawClient(await trio.open_unix_socket(str(path))))
     assert not path.exists()
+
+
+# what is raised of a group
+
+
+def in_group(*errors: BaseException) -> BaseExceptionGroup[BaseException]:
+    """A nursery's."""
+    return BaseExceptionGroup("a nursery", errors)
+
+
+async def cancellation() -> trio.Cancelled:
+    """One of Trio's own."""
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await trio.sleep_forever()
+        except trio.Cancelled as error:
+            return error
+    raise AssertionError
+
+
+@pytest.mark.parametrize("beside", ["nothing", "a cancellation", "an error", "an exit"])
+@pytest.mark.parametrize("depth", [1, 3])
+async def test_ctrl_c_matters_most(beside: str, depth: int) -> None:
+    """However deep, whatever else there is, and wherever."""
+    others: dict[str, list[BaseException]] = {"nothing": [], "an error": [ValueError()], "an exit": [SystemExit(3)]}
+    ctrl_c = KeyboardInterrupt()
+    inner: BaseException = ctrl_c
+    for _ in range(depth):
+        inner = in_group(inner)
+    more = others[beside] if beside in others else [await cancellation()]
+    for errors in ([inner, *more], [*more, inner]):
+        with pytest.raises(KeyboardInterrupt) as raised:
+            raise_single(in_group(*errors))
+        assert raised.value is ctrl_c
+
+
+def test_an_exit_matters_more_than_an_error() -> None:
+    """It has the status that was asked for."""
+    with pytest.raises(SystemExit) as raised:
+        raise_single(in_group(ValueError(), in_group(SystemExit(3))))
+    assert raised.value.code == 3
+
+
+async def test_an_error_matters_more_than_the_cancellations_that_it_caused() -> None:
+    """It comes alone, and as itself."""
+    error = OSError("no such address")
+    with pytest.raises(OSError, match="no such address") as raised:
+        raise_single(in_group(await cancellation(), in_group(in_group(error), await cancellation())))
+    assert raised.value is error
+
+
+async def test_cancellations_alone_are_one() -> None:
+    """So that the scope outside can catch it."""
+    errors = [await cancellation(), await cancellation()]
+    with pytest.raises(trio.Cancelled) as raised:
+        raise_single(in_group(in_group(errors[0]), errors[1]))
+    assert raised.value is errors[0]
+
+
+def test_several_errors_stay_a_group() -> None:
+    """None is hidden by another."""
+    group = in_group(ValueError("one"), in_group(OSError("two")))
+    with pytest.raises(ExceptionGroup) as raised:
+        raise_single(group)
+    assert raised.value is group
