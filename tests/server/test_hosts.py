@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import resource
@@ -25,7 +24,6 @@ from trioktor.cli import main
 from trioktor.http.handshake import Hosts
 from trioktor.http.headers import Headers
 from trioktor.http.requests import HeadReader, RequestHead
-from trioktor.server.seldom import Seldom
 
 HERE = "127.0.0.1"
 
@@ -208,15 +206,6 @@ async def test_a_refused_origin_is_logged_once_a_minute(
         assert len(records_above_info(caplog)) <= 23
 
 
-def test_a_line_is_due_when_its_period_is_over() -> None:
-    """Lines are forgotten one by one, the oldest first."""
-    seldom = Seldom(10)
-    assert [seldom.is_due("a", 0), seldom.is_due("b", 5), seldom.is_due("a", 9.9)] == [True, True, False]
-    assert [seldom.is_due("a", 10), seldom.is_due("b", 14.9), seldom.is_due("b", 15)] == [True, False, True]
-    assert [seldom.is_due(str(number), 16) for number in range(19)] == [True] * 18 + [False]
-    assert [seldom.is_due("new", 19.9), seldom.is_due("new", 20)] == [False, True]
-
-
 async def test_a_bad_choice_of_subprotocol_shows_nothing_that_was_offered(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -230,26 +219,6 @@ async def test_a_bad_choice_of_subprotocol_shows_nothing_that_was_offered(
     assert "secret" not in caplog.text
     assert "another" in caplog.text
     assert record.name == "trioktor.server"
-
-
-async def test_a_unix_clients_own_path_is_shown_escaped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """It may be any bytes."""
-    caplog.set_level(logging.DEBUG, "trioktor")
-    path = tmp_path / "server"
-    async with trio.open_nursery() as nursery:
-        await nursery.start(partial(serve, application(stay), path=path))
-        ours = trio.socket.socket(socket.AF_UNIX)
-        await ours.bind(os.fspath(tmp_path / "\x1b[31m\nforged line \xff".encode("latin-1").decode("latin-1")))
-        await ours.connect(os.fspath(path))
-        client = RawClient(trio.SocketStream(ours))
-        await client.upgrade()
-        await client.aclose()
-        await trio.testing.wait_all_tasks_blocked(0.05)
-        nursery.cancel_scope.cancel()
-    lines = [record.getMessage() for record in caplog.records if record.name == "trioktor.session"]
-    assert len(lines) == 3  # opened, how the handler ended, closed
-    assert all(line.isprintable() and line.isascii() and len(line) < 500 for line in lines)
-    assert "forged line" in lines[0]
 
 
 def test_the_repr_of_a_request_keeps_its_secrets() -> None:

@@ -37,21 +37,6 @@ def test_there_is_one_tree() -> None:
     assert all(name == "trioktor" or name.startswith("trioktor.") for name in names)
 
 
-async def test_a_session_is_one_line_at_info(autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    """With path, client, time, reason, and what went each way; its beginning is at DEBUG."""
-    caplog.set_level(logging.INFO)
-    async with connected(echo) as (client, _):
-        await client.send(Frame.Text("hello"), close(1000, "bye"))
-        await client.receive_rest()
-    (record,) = [record for record in caplog.records if record.name.startswith("trioktor")]
-    assert (record.name, record.levelno) == ("trioktor.session", logging.INFO)
-    assert re.fullmatch(
-        r"closed / for None after \d+\.\d{3} s: CloseReason\(NORMAL, 'bye'\),"
-        r" in 2 frames 22 bytes, out 2 frames 11 bytes",
-        record.getMessage(),
-    )
-
-
 async def test_frames_are_logged_on_request(autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     """Each way, payloads cut, every control character escaped."""
     caplog.set_level(logging.DEBUG, "trioktor.frames")
