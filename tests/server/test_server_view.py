@@ -7,61 +7,14 @@ import socket
 import subprocess
 import sys
 
-import attrs
-import pytest
 import trio
 import trio.testing
 
 from tests.support.helpers import REQUEST, application, client_bytes, close, connected
-from trioktor import CloseReason, Frame, SessionStatistics, WebSocketSession
+from trioktor import CloseReason, Frame, WebSocketSession
 from trioktor.testing import open_test_host
 
 Clock = trio.testing.MockClock
-
-
-async def test_statistics_are_exact_and_frozen(autojump_clock: Clock) -> None:
-    """W-28: frames and bytes as on the wire, ages and latencies in seconds."""
-    seen: list[SessionStatistics] = []
-
-    async def handler(session: WebSocketSession) -> None:
-        async for frame in session:
-            await session.send(frame)
-        await session.flush()
-        await trio.sleep(10)
-        seen.append(session.statistics())
-
-    async with connected(handler, handler_grace=None) as (client, _):
-        await client.send(Frame.Text("hello"), Frame.Binary(bytes(200)))
-        await client.receive()
-        await client.send(close(1000))
-        await client.receive_rest()
-    (statistics,) = seen
-    sent = client_bytes(Frame.Text("hello"), Frame.Binary(bytes(200)), close(1000))
-    assert (statistics.frames_received, statistics.bytes_received) == (3, len(sent))
-    assert (statistics.frames_sent, statistics.bytes_sent) == (3, len(sent) - 3 * 4)
-    assert (statistics.incoming, statistics.outgoing, statistics.latency) == (0, 0, None)
-    assert statistics.incoming_peak >= 1
-    assert 10 == pytest.approx(statistics.age, abs=0.1)
-    with pytest.raises(attrs.exceptions.FrozenInstanceError):
-        statistics.age = 0  # type: ignore[misc]
-
-
-async def test_queues_show_their_peaks(autojump_clock: Clock) -> None:
-    """The most that waited, each way."""
-    seen: list[SessionStatistics] = []
-
-    async def handler(session: WebSocketSession) -> None:
-        await trio.sleep(1)
-        for number in range(30):
-            session.send_nowait(str(number))
-        await session.flush()
-        seen.append(session.statistics())
-
-    async with connected(handler) as (client, _):
-        await client.send(*[Frame.Text("x")] * 20)
-        assert Frame.Text("0") == await client.receive()
-    assert (20, 20) == (seen[0].incoming, seen[0].incoming_peak)
-    assert 25 <= seen[0].outgoing_peak <= 30
 
 
 async def test_the_registry_is_live(autojump_clock: Clock) -> None:
