@@ -1,0 +1,412 @@
+"""What every session has beside its channel: its end, its tasks, its settings, and what it shows of itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock
+
+from tests.support.doors import LITTLE, PEER, Door, asking
+from tests.support.helpers import application, close, connected
+from trioktor import (
+    CloseReason,
+    ConnectionBroken,
+    ConnectionClosed,
+    Frame,
+    NotSupported,
+    PerMessageDeflate,
+    WebSocketSession,
+)
+from trioktor.server.foreign import ForeignHost
+
+Clock = MockClock
+
+# the end
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), close(1000)),
+        ((1001,), close(1001)),
+        ((4000, "mine"), close(4000, "mine")),
+        ((CloseReason(1012, "back soon"),), close(1012, "back soon")),
+        ((CloseReason.Codes.GOING_AWAY, "x" * 123), close(1001, "x" * 123)),
+    ],
+)
+@pytest.mark.parametrize("way", ["close", "aclose"])
+async def test_a_close_says_what_it_was_given(
+    way: str, arguments: tuple[Any, ...], expected: Frame, autojump_clock: Clock
+) -> None:
+    """A code, with a message or without, or a whole reason; behind what is queued."""
+
+    async def handler(session: WebSocketSession) -> None:
+        await session.send("first")
+        if way == "close":
+            session.close(*arguments)
+        else:
+            await session.aclose(*arguments)
+
+    async with connected(handler) as (client, _):
+        assert [await client.receive() for _ in range(2)] == [Frame.Text("first"), expected]
+        await client.send(close(1000))
+        assert await client.receive() is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind"),
+    [
+        ((1005,), ValueError),
+        ((1006,), ValueError),
+        ((1015,), ValueError),
+        ((1004,), ValueError),
+        ((999,), ValueError),
+        ((2999,), ValueError),
+        ((5000,), ValueError),
+        ((CloseReason(1006),), ValueError),
+        ((1000, "x" * 124), ValueError),
+        ((CloseReason(1000), "twice"), TypeError),
+        (("bye",), TypeError),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("way", ["close", "aclose"])
+async def test_a_close_that_may_not_be_sent_is_refused_and_changes_nothing(
+    way: str, arguments: tuple[Any, ...], kind: type[Exception], autojump_clock: Clock
+) -> None:
+    """The conversation goes on."""
+
+    async def handler(session: WebSocketSession) -> None:
+        with pytest.raises(kind):
+            await session.aclose(*arguments) if way == "aclose" else session.close(*arguments)
+        await session.send("as before")
+
+    async with connected(handler) as (client, _):
+        assert [await client.receive() for _ in range(2)] == [Frame.Text("as before"), close(1000)]
+
+
+async def test_of_several_closes_the_first_counts(autojump_clock: Clock) -> None:
+    """The others are no errors."""
+
+    async def handler(session: WebSocketSession) -> None:
+        session.close(4000)
+        session.close(4001)
+        await session.send(Frame.Close(CloseReason(4002)))
+
+    async with connected(handler) as (client, _):
+        assert await client.receive() == close(4000)
+        await client.send(close(4000))
+        assert await client.receive() is None
+
+
+async def test_awaiting_close_says_what_to_write(autojump_clock: Clock) -> None:
+    """As Ktor's users would; what it returns is as good as None otherwise."""
+
+    async def handler(session: WebSocketSession) -> None:
+        returned: Any = session.close()  # type: ignore[func-returns-value]
+        assert not returned
+        with pytest.raises(TypeError, match=r"await session\.aclose\(\)"):
+            await returned
+
+    async with connected(handler) as (client, _):
+        assert await client.receive() == close(1000)
+
+
+async def test_aclose_waits_for_the_peer_and_its_stream(autojump_clock: Clock) -> None:
+    """As long as `close_timeout`, counted from our Close."""
+    waited: list[float] = []
+
+    async def handler(session: WebSocketSession) -> None:
+        began = trio.current_time()
+        await session.aclose()
+        waited.append(trio.current_time() - began)
+
+    for answers, expected in ((True, 2), (False, 7)):
+        async with connected(handler, close_timeout=7, handler_grace=None) as (client, _):
+            assert await client.receive() == close(1000)
+            await trio.sleep(2)
+            if answers:
+                await client.send(close(1000))
+            await client.receive_rest()
+        assert waited.pop() == pytest.approx(expected)
+
+
+async def test_aclose_is_a_checkpoint_when_all_is_over(autojump_clock: Clock) -> None:
+    """So is waiting for the end, and a flush."""
+
+    async def handler(session: WebSocketSession) -> None:
+        await session.aclose(4000)
+        for call in (session.aclose, session.wait_closed, session.flush):
+            with trio.testing.assert_checkpoints():
+                await call()
+
+    async with connected(handler, handler_grace=None) as (client, _):
+        await client.send(close(1000))
+        await client.receive_rest()
+
+
+async def test_what_ended_the_conversation_is_what_is_waited_for(autojump_clock: Clock) -> None:
+    """And stays to be seen: who said what, before and behind the end."""
+    seen: list[object] = []
+
+    def note(session: WebSocketSession) -> None:
+        seen.append((session.close_reason, session.close_sent, session.close_received))
+
+    async def handler(session: WebSocketSession) -> None:
+        note(session)
+        session.close(4000, "ours")
+        note(session)
+        await session.flush()
+        note(session)
+        assert await session.wait_closed() == CloseReason(4000, "ours")
+        note(session)
+
+    async with connected(handler, handler_grace=None) as (client, sessions):
+        await client.receive()
+        await client.send(close(4000, "theirs"))
+        await client.receive_rest()
+    ours, theirs = CloseReason(4000, "ours"), CloseReason(4000, "theirs")
+    assert seen[:1] == [(None, None, None)]
+    assert seen[2:] == [(ours, ours, None), (ours, ours, theirs)]
+    assert sessions[0].close_reason == ours
+
+
+@pytest.mark.parametrize(
+    ("says", "reason", "received"),
+    [
+        (Frame.Close(None), CloseReason(1005), CloseReason(1005)),
+        (close(1001, "away"), CloseReason(1001, "away"), CloseReason(1001, "away")),
+        (None, CloseReason(1006), None),
+    ],
+    ids=["empty", "with a code", "none"],
+)
+async def test_a_peer_that_ends_it_is_told_from_one_that_is_gone(
+    says: Frame | None, reason: CloseReason, received: CloseReason | None, autojump_clock: Clock
+) -> None:
+    """No Close at all is 1006, and was not received."""
+    seen: list[object] = []
+
+    async def handler(session: WebSocketSession) -> None:
+        seen.append(await session.wait_closed())
+
+    async with connected(handler, handler_grace=None) as (client, sessions):
+        if says is None:
+            await client.aclose()
+            await trio.sleep(1)
+        else:
+            await client.send(says)
+            await client.receive_rest()
+    assert seen == [reason]
+    assert sessions[0].close_received == received
+
+
+async def test_terminate_says_nothing_and_cancels(autojump_clock: Clock) -> None:
+    """The handler at its next checkpoint, and its tasks; what was queued is dropped with the connection."""
+    cancelled: list[str] = []
+
+    async def sleep(name: str) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            cancelled.append(name)
+
+    async def handler(session: WebSocketSession) -> None:
+        session.start_soon(sleep, "task")
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.testing.assert_no_checkpoints():
+            session.terminate()
+        await sleep("handler")
+
+    async with connected(handler) as (client, _):
+        assert await client.receive_rest() == []
+    assert sorted(cancelled) == ["handler", "task"]
+
+
+# flush
+
+
+async def test_flush_waits_until_all_is_with_the_system(autojump_clock: Clock) -> None:
+    """However it was sent."""
+    before: list[int] = []
+
+    async def handler(session: WebSocketSession) -> None:
+        for number in range(5):
+            await session.send(str(number))
+        session.outgoing.send_nowait("through the channel")
+        await session.flush()
+        before.append(session.statistics().outgoing)
+        await trio.sleep(5)
+
+    async with connected(handler) as (client, _):
+        frames = [await client.receive() for _ in range(6)]
+    assert frames[-1] == Frame.Text("through the channel")
+    assert before == [0]
+
+
+# tasks
+
+
+async def test_a_task_is_given_its_arguments_and_ends_with_the_handler(autojump_clock: Clock) -> None:
+    """It runs beside it until then."""
+    seen: list[object] = []
+
+    async def task(*arguments: int) -> None:
+        seen.append(arguments)
+        try:
+            await trio.sleep_forever()
+        finally:
+            seen.append("ended")
+
+    async def handler(session: WebSocketSession) -> None:
+        session.start_soon(task, 1, 2)
+        session.start_soon(task)
+        await trio.sleep(1)
+        assert seen == [(1, 2), ()] or seen == [(), (1, 2)]
+
+    async with connected(handler) as (client, _):
+        await client.receive_rest()
+    assert seen[2:] == ["ended"] * 2
+
+
+@pytest.mark.parametrize("end", ["peer", "returned"])
+async def test_behind_the_end_there_are_no_more_tasks(end: str, autojump_clock: Clock) -> None:
+    """The end of the conversation, or of the handler."""
+
+    async def task() -> None:
+        raise AssertionError("it ran")
+
+    async def handler(session: WebSocketSession) -> None:
+        if end == "peer":
+            await session.wait_closed()
+            with pytest.raises(ConnectionClosed):
+                session.start_soon(task)
+
+    async with connected(handler, handler_grace=None) as (client, sessions):
+        await client.send(close(1000))
+        await client.receive_rest()
+        if end == "returned":
+            with pytest.raises(ConnectionClosed):
+                sessions[0].start_soon(task)
+
+
+# settings
+
+
+async def test_extensions_are_found_by_either_class(autojump_clock: Clock) -> None:
+    """The factory's, or the extension's own; what was not agreed on is not there."""
+    seen: list[object] = []
+
+    async def handler(session: WebSocketSession) -> None:
+        try:
+            found = session.extension(PerMessageDeflate)
+        except LookupError as error:
+            seen.append((len(session.extensions), str(error)))
+        else:
+            assert session.extension(type(found)) is found
+            assert session.extensions == (found,)
+            seen.append(found)
+
+    async with connected(handler, extensions=[PerMessageDeflate()]) as (client, _):
+        await client.receive_rest()
+    assert seen == [(0, "PerMessageDeflate was not agreed on; look at session.extensions")]
+
+
+async def test_the_size_limit_may_be_set_and_is_checked(autojump_clock: Clock) -> None:
+    """As in `WebSockets`; what makes no sense leaves it as it was."""
+
+    async def handler(session: WebSocketSession) -> None:
+        assert session.max_frame_size == 10
+        for wrong in (0, -1, True, "5", 1.5):
+            with pytest.raises(ValueError, match="max_frame_size"):
+                session.max_frame_size = wrong  # type: ignore[assignment]
+        assert session.max_frame_size == 10
+        session.max_frame_size = 20
+        assert len(await session.receive_bytes()) == 20
+        session.max_frame_size = None
+        assert session.max_frame_size is None
+        await session.send("more")
+        assert len(await session.receive_bytes()) == 5000
+        session.max_frame_size = 10
+        with pytest.raises(ConnectionBroken):
+            await session.receive()
+
+    async with connected(handler, max_frame_size=10) as (client, _):
+        await client.send(Frame.Binary(bytes(20)))
+        assert await client.receive() == Frame.Text("more")
+        await client.send(Frame.Binary(bytes(5000)))
+        await trio.sleep(1)
+        await client.send(Frame.Binary(bytes(11)))
+        assert await client.receive() == close(1009)
+
+
+async def test_masking_may_be_set_and_is_checked(autojump_clock: Clock) -> None:
+    """On the wire it shows as the bit of RFC 6455 §5.2."""
+
+    async def handler(session: WebSocketSession) -> None:
+        assert not session.masking
+        for wrong in (1, None, "yes"):
+            with pytest.raises(ValueError, match="masking"):
+                session.masking = wrong  # type: ignore[assignment]
+        await session.send("a")
+        await session.flush()
+        session.masking = True
+        assert session.masking
+        await session.send("b")
+        await session.flush()
+        session.masking = False
+        await session.send("c")
+
+    async with connected(handler) as (client, _):
+        wire = b""
+        while len(wire) < 13:
+            wire += bytes(await client.stream.receive_some())
+    assert [wire[1], wire[4], wire[11]] == [0x01, 0x81, 0x01]
+
+
+async def test_what_the_carrier_cannot_do_is_refused_at_once(autojump_clock: Clock) -> None:
+    """By name; to leave it off is nothing to be done."""
+    seen: list[str] = []
+
+    async def handler(session: WebSocketSession) -> None:
+        session.masking = False
+        with pytest.raises(NotSupported) as refused:
+            session.masking = True
+        seen.append(str(refused.value))
+        assert not session.masking
+
+    await ForeignHost(application(handler), LITTLE).converse(asking(), PEER, Door())
+    assert seen == ["there is no masking here: somebody does not show it"]
+
+
+# what it shows
+
+
+async def test_a_session_knows_its_call_and_its_application(autojump_clock: Clock) -> None:
+    """And names its path, no longer than fits a line."""
+    seen: list[str] = []
+
+    async def handler(session: WebSocketSession) -> None:
+        assert session.application is app
+        assert session.call.path == "/" + "x" * 150
+        seen.append(repr(session))
+
+    app = application(handler, "/{path}")
+    await ForeignHost(app, LITTLE).converse(asking("/" + "x" * 150), PEER, Door())
+    assert seen == [f"<WebSocketSession /{'x' * 99} OPEN in 0 out 0>"]
+
+
+async def test_frames_of_a_kind_are_those_of_the_session(autojump_clock: Clock) -> None:
+    """The others are skipped, and the end is the session's."""
+    seen: list[Frame] = []
+
+    async def handler(session: WebSocketSession) -> None:
+        async for frame in session.frames(Frame.Binary):
+            seen.append(frame)
+
+    async with connected(handler) as (client, _):
+        await client.send(Frame.Text("a"), Frame.Binary(b"b"), Frame.Text("c"), Frame.Binary(b"d"), close(1000))
+        await client.receive_rest()
+    assert seen == [Frame.Binary(b"b"), Frame.Binary(b"d")]
