@@ -1,4 +1,4 @@
-"""Logging: one tree, a line a session, frames on request, and nothing that a peer could write there."""
+"""Logging: one tree, frames on request, and nothing that a peer could write there."""
 
 from __future__ import annotations
 
