@@ -9,20 +9,31 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
+from tests.support.carriers import over_bytes
 from tests.support.doors import LITTLE, PEER, Door, asking
-from tests.support.helpers import application, close, connected
+from tests.support.helpers import application, close, connected, connected_raw
 from trioktor import (
     CloseReason,
     ConnectionBroken,
     ConnectionClosed,
+    Extension,
     Frame,
     NotSupported,
     PerMessageDeflate,
+    RawWebSocketSession,
     WebSocketSession,
 )
 from trioktor.server.foreign import ForeignHost
+from trioktor.testing import handle_websocket_conversation
 
 Clock = MockClock
+
+
+async def stay(session: WebSocketSession) -> None:
+    """Take what comes."""
+    async for _ in session:
+        pass
+
 
 # the end
 
@@ -225,6 +236,29 @@ async def test_terminate_says_nothing_and_cancels(autojump_clock: Clock) -> None
     assert sorted(cancelled) == ["handler", "task"]
 
 
+@pytest.mark.parametrize("way", ["aclose", "wait_closed"])
+async def test_who_gives_up_waiting_drops_the_connection_if_it_closed_it(way: str, autojump_clock: Clock) -> None:
+    """At once, and the handler goes on; who only waited leaves everything as it is."""
+    went_on: list[float] = []
+
+    async def handler(session: WebSocketSession) -> None:
+        with trio.move_on_after(2) as scope:
+            await (session.aclose() if way == "aclose" else session.wait_closed())
+        assert scope.cancelled_caught
+        await trio.sleep(3)
+        went_on.append(trio.current_time())
+
+    began = trio.current_time()
+    async with connected(handler, handler_grace=None, close_timeout=60) as (client, _):
+        frames = [await client.receive()]
+        if way == "aclose":
+            assert await client.receive() is None
+            assert trio.current_time() - began == pytest.approx(2)
+        await trio.sleep(10)
+    assert frames == [close(1000)]
+    assert went_on == [pytest.approx(began + 5)]
+
+
 # flush
 
 
@@ -244,6 +278,22 @@ async def test_flush_waits_until_all_is_with_the_system(autojump_clock: Clock) -
         frames = [await client.receive() for _ in range(6)]
     assert frames[-1] == Frame.Text("through the channel")
     assert before == [0]
+
+
+async def test_a_raw_session_sends_control_frames_in_their_order(autojump_clock: Clock) -> None:
+    """A Close among them is the last."""
+
+    async def handler(session: RawWebSocketSession) -> None:
+        sent = [Frame.Text("a", fin=False), Frame.Ping(b"b"), Frame.Pong(b"c"), Frame.Close(CloseReason(4000))]
+        for frame in sent:
+            await session.send(frame)
+        with pytest.raises(ConnectionClosed):
+            await session.send(Frame.Ping(b"late"))
+
+    async with connected_raw(handler) as (client, _):
+        frames = [await client.receive() for _ in range(4)]
+        await client.send(close(4000))
+    assert frames == [Frame.Text("a", fin=False), Frame.Ping(b"b"), Frame.Pong(b"c"), close(4000)]
 
 
 # tasks
@@ -296,22 +346,35 @@ async def test_behind_the_end_there_are_no_more_tasks(end: str, autojump_clock: 
 
 
 async def test_extensions_are_found_by_either_class(autojump_clock: Clock) -> None:
-    """The factory's, or the extension's own; what was not agreed on is not there."""
-    seen: list[object] = []
+    """The factory's, or the extension's own; of another kind there is none."""
+
+    class Other(Extension):
+        """Never agreed on."""
+
+    found: list[Extension] = []
 
     async def handler(session: WebSocketSession) -> None:
-        try:
-            found = session.extension(PerMessageDeflate)
-        except LookupError as error:
-            seen.append((len(session.extensions), str(error)))
-        else:
-            assert session.extension(type(found)) is found
-            assert session.extensions == (found,)
-            seen.append(found)
+        extension = session.extension(PerMessageDeflate)
+        assert session.extension(type(extension)) is extension
+        assert session.extensions == (extension,)
+        with pytest.raises(LookupError, match=r"^Other was not agreed on; look at session\.extensions$"):
+            session.extension(Other)
+        found.append(extension)
 
-    async with connected(handler, extensions=[PerMessageDeflate()]) as (client, _):
-        await client.receive_rest()
-    assert seen == [(0, "PerMessageDeflate was not agreed on; look at session.extensions")]
+    app = application(handler, extensions=[PerMessageDeflate()])
+    async with over_bytes(app) as dial, dial("/", extensions=[PerMessageDeflate()]):
+        pass
+    assert isinstance(found[0].factory, PerMessageDeflate)
+
+
+async def test_a_client_always_masks(autojump_clock: Clock) -> None:
+    """RFC 6455 §5.1; to say so again is no error."""
+    async with handle_websocket_conversation(application(stay), "/") as conversation:
+        session = conversation.session
+        session.masking = True
+        with pytest.raises(ValueError, match="a client always masks"):
+            session.masking = False
+        assert session.masking
 
 
 async def test_the_size_limit_may_be_set_and_is_checked(autojump_clock: Clock) -> None:

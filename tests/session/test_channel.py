@@ -10,6 +10,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from tests.support.helpers import close, connected
+from tests.support.listening import talking
 from trioktor import (
     CLOSE,
     ChannelConfig,
@@ -378,6 +379,23 @@ async def test_an_offer_is_taken_if_there_is_room(autojump_clock: Clock) -> None
     assert 3 <= count <= 5
     assert taken == [True] * count + [False] * (10 - count)
     assert frames == [Frame.Text("first"), *(Frame.Text(str(number)) for number in range(count)), close(1000)]
+
+
+async def test_an_offer_with_nothing_in_its_way_goes_straight_out() -> None:
+    """To the system, in the step of the call; the answers of a handler may have company, this has none."""
+    sizes: list[int] = []
+
+    async def handler(session: WebSocketSession) -> None:
+        await session.receive()
+        before = session.statistics().bytes_sent
+        for _ in range(3):
+            assert session.offer(PreparedMessage(Frame.Binary(b"12345678")))
+            sizes.append(session.statistics().bytes_sent - before)
+
+    async with talking(handler) as (client, _):
+        await client.send(Frame.Text("go"), Frame.Text("more"))
+        assert [await client.receive() for _ in range(3)] == [Frame.Binary(b"12345678")] * 3
+    assert sizes == [10, 20, 30]
 
 
 async def test_an_offer_is_not_taken_in_the_middle_of_fragments(autojump_clock: Clock) -> None:
