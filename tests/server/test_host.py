@@ -310,15 +310,15 @@ async def test_path_parameters_reach_the_handlers_that_want_them() -> None:
     assert seen == [("big", None), ("big", "left")]
 
 
-@pytest.mark.parametrize("pings", [True, False])
-async def test_configured_pings_may_be_turned_off(pings: bool, autojump_clock: Clock) -> None:
+@pytest.mark.parametrize(("options", "pings"), [({}, True), ({"pings": True}, True), ({"pings": False}, False)])
+async def test_configured_pings_may_be_turned_off(options: dict[str, bool], pings: bool, autojump_clock: Clock) -> None:
     """For tests; all other settings stay."""
     seen: list[tuple[float | None, int | None]] = []
 
     async def handler(session: WebSocketSession) -> None:
         seen.append((session.ping_interval, session.max_frame_size))
 
-    host = Host(application(handler, ping_period=5, max_frame_size=77), pings=pings)
+    host = Host(application(handler, ping_period=5, max_frame_size=77), **options)
     async with trio.open_nursery() as nursery:
         client = Client(host, nursery)
         await client.raw.upgrade()
@@ -427,6 +427,30 @@ async def test_a_host_that_stops_lets_nobody_in_any_more(autojump_clock: Clock) 
         await before.raw.send(Frame.Text("still there?"))
         assert await before.raw.receive() == Frame.Text("still there?")
         await before.raw.aclose()
+
+
+async def test_whoever_hooks_are_asked_about_is_told_of_the_end(autojump_clock: Clock) -> None:
+    """At once, and without a session."""
+
+    async def slow(call: Call) -> None:
+        await trio.sleep(9)
+
+    app = Application()
+    app.install(WebSockets())
+    app.websocket("/", echo, before=slow)
+    host = Host(app)
+    async with trio.open_nursery() as nursery:
+        client = Client(host, nursery)
+        await client.raw.send_bytes(REQUEST % b"/")
+        await trio.testing.wait_all_tasks_blocked()
+        began = trio.current_time()
+        host.cancel_opening()
+        answer = bytes(await client.raw.stream.receive_some())
+        assert trio.current_time() == began
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert answer.endswith(b"the server is shutting down\n")
+        await client.raw.aclose()
+    assert host.sessions == ()
 
 
 async def test_who_is_let_in_while_the_host_stops_is_closed_at_once(autojump_clock: Clock) -> None:

@@ -11,6 +11,7 @@ from trio.testing import MockClock
 
 from tests.support.doors import LITTLE, PEER, Door, Wire, asking
 from tests.support.helpers import application, close, connected, masked
+from tests.support.listening import talking
 from trioktor import (
     CloseReason,
     ConnectionBroken,
@@ -186,6 +187,47 @@ async def test_the_rest_of_a_message_is_gone_when_the_next_is_asked_for(autojump
         await client.send(Frame.Text("next"))
         await client.receive_rest()
     assert seen == [["next"], "a"]
+
+
+async def test_a_message_in_pieces_ends_with_its_last(autojump_clock: Clock) -> None:
+    """For whoever asks, and as often as that; the next message is another."""
+    seen: list[object] = []
+
+    async def handler(session: WebSocketSession) -> None:
+        message = await session.receive_message()
+        seen.append([piece async for piece in message])
+        for _ in range(2):
+            with pytest.raises(trio.EndOfChannel):
+                await message.receive()
+        seen.append((message.size, message.is_complete))
+        seen.append(await session.receive())
+
+    async with connected(handler) as (client, _):
+        for data in (masked(0x02, b"a"), masked(0x00, b"bc"), masked(0x80, b"")):
+            await client.send_bytes(data)
+            await trio.sleep(1)
+        await client.send(Frame.Text("next"))
+        await client.receive_rest()
+    assert seen == [[b"a", b"bc"], (3, True), Frame.Text("next")]
+
+
+@pytest.mark.parametrize("way", ["receive", "receive_message"])
+async def test_the_first_answer_to_all_there_is_goes_straight_out(way: str) -> None:
+    """To the system, in the step of the call."""
+    sizes: list[int] = []
+
+    async def handler(session: WebSocketSession) -> None:
+        for _ in range(2):
+            await (session.receive() if way == "receive" else session.receive_message())
+            before = session.statistics().bytes_sent
+            session.send_nowait(b"12345678")
+            sizes.append(session.statistics().bytes_sent - before)
+
+    async with talking(handler) as (client, _):
+        for _ in range(2):
+            await client.send(Frame.Text("question"))
+            assert await client.receive() == Frame.Binary(b"12345678")
+    assert sizes == [10, 10]
 
 
 async def test_a_cancelled_receive_message_has_taken_nothing(autojump_clock: Clock) -> None:
