@@ -311,7 +311,7 @@ async def test_path_parameters_reach_the_handlers_that_want_them() -> None:
 
 
 @pytest.mark.parametrize(("options", "pings"), [({}, True), ({"pings": True}, True), ({"pings": False}, False)])
-async def test_configured_pings_may_be_turned_off(options: dict[str, bool], pings: bool, autojump_clock: Clock) -> None:
+async def test_configured_pings_may_be_turned_off(options: dict[str, Any], pings: bool, autojump_clock: Clock) -> None:
     """For tests; all other settings stay."""
     seen: list[tuple[float | None, int | None]] = []
 
