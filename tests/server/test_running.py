@@ -10,13 +10,13 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.helpers import RawClient, application, close, records_above_info
+from tests.support.helpers import application, close
 from tests.support.listening import (
     MemoryListener,
     get,
     serving,
 )
-from trioktor import Application, Call, Server, WebSocketSession, serve
+from trioktor import Application, Call, Server, WebSocketSession
 from trioktor.server.running import Answering, Running
 
 Clock = trio.testing.MockClock
@@ -122,41 +122,6 @@ async def test_aclose_inside_a_get_handler_does_not_wait_for_itself(autojump_clo
     async with serving(slow_page(close), listener) as (server, _):
         servers.append(server)
         assert (await get(await listener.connect())).endswith(b"a page")
-
-
-@pytest.mark.parametrize("path", ["/", "/page"])
-async def test_aclose_leaves_what_heeds_no_cancellation(
-    path: str, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It is named in a warning; `serve` ends when it does."""
-    release = trio.Event()
-
-    async def stubborn(*_: object) -> None:
-        with trio.CancelScope(shield=True):
-            await release.wait()
-
-    app = application(stubborn)
-
-    @app.get("/page")
-    async def page(call: Call) -> str:
-        await stubborn()
-        return "a page"
-
-    listener = MemoryListener()
-    async with trio.open_nursery() as nursery:
-        server: Server = await nursery.start(partial(serve, app, listeners=[listener], shutdown_grace=2))
-        stream = await listener.connect()
-        if path == "/":
-            await RawClient(stream).upgrade()
-        else:
-            await stream.send_all(b"GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        await trio.sleep(1)
-        await server.aclose()
-        assert trio.current_time() == pytest.approx(1 + 2 + 1.5)
-        (record,) = records_above_info(caplog)
-        assert f" {path} " in record.getMessage() or repr(path) in record.getMessage()
-        release.set()
-        await stream.aclose()
 
 
 # by itself

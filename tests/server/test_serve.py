@@ -29,7 +29,7 @@ from tests.support.listening import (
     serving,
     tls,
 )
-from trioktor import CloseReason, Frame, Server, WebSocketSession, serve
+from trioktor import Call, CloseReason, Frame, Server, WebSocketSession, serve
 from trioktor.server.serve import Import, current_import, listening_on, raise_single
 
 Clock = trio.testing.MockClock
@@ -512,6 +512,78 @@ async def test_connections_before_their_request_are_dropped_by_aclose(autojump_c
         assert await client.stream.receive_some() == b""
         assert trio.current_time() == began
         await client.aclose()
+
+
+@pytest.mark.parametrize("path", ["/", "/page"])
+async def test_aclose_leaves_what_heeds_no_cancellation(
+    path: str, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is named in a warning; `serve` ends when it does."""
+    release = trio.Event()
+
+    async def stubborn(*_: object) -> None:
+        with trio.CancelScope(shield=True):
+            await release.wait()
+
+    app = application(stubborn)
+
+    @app.get("/page")
+    async def page(call: Call) -> str:
+        await stubborn()
+        return "a page"
+
+    listener = MemoryListener()
+    async with trio.open_nursery() as nursery:
+        server: Server = await nursery.start(partial(serve, app, listeners=[listener], shutdown_grace=2))
+        stream = await listener.connect()
+        if path == "/":
+            await RawClient(stream).upgrade()
+        else:
+            await stream.send_all(b"GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await trio.sleep(1)
+        await server.aclose()
+        assert trio.current_time() == pytest.approx(1 + 2 + 1.5)
+        (record,) = records_above_info(caplog)
+        assert f" {path} " in record.getMessage() or repr(path) in record.getMessage()
+        release.set()
+        await stream.aclose()
+
+
+async def test_an_error_of_a_listener_ends_serve_and_comes_out_as_itself(autojump_clock: Clock) -> None:
+    """The sessions hear 1001, as when it is cancelled."""
+
+    class Failing(trio.abc.Listener[trio.abc.Stream]):
+        """Fails when it is told to."""
+
+        fails = trio.Event()
+
+        async def accept(self) -> trio.abc.Stream:
+            """Wait, and fail."""
+            await self.fails.wait()
+            raise ZeroDivisionError
+
+        async def aclose(self) -> None:
+            """Accept no more."""
+            await trio.lowlevel.checkpoint()
+
+    memory, failing = MemoryListener(), Failing()
+    raised: list[BaseException] = []
+
+    async def run(task_status: trio.TaskStatus[Server]) -> None:
+        try:
+            await serve(application(endless), listeners=[memory, failing], task_status=task_status)
+        except Exception as error:
+            raised.append(error)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(run)
+        client = RawClient(await memory.connect())
+        await client.upgrade()
+        failing.fails.set()
+        assert (await client.receive_rest())[0] == close(1001)
+        await client.aclose()
+    assert [type(error) for error in raised] == [ZeroDivisionError]
+    assert memory.is_closed
 
 
 # cancellation
