@@ -17,7 +17,6 @@ from trio.testing import MockClock
 from tests.support.helpers import REQUEST, application, client_bytes, close, connected
 from tests.support.slow import on_a_socket, stuck
 from trioktor import ConnectionBroken, Frame, FrameType, WebSocketSession as Session
-from trioktor.engine.flushes import Flushes
 from trioktor.engine.patience import Patience
 from trioktor.engine.sockets import SocketTransport
 from trioktor.engine.streams import open_transport
@@ -104,32 +103,6 @@ async def test_flush_waits_for_what_the_system_has_not_taken(way: str) -> None:
         await client.send(close(1000))
     assert states[:2] == [True, True]
     assert states[-1] is True
-
-
-async def test_those_whose_flush_is_done_are_forgotten(autojump_clock: MockClock) -> None:
-    """One by one; and a count begins with nothing taken, and nothing written."""
-    flushes = Flushes()
-    await flushes.wait(0, 0)
-    done: list[int] = []
-
-    async def flush(items: int) -> None:
-        await flushes.wait(items, 0)
-        done.append(items)
-
-    async with trio.open_nursery() as nursery:
-        for items in (1, 2, 3):
-            nursery.start_soon(flush, items)
-        await trio.testing.wait_all_tasks_blocked()
-        assert done == []
-        for number in (1, 2, 3):
-            flushes.taken += 1
-            flushes.note_written(0)
-            assert len(flushes._waiting or ()) == 3 - number
-            await trio.testing.wait_all_tasks_blocked()
-            assert done == list(range(1, number + 1))
-    with trio.move_on_after(1) as scope:
-        await flushes.wait(3, 1)
-    assert scope.cancelled_caught
 
 
 # why it ended
@@ -271,25 +244,6 @@ async def test_flush_waits_for_a_ping_that_is_the_first_that_is_written(autojump
     assert states == [True]
 
 
-@pytest.mark.parametrize("number", [1, 3])
-async def test_flush_counts_pings_one_by_one(number: int, autojump_clock: MockClock) -> None:
-    """Those that were sent before it, and are not written."""
-    flushes = Flushes()
-    flushes.controls_taken = number
-    states: list[str] = []
-
-    async def flush() -> None:
-        await flushes.wait(0, number)
-        states.append("flushed")
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(flush)
-        await trio.testing.wait_all_tasks_blocked()
-        assert states == []
-        flushes.note_written(0)
-    assert states == ["flushed"]
-
-
 async def test_when_it_is_closed_the_stream_is_closed() -> None:
     """`wait_closed` returns when nothing is left of it, though the handler goes on."""
     states: list[int] = []
@@ -378,10 +332,7 @@ async def test_tasks_of_a_session_end_with_the_connection(autojump_clock: MockCl
 
 
 async def test_what_need_not_wait_is_a_checkpoint_all_the_same(autojump_clock: MockClock) -> None:
-    """A flush of nothing, a limit that is over, the end of a stream that has no half."""
-    flushes = Flushes()
-    with trio.testing.assert_checkpoints():
-        await flushes.wait(0, 0)
+    """A limit that is over, the end of a stream that has no half."""
     with trio.testing.assert_checkpoints():
         assert await Patience(0).outlast(trio.sleep_forever)
 
@@ -403,16 +354,6 @@ async def test_what_need_not_wait_is_a_checkpoint_all_the_same(autojump_clock: M
 
     with trio.testing.assert_checkpoints():
         await open_transport(Whole()).send_eof()
-
-
-async def test_a_flush_that_was_let_go_is_forgotten(autojump_clock: MockClock) -> None:
-    """With everybody else's."""
-    flushes = Flushes()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(flushes.wait_for_all)
-        await trio.testing.wait_all_tasks_blocked()
-        flushes.release()
-    assert not flushes._waiting
 
 
 async def test_a_stream_that_is_closed_below_has_not_hung_up() -> None:
