@@ -11,7 +11,6 @@ import trio.testing
 from tests.support.helpers import RawClient, close
 from tests.support.listening import talking
 from trioktor import Frame, PerMessageDeflate, WebSocketSession, broadcast
-from trioktor.engine.later import Later
 from trioktor.engine.poller import Poller
 from trioktor.engine.sockets import SocketTransport
 
@@ -185,43 +184,3 @@ async def test_a_lost_connection_is_found_by_the_waker(autojump_clock: Clock) ->
         await client.send(Frame.Text("go"))
         await trio.sleep(5)
     assert calls == ["called"]
-
-
-async def test_later_calls_each_once_and_what_is_due_at_its_end(autojump_clock: Clock) -> None:
-    """Two passes later, whatever else happens; closed, it ends."""
-    later = Later()
-    calls: list[int] = []
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(later.run)
-        await trio.testing.wait_all_tasks_blocked()
-        assert later.is_running
-        later.call(lambda: calls.append(1))
-        later.call(lambda: later.call(lambda: calls.append(2)))
-        await trio.testing.wait_all_tasks_blocked()
-        assert calls == [1, 2]
-        later.call(lambda: calls.append(3))
-        later.close()
-    assert calls == [1, 2, 3]
-    assert not later.is_running
-
-
-async def test_later_goes_on_when_one_fails(autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    """The fault of one connection is in the log, and the others' calls are made, now and then."""
-    later = Later()
-    calls: list[int] = []
-
-    def fail() -> None:
-        raise ZeroDivisionError
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(later.run)
-        await trio.testing.wait_all_tasks_blocked()
-        later.call(fail)
-        later.call(lambda: calls.append(1))
-        await trio.testing.wait_all_tasks_blocked()
-        later.call(lambda: calls.append(2))
-        await trio.testing.wait_all_tasks_blocked()
-        later.close()
-    assert calls == [1, 2]
-    (record,) = caplog.records
-    assert record.exc_info
