@@ -93,7 +93,9 @@ def test_a_close_is_one_that_a_peer_can_have_said(code: int, text: str | None, e
 # what comes
 
 
-@pytest.mark.parametrize("make", [lambda size: Frame.Text("x" * size), lambda size: Frame.Binary(b"\0" * size)])
+@pytest.mark.parametrize(
+    "make", [lambda size: Frame.Text("x" * size), lambda size: Frame.Binary(b"\0" * size)], ids=["text", "binary"]
+)
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 65_535, 65_536])
 async def test_a_message_comes_as_a_clients_frame(make: Callable[[int], Frame], size: int) -> None:
     """One for each read, of any length."""
@@ -236,7 +238,9 @@ async def test_what_is_joined_is_bounded(limit: int | None, size: int, is_sent: 
         with pytest.raises(trio.BrokenResourceError, match="too long to be joined"):
             await transport.send(fragment[-1:])
         return
-    await transport.send(fragment[-1:] + bytes([0x80, 0]))
+    await transport.send(fragment[-1:])
+    assert other.sent == []
+    await transport.send(bytes([0x80, 0]))
     assert other.sent == [Frame.Binary(bytes(size))]
 
 
