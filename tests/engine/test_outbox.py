@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import socket
-import ssl
 import struct
-from typing import final
 
 import pytest
 import trio
@@ -17,10 +15,7 @@ from trio.testing import MockClock
 from tests.support.helpers import REQUEST, application, client_bytes, close, connected
 from tests.support.slow import on_a_socket, stuck
 from trioktor import ConnectionBroken, Frame, FrameType, WebSocketSession as Session
-from trioktor.engine.patience import Patience
 from trioktor.engine.sockets import SocketTransport
-from trioktor.engine.streams import open_transport
-from trioktor.engine.transport import HangUp
 
 
 async def test_an_answer_to_a_reader_needs_neither_queue_nor_writer() -> None:
@@ -326,43 +321,3 @@ async def test_tasks_of_a_session_end_with_the_connection(autojump_clock: MockCl
         await client.receive_rest()
     assert ends[1] - ends[0] == pytest.approx(2, abs=0.01)
     assert child == [pytest.approx(ends[0], abs=0.01)]
-
-
-# checkpoints
-
-
-async def test_what_need_not_wait_is_a_checkpoint_all_the_same(autojump_clock: MockClock) -> None:
-    """A limit that is over, the end of a stream that has no half."""
-    with trio.testing.assert_checkpoints():
-        assert await Patience(0).outlast(trio.sleep_forever)
-
-    @final
-    class Whole(trio.abc.Stream):
-        """A stream that ends as a whole only."""
-
-        async def send_all(self, data: object) -> None:
-            raise NotImplementedError
-
-        async def wait_send_all_might_not_block(self) -> None:
-            raise NotImplementedError
-
-        async def receive_some(self, max_bytes: int | None = None) -> bytes:
-            raise NotImplementedError
-
-        async def aclose(self) -> None:
-            await trio.lowlevel.checkpoint()
-
-    with trio.testing.assert_checkpoints():
-        await open_transport(Whole()).send_eof()
-
-
-async def test_a_stream_that_is_closed_below_has_not_hung_up() -> None:
-    """There is nothing to ask any more, and that is no error."""
-    ours, theirs = socket.socketpair()
-    ours.setblocking(False)
-    with theirs:
-        inner = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
-        transport = open_transport(trio.SSLStream(inner, ssl.create_default_context(), server_hostname="x"))
-        assert transport.hang_up() is HangUp.NO
-        await inner.aclose()
-        assert transport.hang_up() is HangUp.NO

@@ -42,6 +42,12 @@ async def test_what_comes_in_time_is_waited_for(autojump_clock: MockClock) -> No
     assert pytest.approx(9.5) == trio.current_time()
 
 
+async def test_a_limit_that_is_over_is_a_checkpoint_all_the_same(autojump_clock: MockClock) -> None:
+    """Nothing is begun."""
+    with trio.testing.assert_checkpoints():
+        assert await Patience(0).outlast(trio.sleep_forever)
+
+
 async def test_no_limit_is_none(autojump_clock: MockClock) -> None:
     """None waits for ever."""
     with trio.move_on_after(1e6) as scope:
