@@ -15,8 +15,20 @@ from trio.testing import MockClock
 from tests.support.listening import tls
 from tests.support.transports import finish, pair, tcp_pair
 from trioktor import WriteTimeout
+from trioktor.engine.sockets import SocketTransport
 from trioktor.engine.streams import StreamTransport, open_transport
-from trioktor.engine.transport import CHUNK, HangUp
+from trioktor.engine.transport import CHUNK, HangUp, Transport
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("socket", SocketTransport), ("memory", StreamTransport),
+                                                ("tls", StreamTransport)])  # fmt: skip
+async def test_a_stream_gets_the_transport_that_fits(kind: str, expected: type[Transport]) -> None:
+    """Plain sockets are taken out of Trio's hands, everything else stays a stream."""
+    transport, peer = await pair(kind)
+    assert type(transport) is expected
+    assert transport.takes_nowait == (kind == "socket")
+    assert transport.is_secure == (kind == "tls")
+    await finish(transport, peer)
 
 
 @final
@@ -275,6 +287,8 @@ async def test_an_end_of_tls_that_is_not_said_is_the_end_of_the_stream() -> None
 async def test_the_end_of_tls_is_said_where_something_was_received(is_up: bool) -> None:
     """Before that the handshake may not be done, and nobody waits for it."""
     transport, peer = await strict_pair()
+    await transport.send(b"hello")
+    assert await peer.receive_some() == b"hello"
     if is_up:
         await hear(transport, peer)
     await transport.aclose()
@@ -286,15 +300,30 @@ async def test_the_end_of_tls_is_said_where_something_was_received(is_up: bool) 
     await trio.aclose_forcefully(peer)
 
 
-async def test_behind_half_a_record_the_end_of_tls_is_not_said(autojump_clock: MockClock) -> None:
-    """It would stand in the middle of it."""
+@pytest.mark.parametrize("is_cancelled", [True, False])
+async def test_behind_half_a_record_the_end_of_tls_is_not_said(is_cancelled: bool, autojump_clock: MockClock) -> None:
+    """It would stand in the middle of it; nobody waits, either."""
     transport, peer = await strict_pair(trio.testing.lockstep_stream_pair)
     await hear(transport, peer)
-    with trio.move_on_after(1):
-        await transport.send(b"half")
-    began = trio.current_time()
-    await transport.aclose()
-    assert trio.current_time() == began
+    scope = trio.CancelScope()
+    ends: list[str] = []
+
+    async def send() -> None:
+        with scope:
+            with pytest.raises(trio.BrokenResourceError):
+                await transport.send(b"half")
+            ends.append("broken")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        await trio.testing.wait_all_tasks_blocked()
+        if is_cancelled:
+            scope.cancel()
+            await trio.testing.wait_all_tasks_blocked()
+        began = trio.current_time()
+        await transport.aclose()
+        assert trio.current_time() == began
+    assert ends == ([] if is_cancelled else ["broken"])
     await trio.aclose_forcefully(peer)
 
 
@@ -309,11 +338,18 @@ async def test_a_peer_that_does_not_take_the_end_of_tls_is_not_waited_for(autoju
     await trio.aclose_forcefully(peer)
 
 
-async def test_an_end_of_tls_that_fails_closes_all_the_same() -> None:
-    """The peer has gone before it."""
-    transport, peer = await strict_pair()
+@pytest.mark.parametrize("error", [OSError("unplugged"), ssl.SSLError("nonsense"), trio.BrokenResourceError("gone")])
+async def test_an_end_of_tls_that_fails_closes_all_the_same(error: Exception) -> None:
+    """Whatever the stream below says."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    transport, peer = await strict_pair(lambda: (ours, theirs))
     await hear(transport, peer)
-    await trio.aclose_forcefully(peer)
+
+    async def fail() -> None:
+        raise error
+
+    ours.send_stream.send_all_hook = fail
     await transport.aclose()
-    with pytest.raises(trio.BrokenResourceError):
-        await transport.receive()
+    with pytest.raises(trio.ClosedResourceError):
+        await ours.send_all(b"x")
+    await trio.aclose_forcefully(peer)

@@ -11,23 +11,11 @@ import trio.testing
 
 from tests.support.transports import finish, pair, read, tcp_pair
 from trioktor import WriteTimeout
-from trioktor.engine.sockets import SocketTransport
-from trioktor.engine.streams import StreamTransport, open_transport
+from trioktor.engine.streams import open_transport
 from trioktor.engine.transport import CHUNK, Transport
 
 Clock = trio.testing.MockClock
 KINDS = ["socket", "memory", "tls"]
-
-
-@pytest.mark.parametrize(("kind", "expected"), [("socket", SocketTransport), ("memory", StreamTransport),
-                                                ("tls", StreamTransport)])  # fmt: skip
-async def test_a_stream_gets_the_transport_that_fits(kind: str, expected: type[Transport]) -> None:
-    """Plain sockets are taken out of Trio's hands, everything else stays a stream."""
-    transport, peer = await pair(kind)
-    assert type(transport) is expected
-    assert transport.takes_nowait == (kind == "socket")
-    assert transport.is_secure == (kind == "tls")
-    await finish(transport, peer)
 
 
 @pytest.mark.parametrize("kind", KINDS)
