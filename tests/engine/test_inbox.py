@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
 import pytest
@@ -226,53 +225,6 @@ async def test_input_that_nobody_wants_is_dropped(inbox: Make, autojump_clock: M
         nursery.start_soon(wait, held)
         await trio.testing.wait_all_tasks_blocked()
         held.channel.close()
-
-
-async def test_a_handler_that_lets_its_input_wait_is_named_once(
-    inbox: Make, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
-) -> None:
-    """After ten seconds."""
-    one = inbox(capacity=1)
-    one.offer(Frame.Binary(b"x"))
-    assert not one.offer(Frame.Binary(b"y"))
-    with trio.move_on_after(9.9):
-        await wait(one)
-    assert caplog.records == []
-    with trio.move_on_after(100):
-        await wait(one)
-    [record] = caplog.records
-    assert record.levelno == logging.WARNING
-    assert record.getMessage().startswith("somebody: the handler lets its input wait")
-
-
-@pytest.mark.parametrize("found", [HangUp.HALF, HangUp.FULL])
-@pytest.mark.parametrize("grace", [0.5, 4.0, None])
-async def test_a_peer_that_is_gone_is_noticed_while_the_reader_waits(
-    inbox: Make, found: HangUp, grace: float | None, autojump_clock: MockClock
-) -> None:
-    """Within a second; one that only ended its half leaves the handler its grace, without an end if there is none."""
-    one = inbox(capacity=1)
-    one.offer(Frame.Binary(b"x"))
-    assert not one.offer(Frame.Binary(b"y"))
-    gone_at = trio.current_time() + 2.5
-
-    def look() -> HangUp:
-        return found if trio.current_time() >= gone_at else HangUp.NO
-
-    is_broken = False
-    with trio.move_on_after(1000):
-        try:
-            await wait_for_room(one, look, grace, "somebody")
-        except trio.BrokenResourceError:
-            is_broken = True
-    assert one.pause is None
-    assert is_broken == (found is HangUp.FULL or grace is not None)
-    if not is_broken:
-        assert not one.has_lost_patience
-        return
-    expected = 3 + (grace or 0 if found is HangUp.HALF else 0)
-    assert expected == pytest.approx(trio.current_time(), abs=0.01)
-    assert one.has_lost_patience == (found is HangUp.HALF)
 
 
 async def test_a_message_that_is_dropped_in_the_step_in_which_it_is_taken_harms_nobody(
