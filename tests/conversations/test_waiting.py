@@ -24,7 +24,6 @@ from trioktor import (
     ProtocolError,
     WebSocketSession as Session,
 )
-from trioktor.engine.waiting_room import WaitingRoom
 
 
 async def outcome_of(name: str, outcomes: dict[str, str], function: Any, *args: Any) -> None:
@@ -34,55 +33,6 @@ async def outcome_of(name: str, outcomes: dict[str, str], function: Any, *args: 
         outcomes[name] = "accepted"
     except (ConnectionClosed, ProtocolError, trio.BrokenResourceError) as error:
         outcomes[name] = type(error).__name__
-
-
-# the waiting room
-
-
-async def test_a_waiting_room_is_first_come_first_served(autojump_clock: MockClock) -> None:
-    """Whoever makes room accepts, refuses, or sends all away; who is cancelled has left at once."""
-    room: WaitingRoom[str] = WaitingRoom()
-    outcomes: dict[str, str] = {}
-    assert not room.waiters
-    async with trio.open_nursery() as nursery:
-        for name in ("a", "b", "c", "d", "e"):
-            nursery.start_soon(outcome_of, name, outcomes, room.wait, name)
-            await trio.testing.wait_all_tasks_blocked()
-        with trio.CancelScope() as scope:
-            scope.cancel()
-            await room.wait("never")
-        assert (5, "a") == (len(room.waiters), room.first)
-        assert "a" == room.accept()
-        room.refuse(ProtocolError("not here"))
-        assert "c" == room.first
-        assert "c" == room.accept()
-        room.refuse_all()
-        assert not room.waiters
-    assert {
-        "a": "accepted",
-        "b": "ProtocolError",
-        "c": "accepted",
-        "d": "BrokenResourceError",
-        "e": "BrokenResourceError",
-    } == outcomes
-
-
-async def test_who_was_accepted_is_not_cancelled_any_more(autojump_clock: MockClock) -> None:
-    """The two meet in one step: what was accepted stands."""
-    room: WaitingRoom[str] = WaitingRoom()
-    outcomes: dict[str, str] = {}
-    async with trio.open_nursery() as nursery:
-        scope = trio.CancelScope()
-
-        async def wait() -> None:
-            with scope:
-                await outcome_of("a", outcomes, room.wait, "a")
-
-        nursery.start_soon(wait)
-        await trio.testing.wait_all_tasks_blocked()
-        room.accept()
-        scope.cancel()
-    assert {"a": "accepted"} == outcomes
 
 
 # sending
