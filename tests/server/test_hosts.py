@@ -134,20 +134,6 @@ async def test_a_route_may_serve_other_hosts(autojump_clock: MockClock) -> None:
     assert await status(app, request("evil.example", "/open")) == 101
 
 
-@pytest.mark.parametrize("host", ["https://example.com", "example.com:80", "example.com/", "", "a b", "user@x", "a/b"])
-def test_what_is_no_host_is_a_value_error(host: str) -> None:
-    """It would match nothing."""
-    with pytest.raises(ValueError, match="hosts"):
-        WebSockets(hosts=["good.example", host])
-
-
-@pytest.mark.parametrize("hosts", [5, [5], b"example.com", {"a": 1}])
-def test_what_is_no_list_of_hosts_is_a_value_error(hosts: Any) -> None:
-    """As said."""
-    with pytest.raises(ValueError, match="hosts must be None"):
-        WebSockets(hosts=hosts)
-
-
 @pytest.mark.parametrize(
     ("flags", "hosts"),
     [

@@ -1,4 +1,4 @@
-"""The pytest plugin: fixtures for users, and what it says when something is missing."""
+"""The pytest plugin: what it offers, what it costs, and what it says when something is missing."""
 
 from __future__ import annotations
 
@@ -8,39 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import trio
 
-from trioktor import Application, Server, WebSockets, WebSocketSession
-from trioktor.testing import ApplicationHost
-
-
-@pytest.fixture
-def app() -> Application:
-    """The application under test: an echo."""
-    application = Application()
-    application.install(WebSockets())
-
-    @application.websocket("/echo")
-    async def echo(session: WebSocketSession) -> None:
-        async for frame in session:
-            await session.send(frame)
-
-    return application
-
-
-async def test_a_host_in_memory(websocket_host: ApplicationHost) -> None:
-    """The fixture serves the fixture `app`."""
-    async with websocket_host.websocket("/echo") as (incoming, outgoing):
-        await outgoing.send("hello")
-        assert (await incoming.receive()).text == "hello"
-
-
-async def test_a_server_on_a_real_port(websocket_server: Server) -> None:
-    """On the loopback, at a free port."""
-    stream = await trio.open_tcp_stream("127.0.0.1", websocket_server.port)
-    await stream.send_all(b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    assert (await stream.receive_some()).startswith(b"HTTP/1.1 404 ")
-    await stream.aclose()
+from trioktor import pytest_fixtures, pytest_plugin
 
 
 def run_pytest(folder: Path, source: str, *options: str, path: str = "") -> tuple[int, str]:
@@ -58,6 +27,7 @@ def test_without_an_application_it_says_so(tmp_path: Path) -> None:
     status, output = run_pytest(tmp_path, source, "-o", "trio_mode=true")
     assert status == 1
     assert "define a fixture `app` that returns your trioktor.Application" in output
+    assert "Error:" not in output
     assert "1 passed, 1 error" in output
 
 
@@ -94,3 +64,36 @@ def test_a_fixture_of_the_same_name_is_the_tests_own(tmp_path: Path) -> None:
     )
     status, output = run_pytest(tmp_path, source)
     assert status == 0, output
+
+
+class Plugins:
+    """What pytest knows of its plugins."""
+
+    def __init__(self, *names: str) -> None:
+        self._names = names
+        self.registered: list[tuple[object, str]] = []
+
+    @property
+    def pluginmanager(self) -> Plugins:
+        """It is the configuration, too."""
+        return self
+
+    def has_plugin(self, name: str) -> bool:
+        """Whether it is there."""
+        return name in self._names
+
+    def register(self, plugin: object, name: str) -> None:
+        """Another one."""
+        self.registered.append((plugin, name))
+
+
+@pytest.mark.parametrize(("names", "is_whole"), [((), False), (("xdist", "asyncio"), False), (("trio",), True)])
+def test_the_fixtures_are_those_of_the_environment(names: tuple[str, ...], is_whole: bool) -> None:
+    """Under one name, and with the same fixtures; those that work only where pytest-trio does."""
+    plugins = Plugins(*names)
+    pytest_plugin.pytest_configure(plugins)  # type: ignore[arg-type]
+    [(plugin, name)] = plugins.registered
+    assert name == "trioktor fixtures"
+    assert (plugin is pytest_fixtures) == is_whole
+    assert hasattr(plugin, "websocket_host")
+    assert hasattr(plugin, "websocket_server")

@@ -749,20 +749,6 @@ async def test_asking_for_what_a_converter_cannot_make_is_the_handlers_mistake(
 # where a converter is configured
 
 
-@pytest.mark.parametrize("converter", [*SHIPPED, Bracketed], ids=lambda kind: kind.__name__)
-def test_the_class_instead_of_an_instance_is_a_value_error(converter: Any) -> None:
-    """The text says to write the parentheses."""
-    with pytest.raises(ValueError, match=rf"^content_converter must be .*{converter.__name__}\(\)"):
-        WebSockets(content_converter=converter)
-
-
-@pytest.mark.parametrize("converter", [object(), "json", json, int, {}, lambda value: value, True], ids=str)
-def test_what_has_not_the_methods_is_a_value_error(converter: Any) -> None:
-    """The text names the argument and one that would do."""
-    with pytest.raises(ValueError, match=r"^content_converter must be a ContentConverter such as JsonConverter\(\)"):
-        WebSockets(content_converter=converter)
-
-
 async def test_each_route_may_have_its_own(autojump_clock: Clock) -> None:
     """Overrides replace the installed one, None takes it away."""
     app = Application()
