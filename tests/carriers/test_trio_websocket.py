@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import socket
 import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
@@ -13,8 +15,19 @@ import trio_websocket
 from trio.testing import MockClock
 
 from tests.support.carriers import over_trio_websocket
-from tests.support.helpers import REQUEST, application
-from trioktor import Application, Call, CloseReason, HandshakeRefused, Response, WebSockets, WebSocketSession, connect
+from tests.support.helpers import REQUEST, RawClient, application, close
+from tests.support.listening import tls
+from trioktor import (
+    Application,
+    Call,
+    CloseReason,
+    ConnectionBroken,
+    HandshakeRefused,
+    Response,
+    WebSockets,
+    WebSocketSession,
+    connect,
+)
 from trioktor.carriers.trio_websocket import handler
 
 
@@ -87,6 +100,85 @@ async def test_who_is_let_in(
     assert body in caught.value.body
     if status == 401:
         assert caught.value.headers["x-more"] == "1"
+
+
+@asynccontextmanager
+async def byte_by_byte(app: Application, ended: list[float]) -> AsyncIterator[RawClient]:
+    """A client that answers nothing by itself, after its handshake; when the server's side has ended is noted."""
+    ours, theirs = trio.testing.memory_stream_pair()
+
+    async def serve() -> None:
+        async with trio.open_nursery() as below:
+            await handler(app)(await trio_websocket.wrap_server_stream(below, theirs))
+            ended.append(trio.current_time())
+            below.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        client = RawClient(ours)
+        await client.upgrade()
+        yield client
+        await ours.aclose()
+
+
+async def test_a_client_that_never_answers_a_close(autojump_clock: MockClock) -> None:
+    """It has `close_timeout` for that: trio-websocket would wait for ever."""
+
+    async def leave(session: WebSocketSession) -> None:
+        session.close(4000, "enough")
+
+    ended: list[float] = []
+    async with byte_by_byte(application(leave, close_timeout=7), ended) as client:
+        assert await client.receive() == close(4000, "enough")
+        began = trio.current_time()
+        await trio.sleep(20)
+        assert ended == [pytest.approx(began + 7, abs=1.1)]
+
+
+async def test_a_client_that_is_cut_off_is_a_broken_end(autojump_clock: MockClock) -> None:
+    """It said no goodbye: 1006 is not a code that it sent."""
+    reasons: list[object] = []
+
+    async def witness(session: WebSocketSession) -> None:
+        with pytest.raises(ConnectionBroken):
+            await session.receive()
+        reasons.extend([session.close_reason, session.close_received])
+
+    async with byte_by_byte(application(witness), []):
+        pass
+    assert reasons == [CloseReason(1006), None]
+
+
+async def test_a_handler_that_has_to_end_drops_the_connection(autojump_clock: MockClock) -> None:
+    """`terminate` waits for nobody, and says nothing."""
+
+    async def leave(session: WebSocketSession) -> None:
+        session.terminate()
+        await trio.sleep_forever()
+
+    ended: list[float] = []
+    began = trio.current_time()
+    async with byte_by_byte(application(leave), ended) as client:
+        assert await client.receive_rest() == []
+        await trio.testing.wait_all_tasks_blocked()
+        assert ended == [began]
+
+
+@pytest.mark.parametrize(("trusted", "client"), [("unix", ("192.0.2.1", 0)), ("10.0.0.0/8", None)])
+async def test_a_stream_that_is_no_socket_is_on_this_machine(
+    trusted: str, client: object, autojump_clock: MockClock
+) -> None:
+    """So it may be a proxy that is trusted, as one at a UNIX socket."""
+    clients: list[object] = []
+
+    async def note(session: WebSocketSession) -> None:
+        clients.append(session.call.client)
+
+    app = application(note)
+    app.trust_proxies(trusted)
+    async with over_trio_websocket(app) as dial, dial(headers={"X-Forwarded-For": "192.0.2.1"}) as session:
+        await session.wait_closed()
+    assert clients == [client]
 
 
 async def test_a_client_that_is_gone_meanwhile(autojump_clock: MockClock) -> None:
@@ -165,26 +257,28 @@ async def test_nothing_that_one_client_does_ends_the_server(caplog: pytest.LogCa
         nursery.cancel_scope.cancel()
 
 
-async def test_on_a_real_server() -> None:
-    """Over TCP the call has the client's address; text and bytes come as they were sent."""
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+async def test_on_a_real_server(scheme: str) -> None:
+    """Over TCP, and TLS, the call has the client's address; text and bytes come as they were sent."""
     clients: list[object] = []
 
     async def echo(session: WebSocketSession) -> None:
-        clients.append(session.call.client)
+        clients.extend([session.call.client, session.call.scheme])
         async for frame in session:
             await session.send(frame)
 
+    context, trusting = tls() if scheme == "wss" else (None, None)
     async with trio.open_nursery() as nursery:
         serve = functools.partial(
-            trio_websocket.serve_websocket, handler(application(echo)), "127.0.0.1", 0, ssl_context=None
+            trio_websocket.serve_websocket, handler(application(echo)), "127.0.0.1", 0, ssl_context=context
         )
         server = await nursery.start(serve)
-        async with connect(f"ws://127.0.0.1:{server.port}/") as session:
+        async with connect(f"{scheme}://localhost:{server.port}/", ssl_context=trusting) as session:
             await session.send(b"\x00\xff")
             assert await session.receive_bytes() == b"\x00\xff"
             await session.send("grün")
             assert await session.receive_text() == "grün"
         nursery.cancel_scope.cancel()
-    [client] = clients
+    [client, seen] = clients
     assert isinstance(client, tuple)
-    assert client[0] == "127.0.0.1"
+    assert (client[0], seen) == ("127.0.0.1", scheme)
