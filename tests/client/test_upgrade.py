@@ -1,10 +1,8 @@
-"""The opening handshake from the client's side: what is asked, which answers are taken, and what hostile ones cost."""
+"""From an address to a conversation: what is asked, which answers are taken, what hostile ones cost, and redirects."""
 
 from __future__ import annotations
 
 import base64
-import socket
-import struct
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, final
 
@@ -151,49 +149,6 @@ async def test_user_information_is_basic_authentication(autojump_clock: MockCloc
 async def test_the_host(url: str, host: str, autojump_clock: MockClock) -> None:
     """The port only where it is not the scheme's own."""
     assert f"Host: {host}" in await head_of(url)
-
-
-@pytest.mark.parametrize(
-    ("options", "text"),
-    [
-        ({"headers": {"X": "1\r\nY: 2"}}, "control character"),
-        ({"headers": {"Sec-WebSocket-Key": "x"}}, "Sec-WebSocket-Key"),
-        ({"headers": [("Upgrade", "h2c")]}, "Upgrade"),
-        ({"headers": {"X": " x"}}, "blank"),
-        ({"headers": {"X": "x\t"}}, "blank"),
-        ({"headers": [("Host", "a"), ("host", "b")]}, "Host"),
-        ({"origin": " x"}, "blank"),
-        ({"origin": 5}, "origin"),
-        ({"proxy": 5}, "proxy"),
-        ({"path": 5}, "path"),
-        ({"ssl_context": 5}, "ssl_context"),
-        ({"server_hostname": 5}, "server_hostname"),
-        ({"local_address": 5}, "local_address"),
-        ({"headers": {"Sec-WebSocket-Protocol": "v1"}}, "Sec-WebSocket-Protocol"),
-        ({"origin": "a\r\nb"}, "control character"),
-        ({"subprotocols": ["a b"]}, "subprotocols"),
-        ({"subprotocols": ["a", "a"]}, "twice"),
-        ({"extensions": [PerMessageDeflate]}, "PerMessageDeflate"),
-        ({"open_timeout": 0}, "open_timeout"),
-        ({"max_redirects": -1}, "max_redirects"),
-        ({"max_redirects": True}, "max_redirects"),
-        ({"stream": "x"}, "stream"),
-        ({"path": "/x", "proxy": "http://a:1"}, "one of path, proxy"),
-        ({"path": "/x", "local_address": "::1"}, "local_address"),
-        ({"proxy": "ftp://a"}, "proxy"),
-        ({"proxy": "http://a:0"}, "proxy"),
-        ({"proxy": "http://a:x"}, "proxy"),
-        ({"ping_period": 0}, "ping_period"),
-        ({"websockets": 1}, "websockets"),
-        ({"masking": False}, "masking"),
-        ({"nothing": 1}, "nothing"),
-        ({"handler_grace": 1}, "handler_grace"),
-    ],
-)
-def test_arguments_that_make_no_sense(options: dict[str, Any], text: str) -> None:
-    """They are found at the call, and named."""
-    with pytest.raises((ValueError, TypeError), match=text):
-        connect(URL, **options)
 
 
 @pytest.mark.parametrize(
@@ -471,21 +426,6 @@ async def test_a_refusal(answer: bytes, status: int, body: bytes, autojump_clock
         assert caught.value.headers["location"] == "ws://a/"
 
 
-async def test_a_slow_answer_is_no_slow_body(autojump_clock: MockClock) -> None:
-    """`open_timeout` is its limit, and no other."""
-
-    async def script(server: RawServer) -> None:
-        server.head = await server.read_head()
-        answer = server.accepting()
-        for start in (0, 40, 80):
-            await trio.sleep(3)
-            await server.send_bytes(answer[start : start + 40] if start < 80 else answer[start:])
-        await server.receive_rest()
-
-    async with scripted(script) as dial, connect(URL, stream=dial, close_timeout=0.1):
-        pass
-
-
 @pytest.mark.parametrize(("count", "is_taken"), [(16, True), (17, False)])
 async def test_so_many_answers_of_1xx(count: int, is_taken: bool, autojump_clock: MockClock) -> None:
     """To the one."""
@@ -503,25 +443,6 @@ async def test_so_many_answers_of_1xx(count: int, is_taken: bool, autojump_clock
             assert not is_taken
 
 
-async def test_a_body_that_is_cut_by_a_reset() -> None:
-    """The refusal counts all the same; or it would be tried again for ever."""
-    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
-
-    async def refuse() -> None:
-        stream = await listener.accept()
-        await stream.receive_some()
-        await stream.send_all(b"HTTP/1.1 401 No\r\nContent-Length: 100\r\n\r\nwho")
-        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        await stream.aclose()
-
-    async with listener, trio.open_nursery() as nursery:
-        nursery.start_soon(refuse)
-        with pytest.raises(HandshakeRefused, match="401") as caught:
-            async with connect(f"ws://127.0.0.1:{listener.socket.getsockname()[1]}/"):
-                pass
-    assert b"who".startswith(caught.value.body)
-
-
 async def test_what_a_server_says_wrongly_is_not_shown_at_length(autojump_clock: MockClock) -> None:
     """Nor raw."""
     header = b"\r\nSec-WebSocket-Extensions: \x1b" + b"x" * 5000 + b"\r\n\r\n"
@@ -531,33 +452,6 @@ async def test_what_a_server_says_wrongly_is_not_shown_at_length(autojump_clock:
                 pass
     assert len(str(caught.value)) < 500
     assert str(caught.value).isprintable()
-
-
-async def test_a_body_that_does_not_come(autojump_clock: MockClock) -> None:
-    """It is waited for two seconds, and not for ever."""
-
-    async def script(server: RawServer) -> None:
-        await server.read_head()
-        await server.send_bytes(b"HTTP/1.1 403 No\r\nContent-Length: 100\r\n\r\nwe regret")
-        await trio.sleep_forever()
-
-    async with scripted(script) as dial:
-        began = trio.current_time()
-        with pytest.raises(HandshakeRefused) as caught:
-            async with connect(URL, stream=dial):
-                pass
-    assert caught.value.body == b"we regret"
-    assert trio.current_time() - began == pytest.approx(2)
-
-
-async def test_a_refusal_that_comes_before_the_request_is_read(autojump_clock: MockClock) -> None:
-    """Such as a 431: it is read though nothing more can be sent."""
-    ours, theirs = trio.testing.memory_stream_pair()
-    await theirs.send_all(b"HTTP/1.1 431 Too long\r\nContent-Length: 0\r\n\r\n")
-    theirs.receive_stream.close()
-    with pytest.raises(HandshakeRefused, match="431"):
-        async with connect(URL, stream=ours):
-            pass
 
 
 async def endless(server: RawServer, data: bytes) -> None:
