@@ -30,8 +30,6 @@ from trioktor import (
     serve,
 )
 from trioktor.client import dial as dialling
-from trioktor.client.proxies import parse_proxy, proxy_from_environment
-from trioktor.http.address import parse_address
 
 HERE: Final = "127.0.0.1"
 
@@ -424,45 +422,6 @@ async def test_through_the_older_socks(scheme: str, host: str) -> None:
             await says(url, proxy=f"{scheme}://eve@{HERE}:{port}")
 
 
-def test_socks_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It says how to get it, at the call."""
-    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
-    with pytest.raises(ImportError, match=r"trioktor\[proxy\]"):
-        connect("ws://a/", proxy="socks5://b")
-
-
-@pytest.mark.parametrize(
-    ("environment", "url", "proxy"),
-    [
-        ({}, "ws://a/", None),
-        ({"http_proxy": "http://p:1"}, "ws://a/", "http://p:1"),
-        ({"http_proxy": "http://p:1"}, "wss://a/", None),
-        ({"https_proxy": "p:1"}, "wss://a/", "http://p:1"),
-        ({"HTTPS_PROXY": "http://P"}, "wss://a/", "http://p:80"),
-        ({"all_proxy": "https://p"}, "ws://a/", "https://p:443"),
-        ({"wss_proxy": "http://w:1", "https_proxy": "http://p:1"}, "wss://a/", "http://w:1"),
-        ({"all_proxy": "http://p:1", "no_proxy": "b,.example.org"}, "ws://a/", "http://p:1"),
-        ({"all_proxy": "http://p:1", "no_proxy": "b,a"}, "ws://a/", None),
-        ({"all_proxy": "http://p:1", "no_proxy": ".example.org"}, "ws://x.example.org/", None),
-        ({"all_proxy": "http://p:1", "no_proxy": "a:81"}, "ws://a/", "http://p:1"),
-        ({"all_proxy": "http://p:1", "no_proxy": "a:81"}, "ws://a:81/", None),
-        ({"all_proxy": "http://p:1", "no_proxy": "*"}, "ws://a/", None),
-        ({"all_proxy": "http://[::1]:1"}, "ws://a/", "http://[::1]:1"),
-    ],
-)
-def test_proxies_of_the_environment(
-    environment: dict[str, str], url: str, proxy: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The names that other programs use."""
-    for name in ("ws", "wss", "http", "https", "all", "no"):
-        monkeypatch.delenv(f"{name}_proxy", raising=False)
-        monkeypatch.delenv(f"{name}_PROXY".upper(), raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    found = proxy_from_environment(parse_address(url))
-    assert (None if found is None else str(found)) == proxy
-
-
 async def test_the_environment_is_asked_only_if_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """`proxy=True`; the default goes straight."""
     proxy = HttpProxy()
@@ -477,16 +436,6 @@ async def test_the_environment_is_asked_only_if_told(monkeypatch: pytest.MonkeyP
         monkeypatch.setenv("no_proxy", HERE)
         assert await says(url, proxy=True) == "hello"
         assert len(proxy.heads) == 1
-
-
-def test_a_proxy_shows_no_secrets() -> None:
-    """Nor does what says that it is none."""
-    assert "secret" not in repr(parse_proxy("http://ada:secret@a:1"))
-    for url in ("http://ada:secret@a:1/path", "http://ada:sec/secret@a:1", "http://ada:secret#x@a:1"):
-        with pytest.raises(ValueError, match="not a proxy") as caught:
-            parse_proxy(url)
-        assert "sec" not in str(caught.value)
-    assert "secret" not in repr(parse_address("ws://ada:secret@a:1/")) + str(parse_address("ws://ada:secret@a:1/"))
 
 
 def test_the_default_context_is_read_once() -> None:
