@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import socket
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any, final
 
 import pytest
@@ -25,6 +27,9 @@ from trioktor import (
     connect,
     connect_raw,
 )
+from trioktor.client.options import client_options
+from trioktor.client.upgrade import shake_hands
+from trioktor.engine.streams import StreamTransport
 from trioktor.http.address import parse_address
 from trioktor.http.asking import BadAnswer, Exchange
 
@@ -638,3 +643,80 @@ async def test_a_stream_is_used_once(autojump_clock: MockClock) -> None:
         with pytest.raises(HandshakeRefused, match="another stream"):
             async with connect(URL, stream=stream, max_redirects=2):
                 pass
+
+
+@pytest.mark.parametrize(
+    ("status", "is_followed"),
+    [(300, False), (301, True), (302, True), (303, True), (304, False), (305, False), (307, True), (308, True)],
+)
+async def test_which_answers_are_redirects(status: int, is_followed: bool, autojump_clock: MockClock) -> None:
+    """Those that lead elsewhere by themselves (RFC 9110 §15.4)."""
+    answers = [b"HTTP/1.1 %d Over there\r\nLocation: /b\r\nContent-Length: 0\r\n\r\n" % status]
+
+    async def script(server: RawServer) -> None:
+        if answers:
+            await server.read_head()
+            await server.send_bytes(answers.pop())
+        else:
+            await obliging(server)
+
+    async with scripted(script) as dial:
+        try:
+            async with connect(URL, stream=dial, max_redirects=1) as session:
+                assert is_followed
+                assert session.call.path == "/b"
+        except HandshakeRefused:
+            assert not is_followed
+
+
+# what is lost
+
+
+async def test_a_connection_that_is_lost_meanwhile(autojump_clock: MockClock) -> None:
+    """Nobody is there any more; what the stream said of it is shown."""
+    ours, _ = trio.testing.memory_stream_pair()
+    ours.receive_stream.close()
+    with pytest.raises(CannotConnect, match=r"^the connection to ws://example\.org/ was lost: ") as caught:
+        async with connect(URL, stream=ours):
+            pass
+    assert isinstance(caught.value.__cause__, trio.BrokenResourceError)
+
+
+async def test_nobody_is_looked_up_behind_a_unix_socket(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its time is up, too; but the name in the address is not what was tried."""
+
+    async def look_up(host: str, port: int) -> tuple[str, ...]:
+        raise AssertionError
+
+    monkeypatch.setattr("trioktor.client.upgrade.look_up", look_up)
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(path)
+        silent.listen()
+        with pytest.raises(CannotConnect, match=r"^ws://localhost/ did not answer within 10 s$") as caught:
+            async with connect("ws://localhost/", path=path):
+                pass
+    assert caught.value.addresses == ()
+
+
+# by hand
+
+
+async def test_who_offers_extensions_by_hand_judges_the_answer(autojump_clock: MockClock) -> None:
+    """As a test may: then nothing is agreed on, and nothing is wrong."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    options = client_options(URL, {})
+
+    async def serve() -> None:
+        await RawServer(theirs).accept(b"Sec-WebSocket-Extensions: anything; at=all")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        opened = await shake_hands(
+            StreamTransport(ours), options, options.address, (("Sec-WebSocket-Extensions", "x"),)
+        )
+    assert opened.extensions == ()
+    assert opened.response.headers["sec-websocket-extensions"] == "anything; at=all"
+    assert opened.head.headers.get_all("sec-websocket-extensions") == ["x"]
