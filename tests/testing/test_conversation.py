@@ -1,4 +1,4 @@
-"""`handle_websocket_conversation`: the test host of the users."""
+"""`handle_websocket_conversation`: the client's end of a conversation in memory, and what comes out of its block."""
 
 from __future__ import annotations
 
