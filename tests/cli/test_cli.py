@@ -5,86 +5,23 @@ from __future__ import annotations
 import re
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-import attrs
 import pytest
 import trio
 import trustme
 
-from tests.support.command import COMMAND, HERE, LISTENING, PATIENCE, Program, fails, program
+from tests.support.command import HERE, LISTENING, PATIENCE, Program, connected, fails, program
 from tests.support.helpers import RawClient, close
-from trioktor import Frame, WebSockets, __version__
+from trioktor import Frame, __version__
 from trioktor.cli import main
 from trioktor.protocol.native import is_native
 
-
-@asynccontextmanager
-async def connected(port: int, path: bytes = b"/") -> AsyncIterator[RawClient]:
-    """A client on a port, after its handshake."""
-    async with await trio.open_tcp_stream(HERE, port) as stream:
-        client = RawClient(stream)
-        head = await client.upgrade(path)
-        assert head.startswith(b"HTTP/1.1 101 ")
-        yield client
-
-
-@pytest.fixture(scope="module")
-def echo_port() -> Iterator[int]:
-    """The port of an echo server that several tests share."""
-    with subprocess.Popen(
-        [*COMMAND, "echo", "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as process:
-        try:
-            assert process.stdout is not None
-            found = LISTENING.fullmatch(process.stdout.readline().rstrip("\n"))
-            assert found is not None
-            yield int(found[2])
-        finally:
-            process.kill()
-            process.wait()
-
-
 # echo
-
-
-@pytest.mark.parametrize("path", [b"/", b"/echo"])
-async def test_echo_echoes_at_the_root_and_at_echo(path: bytes, echo_port: int) -> None:
-    """Text and binary."""
-    async with connected(echo_port, path) as client:
-        for frame in (Frame.Text("Grüße"), Frame.Binary(b"\x00\xff")):
-            await client.send(frame)
-            assert await client.receive() == frame
-
-
-async def test_the_actor_says_what_was_said_until_bye(echo_port: int) -> None:
-    """The actor of Ktor's page."""
-    async with connected(echo_port, b"/actor") as client:
-        await client.send(Frame.Text("hello"), Frame.Binary(b"skipped"), Frame.Text("Bye"))
-        assert await client.receive() == Frame.Text("YOU SAID: hello")
-        assert await client.receive() == Frame.Text("YOU SAID: Bye")
-        assert await client.receive() == close(1000, "Client said BYE")
-
-
-async def test_a_browser_gets_a_page_at_the_root(echo_port: int) -> None:
-    """HTML with a script that opens a WebSocket, and something to type into."""
-    stream = await trio.open_tcp_stream(HERE, echo_port)
-    await stream.send_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    answer = b""
-    async for data in stream:
-        answer += data
-    await stream.aclose()
-    head, _, body = answer.partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert b"\r\nContent-Type: text/html; charset=utf-8" in head
-    assert body.lstrip().lower().startswith(b"<!doctype html>")
-    assert b"new WebSocket(" in body
-    assert b"<input" in body or b"<textarea" in body
 
 
 async def test_echo_prints_its_address_and_a_line_for_each_connection() -> None:
@@ -116,56 +53,6 @@ async def test_a_quiet_server_prints_its_address_only() -> None:
             assert await client.receive() == close(1000)
         echo.signal(signal.SIGTERM)
         assert await echo.wait() == (0, [], [])
-
-
-def test_every_setting_that_fits_a_flag_has_one(capsys: pytest.CaptureFixture[str]) -> None:
-    """All of `WebSockets` but the extensions, which are no numbers; lists are given item by item."""
-    with pytest.raises(SystemExit) as end:
-        main(["echo", "--help"])
-    assert end.value.code == 0
-    text = capsys.readouterr().out
-    flags = set(re.findall(r"(?<!\S)--[a-z-]+", text))
-    expected = {f"--{field.name.replace('_', '-')}" for field in attrs.fields(WebSockets)}
-    expected -= {"--extensions", "--content-converter", "--origins", "--hosts", "--subprotocols"}
-    expected |= {"--origin", "--served-host", "--subprotocol"}
-    assert flags >= expected | {"--host", "--port", "--certificate", "--key", "--unix"}
-
-
-async def test_the_flags_are_the_settings() -> None:
-    """A small limit, a subprotocol, a list of origins, pings, and masking."""
-    flags = ["--max-frame-size", "10", "--subprotocol", "v2", "--subprotocol", "v1", "--origin", "https://a.example"]
-    async with program("echo", "--port", "0", *flags, "--ping-period", "none", "--masking") as echo:
-        port = await echo.port()
-        for origin, status in [("https://a.example", b"101"), ("https://b.example", b"403")]:
-            stream = await trio.open_tcp_stream(HERE, port)
-            lines = [
-                "GET / HTTP/1.1", "Host: localhost", "Upgrade: websocket", "Connection: Upgrade",
-                "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13",
-                "Sec-WebSocket-Protocol: v1, v2", f"Origin: {origin}", "", "",
-            ]  # fmt: skip
-            await stream.send_all("\r\n".join(lines).encode())
-            head = await stream.receive_some()
-            assert head.startswith(b"HTTP/1.1 " + status)
-            if status == b"101":
-                assert b"\r\nSec-WebSocket-Protocol: v2\r\n" in head
-                await stream.send_all(b"\x81\x83\x00\x00\x00\x00abc")
-                assert (await stream.receive_some(2)) == b"\x81\x83"
-            await stream.aclose()
-        async with connected(port) as client:
-            await client.stream.send_all(b"\x82\x8b\x00\x00\x00\x00" + b"eleven byte")
-            answer = await client.stream.receive_some()
-            assert answer[0] == 0x88
-            code = bytes(byte ^ mask for byte, mask in zip(answer[6:8], answer[2:4], strict=True))
-            assert int.from_bytes(code, "big") == 1009
-
-
-@pytest.mark.parametrize(
-    ("flag", "value"),
-    [("timeout", "-1"), ("incoming", "0"), ("max-frame-size", "1.5"), ("subprotocol", "two words")],
-)
-def test_a_setting_that_makes_no_sense_is_one_line(flag: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """It names the setting."""
-    assert flag.replace("-", "_") in fails(capsys, "echo", f"--{flag}={value}")
 
 
 @pytest.mark.parametrize(
@@ -461,38 +348,6 @@ async def test_serve_serves_an_application_of_ones_own(tmp_path: Path) -> None:
         assert await client.receive() == Frame.Text("my own")
 
 
-SERVES_ITSELF: Final = {
-    "run": "run(app, 0)\n",
-    "run, and more": "try:\n    run(app, 0)\nexcept Exception:\n    pass\n",
-    "serve": "import trio\nfrom functools import partial\ntrio.run(partial(serve, app, 0, host='127.0.0.1'))\n",
-    "serve in a nursery": (
-        "import trio\n"
-        "async def main():\n"
-        "    async with trio.open_nursery() as nursery:\n"
-        "        await nursery.start(serve, app, 0)\n"
-        "trio.run(main)\n"
-    ),
-    "another module": "import inner\n",
-}
-
-
-@pytest.mark.parametrize("how", SERVES_ITSELF)
-async def test_a_module_that_serves_when_it_is_imported_is_refused(how: str, tmp_path: Path) -> None:
-    """One line that says what to do about it; nothing ever listens."""
-    (tmp_path / "inner.py").write_text("from trioktor import Application, run\nrun(Application(), 0)\n")
-    (tmp_path / "server.py").write_text(
-        "from trioktor import Application, WebSockets, run, serve\n"
-        "app = Application()\n"
-        "app.install(WebSockets())\n"
-        f"{SERVES_ITSELF[how]}"
-    )
-    async with program("serve", "server:app", "--port", "0", cwd=tmp_path) as server:
-        status, output, errors = await server.wait()
-    assert (status, output) == (1, [])
-    (error,) = errors
-    assert error.startswith("trioktor serve: importing 'server' starts a server: put that under `if __name__ ==")
-
-
 async def test_a_module_that_serves_under_its_guard_is_served(tmp_path: Path) -> None:
     """As in the tutorial; and by itself it serves, too."""
     (tmp_path / "server.py").write_text(
@@ -506,16 +361,6 @@ async def test_a_module_that_serves_under_its_guard_is_served(tmp_path: Path) ->
         await server.port()
         server.signal(signal.SIGINT)
         assert await server.wait() == (0, [], [])
-
-
-@pytest.mark.parametrize("error", ["ValueError('a bug')", "OSError('a bug')", "RuntimeError('a bug')"])
-async def test_a_module_that_cannot_be_imported_shows_where(error: str, tmp_path: Path) -> None:
-    """Its traceback: whoever wrote it wants the line."""
-    (tmp_path / "broken.py").write_text(f"raise {error}\n")
-    async with program("serve", "broken:app", cwd=tmp_path) as server:
-        status, output, errors = await server.wait()
-    assert (status, output, errors[-1]) == (1, [], f"{error.partition('(')[0]}: a bug")
-    assert any(re.search(r"broken\.py\", line 1", line) for line in errors)
 
 
 LOGGING_OF_ITS_OWN: Final = {
@@ -555,209 +400,3 @@ async def test_a_module_that_sets_up_logging_is_left_to_it(how: str, quiet: list
     expected = [] if quiet or how == "silence" else [r"mine: closed / for \('127\.0\.0\.1', .*"]
     assert len(output) == len(expected)
     assert all(map(re.fullmatch, expected, output))
-
-
-@pytest.mark.parametrize(
-    ("reference", "text"),
-    [
-        ("no_such_module_here:app", "'no_such_module_here'"),
-        ("trioktor.no_such_module_here:app", "'trioktor.no_such_module_here'"),
-        ("trioktor:no_such_name", "trioktor:no_such_name: expected an Application, found nothing"),
-        ("trioktor:__version__", "expected an Application, found a str"),
-        ("trioktor:Application", "expected an Application, found a type"),
-        ("trioktor", "MODULE:NAME"),
-        ("trioktor:", "MODULE:NAME"),
-        (":app", "MODULE:NAME"),
-        ("chat.py:app", "write chat:app, the module and not its file"),
-        ("./rooms/chat.py:app", "write rooms.chat:app, the module and not its file"),
-        ("rooms/chat:app", "write rooms.chat:app, the module and not its file"),
-        (".chat:app", "MODULE:NAME"),
-        ("my chat:app", "MODULE:NAME"),
-        ("/:app", "MODULE:NAME"),
-    ],
-)
-def test_an_application_that_is_not_there_is_one_line(
-    reference: str, text: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It says what was looked for, and what was found."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    assert text in fails(capsys, "serve", reference)
-
-
-async def test_a_module_that_fails_shows_where(tmp_path: Path) -> None:
-    """A mistake of the user's own is theirs to see: the traceback names their line."""
-    (tmp_path / "broken.py").write_text("import no_such_module_here\n")
-    async with program("serve", "broken:app", cwd=tmp_path) as server:
-        status, _, errors = await server.wait()
-    assert status == 1
-    assert any("broken.py" in line for line in errors)
-    assert "no_such_module_here" in errors[-1]
-
-
-# connect
-
-
-async def test_connect_sends_piped_lines_and_prints_the_answers(echo_port: int) -> None:
-    """One line each, non-ASCII too, and an end with status 0 when all is said and answered."""
-    async with program("connect", f"ws://{HERE}:{echo_port}/actor") as client:
-        await client.write("hello\nGrüße, 世界\n\nlast without a line end")
-        await client.close_input()
-        status, output, errors = await client.wait()
-    assert status == 0
-    assert output == ["YOU SAID: hello", "YOU SAID: Grüße, 世界", "YOU SAID: ", "YOU SAID: last without a line end"]
-    assert "Traceback" not in "".join(errors)
-
-
-@pytest.mark.parametrize("encoding", ["ascii", "ascii:strict"])
-async def test_connect_speaks_to_any_terminal(encoding: str, echo_port: int) -> None:
-    """What it has no characters for is escaped, and what it gives is UTF-8 if it is nothing it knows."""
-    async with program("connect", f"ws://{HERE}:{echo_port}/echo", PYTHONIOENCODING=encoding) as client:
-        await client.write("plain\n世界\n")
-        await client.close_input()
-        status, output, errors = await client.wait()
-    assert (status, output) == (0, ["plain", r"\u4e16\u754c"])
-    assert "Traceback" not in "".join(errors)
-
-
-async def test_connect_is_a_conversation(echo_port: int) -> None:
-    """An answer is printed before the next line is typed; the server's goodbye ends it."""
-    async with program("connect", f"ws://{HERE}:{echo_port}/actor") as client:
-        await client.write("one\n")
-        assert await client.line() == "YOU SAID: one"
-        await client.write("bye\n")
-        assert await client.line() == "YOU SAID: bye"
-        status, output, errors = await client.wait()
-    assert (status, output) == (0, [])
-    assert errors[-1] == "closed: 1000 NORMAL Client said BYE"
-
-
-@pytest.mark.parametrize(
-    ("end", "line"),
-    [
-        ("session.close(1001)", "closed: 1001 GOING_AWAY"),
-        ("await session.send(Frame.Close())", "closed: 1005 NO_STATUS"),
-        ("session.terminate()", "closed: 1006 CLOSED_ABNORMALLY"),
-        ("session.close(3000)", "closed: 3000"),
-    ],
-)
-async def test_connect_names_the_code_that_it_was_closed_with(end: str, line: str, tmp_path: Path) -> None:
-    """The registered codes have names; so have those that are never sent."""
-    (tmp_path / "leaving.py").write_text(
-        "from trioktor import Application, Frame, WebSockets\n"
-        "app = Application()\n"
-        "app.install(WebSockets())\n"
-        "@app.websocket('/')\n"
-        "async def handler(session):\n"
-        f"    {end}\n"
-    )
-    async with (
-        program("serve", "leaving:app", "--port", "0", cwd=tmp_path) as server,
-        program("connect", f"ws://{HERE}:{await server.port()}/") as client,
-    ):
-        _, _, errors = await client.wait()
-    assert errors[-1] == line
-
-
-async def test_ctrl_c_ends_connect_cleanly(echo_port: int) -> None:
-    """Status 130, no traceback."""
-    async with program("connect", f"ws://{HERE}:{echo_port}/") as client:
-        await client.write("hello\n")
-        assert await client.line() == "hello"
-        client.signal(signal.SIGINT)
-        status, output, errors = await client.wait()
-    assert (status, output) == (130, [])
-    assert "Traceback" not in "".join(errors)
-
-
-async def test_connect_shows_what_cannot_be_printed(tmp_path: Path) -> None:
-    """Binary as hex, control characters escaped, another code than a good one as status 1."""
-    (tmp_path / "odd.py").write_text(
-        "from trioktor import Application, WebSockets\n"
-        "app = Application()\n"
-        "app.install(WebSockets())\n"
-        "@app.websocket('/')\n"
-        "async def handler(session):\n"
-        "    await session.send(b'\\x00\\xff')\n"
-        "    await session.send('red \\x1b[31m\\r\\n')\n"
-        "    session.close(4001, 'so \\x1b long')\n"
-    )
-    async with (
-        program("serve", "odd:app", "--port", "0", cwd=tmp_path) as server,
-        program("connect", f"ws://{HERE}:{await server.port()}/") as client,
-    ):
-        status, output, errors = await client.wait()
-    assert status == 1
-    assert output == ["<2 bytes> 00 ff", r"red \x1b[31m\r\n"]
-    assert errors[-1] == r"closed: 4001 so \x1b long"
-    assert all(line.isprintable() for line in errors)
-
-
-@pytest.mark.parametrize(
-    "url",
-    ["", "localhost", "http://localhost/", "ws:", "ws://", "ws:///path", "ws://localhost:99999/", "ws://localhost:x/",
-     "ws://[::1/"],
-)  # fmt: skip
-def test_what_is_no_websocket_address_is_one_line(url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """It shows the address and how one looks."""
-    line = fails(capsys, "connect", url)
-    assert repr(url) in line
-    assert "ws://host" in line
-
-
-@pytest.mark.parametrize("name", ["missing.pem", __file__], ids=["missing", "no certificate"])
-def test_certificates_that_cannot_be_read_are_one_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """It says which file, before anybody is called."""
-    assert f"cannot use {name}: " in fails(capsys, "connect", "--ca", name, "wss://localhost:1/")
-
-
-def test_a_refused_connection_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """It says where to, and why not."""
-    with socket.socket() as nobody:
-        nobody.bind((HERE, 0))
-        url = f"ws://{HERE}:{nobody.getsockname()[1]}/"
-        line = fails(capsys, "connect", url)
-    assert url in line
-    assert "refused" in line.lower()
-
-
-@pytest.mark.parametrize(
-    ("path", "text"),
-    [("/nothing", "404"), ("/nothing?x=1", "there is nothing at this path")],
-)
-def test_a_refused_handshake_is_one_line(
-    path: str, text: str, echo_port: int, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Status and text of the server."""
-    assert text in fails(capsys, "connect", f"ws://{HERE}:{echo_port}{path}")
-
-
-async def test_tls_where_there_is_none_is_one_line(echo_port: int) -> None:
-    """wss to a server that speaks ws."""
-    async with program("connect", f"wss://{HERE}:{echo_port}/") as client:
-        status, output, errors = await client.wait()
-    assert (status, output, len(errors)) == (1, [], 1)
-    assert "TLS" in errors[0]
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [b"", b"220 mail.example ESMTP\r\n", b"HTTP/1.1 101 Switching Protocols\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\nhi"],
-    ids=["hangs up", "mail", "101 without a token", "200"],
-)
-async def test_a_server_that_speaks_something_else_is_one_line(answer: bytes) -> None:
-    """Whatever it says."""
-    [listener] = await trio.open_tcp_listeners(0, host=HERE)
-
-    async def talk(stream: trio.SocketStream) -> None:
-        async with stream:
-            await stream.receive_some()
-            await stream.send_all(answer)
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(trio.serve_listeners, talk, [listener])
-        url = f"ws://{HERE}:{listener.socket.getsockname()[1]}/"
-        async with program("connect", url) as client:
-            status, output, errors = await client.wait()
-        nursery.cancel_scope.cancel()
-    assert (status, output, len(errors)) == (1, [], 1)
-    assert url in errors[0]

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import pty
 import re
-import select
 import signal
-import subprocess
-import sys
+import socket
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +15,7 @@ import pytest
 import trio
 import trustme
 
-from tests.support.command import COMMAND, HERE, PATIENCE, fails, program
+from tests.support.command import HERE, PATIENCE, fails, program
 
 APPLICATION: Final = """
 import trio
@@ -171,88 +166,156 @@ def test_passwords_are_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert "secret" not in fails(capsys, "connect", "ws://a:1/", "--proxy", "http://ada:secret@127.0.0.1:1")
 
 
-# at a terminal
+async def test_connect_sends_piped_lines_and_prints_the_answers(echo_port: int) -> None:
+    """One line each, non-ASCII too, and an end with status 0 when all is said and answered."""
+    async with program("connect", f"ws://{HERE}:{echo_port}/actor") as client:
+        await client.write("hello\nGrüße, 世界\n\nlast without a line end")
+        await client.close_input()
+        status, output, errors = await client.wait()
+    assert status == 0
+    assert output == ["YOU SAID: hello", "YOU SAID: Grüße, 世界", "YOU SAID: ", "YOU SAID: last without a line end"]
+    assert "Traceback" not in "".join(errors)
 
 
-@contextmanager
-def terminal(folder: Path, *arguments: str) -> Iterator[tuple[int, int]]:
-    """The command at a terminal; its process and our end of the terminal."""
-    process, ours = pty.fork()
-    if not process:
-        os.environ |= {"XDG_STATE_HOME": str(folder), "TERM": "xterm", "INPUTRC": os.devnull}
-        os.execv(sys.executable, [*COMMAND, "connect", *arguments])
-    try:
-        yield process, ours
-    finally:
-        os.close(ours)
-        os.kill(process, signal.SIGKILL)
-        os.waitpid(process, 0)
+async def test_connect_is_a_conversation(echo_port: int) -> None:
+    """An answer is printed before the next line is typed; the server's goodbye ends it."""
+    async with program("connect", f"ws://{HERE}:{echo_port}/actor") as client:
+        await client.write("one\n")
+        assert await client.line() == "YOU SAID: one"
+        await client.write("bye\n")
+        assert await client.line() == "YOU SAID: bye"
+        status, output, errors = await client.wait()
+    assert (status, output) == (0, [])
+    assert errors[-1] == "closed: 1000 NORMAL Client said BYE"
 
 
-def read_until(ours: int, *wanted: bytes) -> bytes:
-    """What the terminal shows, until it has shown these, one behind the other."""
-    shown = b""
-    end = time.monotonic() + PATIENCE
-    pattern = re.compile(b".*?".join(map(re.escape, wanted)), re.DOTALL)
-    while pattern.search(shown) is None:
-        assert select.select([ours], [], [], end - time.monotonic())[0], shown
-        try:
-            shown += os.read(ours, 4096)
-        except OSError:  # it has ended
-            raise AssertionError(shown) from None
-    return shown
+@pytest.mark.parametrize(
+    ("end", "line"),
+    [
+        ("session.close(1001)", "closed: 1001 GOING_AWAY"),
+        ("await session.send(Frame.Close())", "closed: 1005 NO_STATUS"),
+        ("session.terminate()", "closed: 1006 CLOSED_ABNORMALLY"),
+        ("session.close(3000)", "closed: 3000"),
+    ],
+)
+async def test_connect_names_the_code_that_it_was_closed_with(end: str, line: str, tmp_path: Path) -> None:
+    """The registered codes have names; so have those that are never sent."""
+    (tmp_path / "leaving.py").write_text(
+        "from trioktor import Application, Frame, WebSockets\n"
+        "app = Application()\n"
+        "app.install(WebSockets())\n"
+        "@app.websocket('/')\n"
+        "async def handler(session):\n"
+        f"    {end}\n"
+    )
+    async with (
+        program("serve", "leaving:app", "--port", "0", cwd=tmp_path) as server,
+        program("connect", f"ws://{HERE}:{await server.port()}/") as client,
+    ):
+        _, _, errors = await client.wait()
+    assert errors[-1] == line
 
 
-@pytest.fixture
-def echo() -> Iterator[int]:
-    """The port of an echo."""
-    command = [*COMMAND, "echo", "--port", "0", "--quiet"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        found = re.search(r":(\d+),", server.stdout.readline())
-        assert found is not None
-        yield int(found[1])
-        server.kill()
+async def test_ctrl_c_ends_connect_cleanly(echo_port: int) -> None:
+    """Status 130, no traceback."""
+    async with program("connect", f"ws://{HERE}:{echo_port}/") as client:
+        await client.write("hello\n")
+        assert await client.line() == "hello"
+        client.signal(signal.SIGINT)
+        status, output, errors = await client.wait()
+    assert (status, output) == (130, [])
+    assert "Traceback" not in "".join(errors)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("readline") is None, reason="this Python has no readline")
-def test_a_person_at_a_terminal(echo: int, tmp_path: Path) -> None:
-    """A prompt, marks, lines of before, and what is half typed stays when something comes."""
-    url = f"ws://{HERE}:{echo}/"
-    with terminal(tmp_path, url) as (_, ours):
-        assert b"connected to" in read_until(ours, b"> ")
-        os.write(ours, b"hello\r")
-        read_until(ours, b"< hello\r\n", b"> ")
-        os.write(ours, b"\x1b[A\r")  # the line before
-        read_until(ours, b"< hello\r\n")
-    with terminal(tmp_path, url, "--ping", "0.1") as (_, ours):
-        read_until(ours, b"> ")
-        os.write(ours, b"half")
-        read_until(ours, b"ms\r\n> half")
-    with terminal(tmp_path, url) as (process, ours):
-        read_until(ours, b"> ")
-        os.write(ours, b"kept\r")
-        read_until(ours, b"< kept\r\n", b"> ")
-        os.write(ours, b"\x04")  # the end of the input
-        read_until(ours, b"\r\n")
-        while not os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-            select.select([], [], [], 0.01)
-    assert "kept" in (tmp_path / "trioktor" / "history").read_text()
+async def test_connect_shows_what_cannot_be_printed(tmp_path: Path) -> None:
+    """Binary as hex, control characters escaped, another code than a good one as status 1."""
+    (tmp_path / "odd.py").write_text(
+        "from trioktor import Application, WebSockets\n"
+        "app = Application()\n"
+        "app.install(WebSockets())\n"
+        "@app.websocket('/')\n"
+        "async def handler(session):\n"
+        "    await session.send(b'\\x00\\xff')\n"
+        "    await session.send('red \\x1b[31m\\r\\n')\n"
+        "    session.close(4001, 'so \\x1b long')\n"
+    )
+    async with (
+        program("serve", "odd:app", "--port", "0", cwd=tmp_path) as server,
+        program("connect", f"ws://{HERE}:{await server.port()}/") as client,
+    ):
+        status, output, errors = await client.wait()
+    assert status == 1
+    assert output == ["<2 bytes> 00 ff", r"red \x1b[31m\r\n"]
+    assert errors[-1] == r"closed: 4001 so \x1b long"
+    assert all(line.isprintable() for line in errors)
 
 
-def test_the_terminal_is_left_as_it_was(echo: int, tmp_path: Path) -> None:
-    """Ctrl-C in the middle of a line."""
-    import termios
+@pytest.mark.parametrize(
+    "url",
+    ["", "localhost", "http://localhost/", "ws:", "ws://", "ws:///path", "ws://localhost:99999/", "ws://localhost:x/",
+     "ws://[::1/"],
+)  # fmt: skip
+def test_what_is_no_websocket_address_is_one_line(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It shows the address and how one looks."""
+    line = fails(capsys, "connect", url)
+    assert repr(url) in line
+    assert "ws://host" in line
 
-    with terminal(tmp_path, f"ws://{HERE}:{echo}/") as (process, ours):
-        before = termios.tcgetattr(ours)
-        read_until(ours, b"> ")
-        os.write(ours, b"half")
-        read_until(ours, b"half")
-        os.kill(process, signal.SIGINT)
-        found = None
-        while found is None:
-            found = os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            select.select([], [], [], 0.01)
-        assert found.si_status == 130
-        assert termios.tcgetattr(ours)[:4] == before[:4]
+
+@pytest.mark.parametrize("name", ["missing.pem", __file__], ids=["missing", "no certificate"])
+def test_certificates_that_cannot_be_read_are_one_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It says which file, before anybody is called."""
+    assert f"cannot use {name}: " in fails(capsys, "connect", "--ca", name, "wss://localhost:1/")
+
+
+def test_a_refused_connection_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """It says where to, and why not."""
+    with socket.socket() as nobody:
+        nobody.bind((HERE, 0))
+        url = f"ws://{HERE}:{nobody.getsockname()[1]}/"
+        line = fails(capsys, "connect", url)
+    assert url in line
+    assert "refused" in line.lower()
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [("/nothing", "404"), ("/nothing?x=1", "there is nothing at this path")],
+)
+def test_a_refused_handshake_is_one_line(
+    path: str, text: str, echo_port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status and text of the server."""
+    assert text in fails(capsys, "connect", f"ws://{HERE}:{echo_port}{path}")
+
+
+async def test_tls_where_there_is_none_is_one_line(echo_port: int) -> None:
+    """wss to a server that speaks ws."""
+    async with program("connect", f"wss://{HERE}:{echo_port}/") as client:
+        status, output, errors = await client.wait()
+    assert (status, output, len(errors)) == (1, [], 1)
+    assert "TLS" in errors[0]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"220 mail.example ESMTP\r\n", b"HTTP/1.1 101 Switching Protocols\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\nhi"],
+    ids=["hangs up", "mail", "101 without a token", "200"],
+)
+async def test_a_server_that_speaks_something_else_is_one_line(answer: bytes) -> None:
+    """Whatever it says."""
+    [listener] = await trio.open_tcp_listeners(0, host=HERE)
+
+    async def talk(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.receive_some()
+            await stream.send_all(answer)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, talk, [listener])
+        url = f"ws://{HERE}:{listener.socket.getsockname()[1]}/"
+        async with program("connect", url) as client:
+            status, output, errors = await client.wait()
+        nursery.cancel_scope.cancel()
+    assert (status, output, len(errors)) == (1, [], 1)
+    assert url in errors[0]

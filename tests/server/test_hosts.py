@@ -20,7 +20,6 @@ from trio.testing import MockClock
 from tests.support.helpers import RawClient, application, records_above_info
 from tests.support.listening import serving
 from trioktor import LOOPBACK, Application, Call, Server, WebSockets, WebSocketSession as Session, serve
-from trioktor.cli import main
 from trioktor.http.handshake import Hosts
 from trioktor.http.headers import Headers
 from trioktor.http.requests import HeadReader, RequestHead
@@ -132,36 +131,6 @@ async def test_a_route_may_serve_other_hosts(autojump_clock: MockClock) -> None:
     app.websocket("/open", stay, hosts=None)
     assert await status(app, request("evil.example")) == 421
     assert await status(app, request("evil.example", "/open")) == 101
-
-
-@pytest.mark.parametrize(
-    ("flags", "hosts"),
-    [
-        ([], LOOPBACK),
-        (["--host", "::1"], LOOPBACK),
-        (["--host", "localhost"], LOOPBACK),
-        (["--host", "0.0.0.0"], None),
-        (["--host", "example.com"], None),
-        (["--unix", "/tmp/x"], None),
-        (["--listen-fds"], None),
-        (["--served-host", "example.com", "--served-host", "*.example.com"], ("example.com", "*.example.com")),
-        (["--served-host", "none"], None),
-    ],
-)
-def test_the_demo_on_the_loopback_answers_to_the_loopback(
-    flags: list[str], hosts: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Unless it is told otherwise."""
-    made: list[Application] = []
-
-    def run(app: Application, options: object) -> None:
-        made.append(app)
-
-    monkeypatch.setattr("trioktor.cli._run", run)
-    monkeypatch.setattr("trioktor.cli.inherited_listeners", list)
-    main(["echo", *flags])
-    assert made[0].websockets is not None
-    assert made[0].websockets.hosts == hosts
 
 
 # what is logged

@@ -15,6 +15,7 @@ from typing import Final, final
 import pytest
 import trio
 
+from tests.support.helpers import RawClient
 from trioktor.cli import main
 
 HERE: Final = "127.0.0.1"
@@ -127,3 +128,13 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 1) 
     assert errors.count("\n") == 1
     assert errors.endswith("\n")
     return errors
+
+
+@asynccontextmanager
+async def connected(port: int, path: bytes = b"/") -> AsyncIterator[RawClient]:
+    """A client on a port, after its handshake."""
+    async with await trio.open_tcp_stream(HERE, port) as stream:
+        client = RawClient(stream)
+        head = await client.upgrade(path)
+        assert head.startswith(b"HTTP/1.1 101 ")
+        yield client

@@ -614,3 +614,11 @@ async def test_a_client_that_answers_no_ping_is_given_up(
     assert [ConnectionBroken] == [type(error) for error in witness.errors]
     assert_all_over(witness.sessions[0])
     assert [] == records_above_info(caplog)
+
+
+async def test_what_is_hosted_can_be_changed_no_more(autojump_clock: Clock) -> None:
+    """From the beginning of the block, before anybody has connected."""
+    app = application(echo)
+    async with open_test_host(app):
+        with pytest.raises(RuntimeError, match="has been served"):
+            app.websocket("/late", echo)
