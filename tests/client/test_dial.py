@@ -285,8 +285,8 @@ class HttpProxy:
                     await pump_both(stream, other)
             else:
                 await stream.send_all(self._answer + self._more)
-        except (trio.BrokenResourceError, OSError) as e:
-            print("XXX", repr(e))
+        except (trio.BrokenResourceError, OSError):
+            pass  # the client has seen enough
         finally:
             await trio.aclose_forcefully(stream)
 
@@ -298,8 +298,8 @@ async def pump_both(one: trio.abc.Stream, other: trio.abc.Stream) -> None:
         try:
             while data := await source.receive_some():
                 await target.send_all(data)
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as e:
-            print("YYY", repr(e), repr(e.__cause__), source, target)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
         scope.cancel()
 
     async with trio.open_nursery() as nursery:

@@ -12,6 +12,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from tests.support.helpers import RawClient, application, client_bytes, close, connected, connected_raw, masked
+from tests.support.listening import talking
 from tests.support.slow import on_a_socket
 from trioktor import (
     CLOSE,
@@ -593,3 +594,54 @@ async def test_a_raw_close_through_outgoing_answers_the_peers(autojump_clock: Mo
     async with connected_raw(handler) as (client, _):
         await client.send(close(4000))
         assert [close(4000)] == await client.receive_rest()
+
+
+# an end that the handler does not return at, where one task reads all sockets
+
+
+@pytest.mark.parametrize("who", ["we", "peer"])
+async def test_an_end_is_seen_out_soon_though_the_handler_goes_on(who: str, autojump_clock: MockClock) -> None:
+    """Within the milliseconds in which most handlers have returned, and see it out themselves."""
+
+    async def handler(session: Session) -> None:
+        if who == "peer":
+            async for _ in session:
+                pass
+        session.close()
+        await trio.sleep(100)
+
+    async with talking(handler) as (client, _):
+        if who == "we":
+            assert close(1000) == await client.receive()
+        await client.send(close(1000))
+        began = trio.current_time()
+        if who == "peer":
+            assert close(1000) == await client.receive()
+        assert await client.receive_rest() == []
+        assert trio.current_time() - began < 0.05
+
+
+@pytest.mark.parametrize("way", ["wait", "aclose", "wait behind the Close", "aclose behind the Close", "peer first"])
+async def test_who_waits_for_the_end_waits_no_moment_longer(way: str, autojump_clock: MockClock) -> None:
+    """Whether the wait or the Close of the peer was first."""
+    ended: list[float] = []
+
+    async def handler(session: Session) -> None:
+        session.incoming  # noqa: B018  # the poller reads from now on
+        if way not in {"peer first", "aclose"}:
+            session.close()
+        if way.endswith("behind the Close"):
+            async for _ in session:
+                pass
+        await (session.aclose() if way.startswith("aclose") else session.wait_closed())
+        ended.append(trio.current_time())
+        await trio.sleep(100)
+
+    async with talking(handler) as (client, _):
+        said = trio.current_time()
+        if way != "peer first":
+            assert close(1000) == await client.receive()
+        await client.send(close(1000))
+        assert await client.receive_rest() == [close(1000)] * (way == "peer first")
+        await trio.testing.wait_all_tasks_blocked()
+        assert ended == [said]

@@ -1,4 +1,4 @@
-"""Calls that are put off: two passes of the loop later, each once, and whatever else happens."""
+"""Calls that are put off, by two passes of the loop or by some milliseconds: each once, whatever else happens."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from trioktor.engine.later import Later
+from trioktor.engine.later import Later, Looks
 
 Clock = trio.testing.MockClock
 
@@ -170,3 +170,110 @@ async def test_no_interrupt_comes_between_what_is_called() -> None:
     async with running() as later:
         later.call(lambda: protected.append(trio.lowlevel.currently_ki_protected()))
     assert protected == [True]
+
+
+# looks
+
+
+@asynccontextmanager
+async def looking() -> AsyncIterator[Looks]:
+    """One whose task runs; closed behind the block."""
+    looks = Looks()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(looks.run)
+        await trio.testing.wait_all_tasks_blocked()
+        yield looks
+        looks.close()
+
+
+async def test_a_look_comes_ten_milliseconds_after_the_first_that_asks(autojump_clock: Clock) -> None:
+    """Whoever asks in between is called at the same look; afterwards there is none."""
+    seen: list[tuple[str, float]] = []
+
+    def note(name: str) -> None:
+        seen.append((name, trio.current_time() - began))
+
+    async with looking() as looks:
+        for began in (trio.current_time(), trio.current_time() + 5):
+            await trio.sleep_until(began)
+            looks.call(lambda: note("first"))
+            await trio.sleep(0.006)
+            looks.call(lambda: note("second"))
+            assert seen == []
+            await trio.sleep(3)
+            assert [name for name, _ in seen] == ["first", "second"]
+            assert [after for _, after in seen] == pytest.approx([0.01, 0.01])
+            seen.clear()
+
+
+async def test_what_is_asked_for_twice_is_called_once(autojump_clock: Clock) -> None:
+    """At one look; and once more if it is asked for behind it, or at it."""
+    calls: list[float] = []
+
+    def call() -> None:
+        calls.append(trio.current_time())
+        if len(calls) == 1:
+            looks.call(call)
+
+    async with looking() as looks:
+        looks.call(call)
+        looks.call(call)
+        await trio.sleep(1)
+        assert len(calls) == 2
+        assert calls[1] - calls[0] == pytest.approx(0.01)
+
+
+async def test_what_is_forgotten_is_not_called(autojump_clock: Clock) -> None:
+    """The others are; and to forget what was never asked for is no error."""
+    calls: list[int] = []
+
+    def forgotten() -> None:
+        calls.append(1)
+
+    async with looking() as looks:
+        looks.forget(forgotten)
+        looks.call(forgotten)
+        looks.call(lambda: calls.append(2))
+        looks.forget(forgotten)
+        looks.forget(forgotten)
+        await trio.sleep(1)
+        assert calls == [2]
+        looks.call(forgotten)
+        await trio.sleep(1)
+        assert calls == [2, 1]
+
+
+async def test_a_look_goes_on_when_one_fails(autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """The fault of one connection is in the log, and the others are looked at, now and then."""
+    calls: list[int] = []
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    async with looking() as looks:
+        for number in (1, 2):
+            looks.call(fail)
+            looks.call(lambda number=number: calls.append(number))  # type: ignore[misc]
+            await trio.sleep(1)
+    assert calls == [1, 2]
+    assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
+
+
+@pytest.mark.parametrize("way", ["closed", "cancelled", "closed before it runs"])
+async def test_at_the_end_of_looking_all_that_is_due_is_called(way: str) -> None:
+    """At once; before it runs, and from then on, it takes nothing."""
+    looks = Looks()
+    calls: list[int] = []
+    assert not looks.is_running
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(looks.run)
+        if way != "closed before it runs":
+            await trio.testing.wait_all_tasks_blocked()
+            assert looks.is_running
+        looks.call(lambda: calls.append(1))
+        if way == "cancelled":
+            nursery.cancel_scope.cancel()
+        else:
+            looks.close()
+    assert calls == [1]
+    assert not looks.is_running

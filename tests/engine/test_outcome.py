@@ -10,7 +10,7 @@ import trio.testing
 
 from tests.support.helpers import connected
 from trioktor import DeserializationError, Frame, JsonConverter, UnexpectedFrame, WebSocketSession
-from trioktor.engine.outcome import first_leaf, origin
+from trioktor.engine.outcome import first_leaf, origin, unwrapped
 
 Clock = trio.testing.MockClock
 
@@ -118,6 +118,15 @@ def test_of_a_group_the_line_is_that_of_what_was_not_expected() -> None:
     assert origin(unexpected) != ""
     for errors in ([other, unexpected], [unexpected, other]):
         assert origin(ExceptionGroup("several", errors)) == origin(unexpected)
+
+
+def test_what_stands_alone_is_taken_out_of_its_groups() -> None:
+    """Up to the first group of several."""
+    error = ValueError("a")
+    several = ExceptionGroup("several", [error, ValueError("b")])
+    assert unwrapped(error) is error
+    assert unwrapped(ExceptionGroup("outer", [ExceptionGroup("inner", [error])])) is error
+    assert unwrapped(ExceptionGroup("outer", [ExceptionGroup("inner", [several])])) is several
 
 
 def test_the_first_leaf_is_the_first() -> None:

@@ -32,6 +32,23 @@ async def test_a_limit_without_pauses_is_exact(autojump_clock: MockClock) -> Non
         assert pytest.approx(seconds) == trio.current_time() - began
 
 
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+async def test_what_work_raises_on_its_way_out_is_not_lost(
+    error: type[BaseException], autojump_clock: MockClock
+) -> None:
+    """When a cancellation from outside has it go: a nursery that is cancelled would say no more than that."""
+
+    async def work() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise error
+
+    with trio.CancelScope(deadline=1) as scope, pytest.raises(error):
+        await Patience(10).finish(work)
+    assert not scope.cancelled_caught
+
+
 async def test_what_comes_in_time_is_waited_for(autojump_clock: MockClock) -> None:
     """Shortly before the limit, in several slices."""
 

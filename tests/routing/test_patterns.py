@@ -65,6 +65,11 @@ def parameters(pattern: str, path: str) -> Mapping[str, str] | None:
         # one segment or none
         ("/a/{id?}", "/a/7", {"id": "7"}),
         ("/a/{id?}", "/a", {}),
+        ("/a/{id?}", "/a/", None),
+        ("/{id?}", "/", {}),
+        ("/{id?}", "/7", {"id": "7"}),
+        ("/{id?}", "//", None),
+        ("/{id?}", "/7/", None),
         ("/a/{id?}", "/a/7/8", None),
         # all that is left
         ("/a/{rest...}", "/a/b", {"rest": "b"}),

@@ -887,7 +887,10 @@ async def test_cancellations_alone_are_one() -> None:
 
 def test_several_errors_stay_a_group() -> None:
     """None is hidden by another."""
-    group = in_group(ValueError("one"), in_group(OSError("two")))
-    with pytest.raises(ExceptionGroup) as raised:
-        raise_single(group)
-    assert raised.value is group
+    for group in (
+        in_group(ValueError("one"), in_group(OSError("two"))),
+        in_group(in_group(ValueError("one"), OSError("two"))),
+    ):
+        with pytest.raises(ExceptionGroup) as raised:
+            raise_single(group)
+        assert raised.value is group

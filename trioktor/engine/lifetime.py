@@ -13,6 +13,7 @@ from typing import Any
 import trio
 
 from .connection import Connection
+from .outcome import unwrapped
 
 
 async def run(connection: Connection, handler: Callable[[Any], Awaitable[object]]) -> None:
@@ -76,8 +77,7 @@ async def hold(connection: Connection, failures: list[Exception]) -> AsyncIterat
 
 def _together(rest: BaseException, failures: list[Exception]) -> BaseException:
     """What is raised of what was not judged, such as a cancellation, and what was; a failure is never hidden."""
-    while isinstance(rest, BaseExceptionGroup) and len(rest.exceptions) == 1:
-        rest = rest.exceptions[0]
+    rest = unwrapped(rest)
     if not failures:
         return rest
     interrupts = rest.split(trio.Cancelled)[1] if isinstance(rest, BaseExceptionGroup) else rest

@@ -108,6 +108,13 @@ def merge(errors: list[Exception]) -> Exception | None:
     return errors[0] if errors else None
 
 
+def unwrapped(error: BaseException) -> BaseException:
+    """What stands alone in groups of one: itself, or the innermost group of several."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
 def first_leaf(error: BaseException) -> BaseException:
     """The exception itself, or the first that is no group inside of it."""
     while isinstance(error, BaseExceptionGroup):

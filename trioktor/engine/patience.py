@@ -73,21 +73,23 @@ class Patience:
         failure: BaseException | None = None
         is_finished = False
         scope = trio.CancelScope()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._cancel_at_the_end, scope, name="trioktor limit")
-            if unless is not None:
-                nursery.start_soon(_cancel_after, unless, scope, name="trioktor watch")
-            try:
-                with scope:
-                    await work()
-                    is_finished = True
-            except trio.Cancelled:
-                raise
-            except BaseException as error:  # raised below: a nursery would wrap it in a group
-                failure = error
-            nursery.cancel_scope.cancel("it is done")
-        if failure is not None:
-            raise failure
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._cancel_at_the_end, scope, name="trioktor limit")
+                if unless is not None:
+                    nursery.start_soon(_cancel_after, unless, scope, name="trioktor watch")
+                try:
+                    with scope:
+                        await work()
+                        is_finished = True
+                except trio.Cancelled:
+                    raise
+                except BaseException as error:  # raised below: a nursery would wrap it in a group
+                    failure = error
+                nursery.cancel_scope.cancel("it is done")
+        finally:  # cancelled from outside, the nursery says no more than that
+            if failure is not None:
+                raise failure
         return is_finished
 
     async def _cancel_at_the_end(self, scope: trio.CancelScope) -> None:

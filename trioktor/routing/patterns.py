@@ -119,8 +119,10 @@ class Pattern:
                 if segment.name:
                     parameters[segment.name] = "/".join(left)
                 return (*qualities, _TAIL), parameters
+            if segment.kind is _Kind.OPTIONAL and (not left or path == [""]):  # "/" has no segment
+                return (*qualities, _MISSING), parameters
             if not left:
-                return ((*qualities, _MISSING), parameters) if segment.kind is _Kind.OPTIONAL else None
+                return None
             value = segment.match(left[0])
             if value is None:
                 return None

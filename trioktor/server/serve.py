@@ -18,7 +18,7 @@ from typing import Any, Final, NoReturn, final
 import attrs
 import trio
 
-from ..engine.outcome import first_leaf
+from ..engine.outcome import first_leaf, unwrapped
 from ..engine.poller import Poller
 from ..engine.stop import STOP_LIMIT
 from ..protocol.close import CloseCode, CloseReason
@@ -268,5 +268,5 @@ def raise_single(group: BaseExceptionGroup[BaseException]) -> NoReturn:
     if rest is None:
         assert cancelled is not None
         raise first_leaf(cancelled) from None
-    leaf = first_leaf(rest)
-    raise leaf if len(rest.exceptions) == 1 else group
+    alone = unwrapped(rest)
+    raise group if isinstance(alone, BaseExceptionGroup) else alone

@@ -25,12 +25,6 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Frame)
 Ts = TypeVarTuple("Ts")
 
-_FULL_CHECKPOINT = 0x1F
-"""Calls between full checkpoints, less one: `checkpoint_if_cancelled` never reads the clock."""
-
-_checkpoint = trio.lowlevel.checkpoint
-_checkpoint_if_cancelled = trio.lowlevel.checkpoint_if_cancelled
-
 
 class _NothingToAwait:
     """What `close()` returns: falsy as None is, and an error that helps those who await it as in Ktor."""
