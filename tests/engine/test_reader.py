@@ -226,7 +226,8 @@ async def test_it_can_call_nothing_later() -> None:
     """It says so, and calls it neither now nor then."""
     calls: list[str] = []
     reader = Fakes(b"").reader()
-    assert reader.later(lambda: calls.append("called")) is False
+    assert reader.call_at_look(lambda: calls.append("called")) is False
+    reader.forget(lambda: calls.append("forgotten"))
     async with started(reader):
         pass
     assert calls == []
