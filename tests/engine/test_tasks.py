@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-import types
 from collections.abc import Awaitable, Callable
 from typing import Any, final
 
-import pytest
 import trio
 import trio.testing
 
@@ -104,26 +101,6 @@ async def test_errors_pass_in_both_directions(autojump_clock: trio.testing.MockC
     assert await run(raises) == ["first wait", error]
 
 
-class Waits:
-    """No coroutine."""
-
-    def __await__(self) -> Any:
-        """Wait once."""
-        yield from trio.lowlevel.checkpoint().__await__()  # noqa: ASYNC105
-
-
-@types.coroutine
-def generator() -> Any:
-    """A coroutine of the old kind."""
-    yield from trio.lowlevel.checkpoint().__await__()  # noqa: ASYNC105
-
-
-@pytest.mark.parametrize("make", [Waits, generator])
-async def test_an_awaitable_of_another_kind_is_a_handlers_too(make: Callable[[], Any]) -> None:
-    """Whatever can be awaited."""
-    assert await run(lambda owner: make()) == ["first wait", None]
-
-
 async def test_what_cannot_be_awaited_is_an_error() -> None:
     """As anywhere."""
     (error,) = await run(lambda owner: None)  # type: ignore[arg-type, return-value]
@@ -152,40 +129,3 @@ async def test_what_another_loop_waits_for_is_an_error_where_it_is_awaited() -> 
 
     seen = await run(mixes)
     assert seen[:2] == ["first wait", "thrown in"]
-
-
-async def test_the_handlers_stack_can_be_seen() -> None:
-    """By whoever walks along a task's, as for a dump of one that hangs."""
-    names: list[str] = []
-
-    async def inner() -> None:
-        task = trio.lowlevel.current_task()
-        nursery.start_soon(look, task)
-        await trio.lowlevel.checkpoint()
-        await trio.testing.wait_all_tasks_blocked()
-
-    async def outer(owner: Owner) -> None:
-        await inner()
-
-    async def look(task: trio.lowlevel.Task) -> None:
-        names.extend(frame.f_code.co_name for frame, _ in task.iter_await_frames())
-
-    async with trio.open_nursery() as nursery:
-        await run(outer)
-    where = names.index("outer")
-    assert names[where : where + 2] == ["outer", "inner"]
-
-
-async def test_nothing_stands_between_trio_and_the_handler_later() -> None:
-    """No frame of ours, in which Ctrl-C could end the handler's steps half-way."""
-    callers: list[str] = []
-
-    async def handler(owner: Owner) -> None:
-        for _ in range(3):
-            frame = sys._getframe().f_back
-            assert frame is not None
-            callers.append(frame.f_code.co_name)
-            await trio.lowlevel.checkpoint()
-
-    await run(handler)
-    assert callers == ["__next__", "run_handler", "run_handler"]
