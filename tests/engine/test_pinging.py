@@ -1,0 +1,210 @@
+"""The Pings of one connection: sent by the application or the pinger, answered, and given up."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, final
+
+import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock
+
+from tests.support.helpers import client_bytes
+from tests.support.reading import FrameReader
+from trioktor.config import ChannelConfig
+from trioktor.engine.inbox import Inbox
+from trioktor.engine.pinging import Pinging
+from trioktor.protocol.close import CloseReason
+from trioktor.protocol.conversation import Conversation
+from trioktor.protocol.frames import Frame
+
+
+@final
+class Connection:
+    """What pinging sees of one; its Pings are answered when the test says so."""
+
+    def __init__(self, nursery: trio.Nursery | None = None) -> None:
+        self.nursery: trio.Nursery | None = nursery
+        self.conversation: Conversation = Conversation()
+        self.inbox: Inbox = Inbox(ChannelConfig(1), 100)
+        self.transport: Any = SimpleNamespace(on_progress=None)
+        self.ends: Any = self
+        self._reader = FrameReader(client=True)
+        self.sent: list[tuple[float, Frame | None]] = []
+        self.timeouts: list[tuple[float, float]] = []
+
+    def look_up(self) -> None:
+        """Write what waits in the lane."""
+        pieces: list[bytes] = []
+        self.conversation.control.take(self.conversation.serializer, pieces)
+        self.sent += [(trio.current_time(), frame) for frame in self._reader.feed(b"".join(pieces))]
+
+    def ping_timed_out(self, timeout: float) -> None:
+        """No Pong came."""
+        self.timeouts.append((trio.current_time(), timeout))
+
+    def receive_pong(self, payload: bytes) -> None:
+        """The peer's."""
+        assert [] == list(self.conversation.receive(client_bytes(Frame.Pong(payload))))
+
+    @property
+    def times(self) -> list[float]:
+        """When Pings were sent."""
+        return [at for at, _ in self.sent]
+
+
+async def test_a_ping_is_sent_at_once_and_waits_for_its_pong(autojump_clock: MockClock) -> None:
+    """Its event is set when that has been noted, and the time that it took is known."""
+    connection = Connection()
+    pinging = Pinging(connection, 5)
+    ping = pinging.ping(b"hello")
+    assert connection.sent == [(trio.current_time(), Frame.Ping(b"hello"))]
+    await trio.sleep(2)
+    assert not ping.answered.is_set()
+    connection.receive_pong(b"hello")
+    pinging.pings.note_answers()
+    assert ping.answered.is_set()
+    assert (ping.round_trip, pinging.pings.latency) == (2, 2)
+
+
+async def test_a_ping_without_bytes_has_some_of_its_own() -> None:
+    """So that several can be out."""
+    pinging = Pinging(Connection(), 5)
+    payloads = {pinging.ping().frame.data for _ in range(10)}
+    assert len(payloads) == 10
+
+
+@pytest.mark.parametrize("payload", [bytes(126), b"twice"])
+async def test_a_ping_that_may_not_be_sent_is_refused(payload: bytes) -> None:
+    """Nothing goes out for it."""
+    connection = Connection()
+    pinging = Pinging(connection, 5)
+    pinging.ping(b"twice")
+    with pytest.raises(ValueError):
+        pinging.ping(payload)
+    assert len(connection.sent) == 1
+
+
+# the pinger
+
+
+async def test_there_is_no_pinger_until_it_is_set(autojump_clock: MockClock) -> None:
+    """Signs of life and an end are no errors then."""
+    async with trio.open_nursery() as nursery:
+        connection = Connection(nursery)
+        pinging = Pinging(connection, 5)
+        pinging.sign_of_life()
+        pinging.stop()
+        await trio.sleep(100)
+        assert (pinging.period, pinging.timeout, connection.sent) == (None, 5, [])
+
+
+async def test_set_it_pings_every_period_and_gives_up_a_silent_peer(autojump_clock: MockClock) -> None:
+    """With the seconds that were waited for."""
+    async with trio.open_nursery() as nursery:
+        connection = Connection(nursery)
+        pinging = Pinging(connection, 15)
+        pinging.set(10, 4)
+        assert (pinging.period, pinging.timeout) == (10, 4)
+        for _ in range(3):
+            await trio.sleep(10.5)
+            ping = connection.sent[-1][1]
+            assert isinstance(ping, Frame.Ping)
+            connection.receive_pong(ping.data)
+            pinging.pings.note_answers()
+        await trio.sleep(100)
+        assert connection.times == [10, 20.5, 31, 41.5]
+        assert connection.timeouts == [(45.5, 4)]
+        pinging.stop()
+
+
+async def test_set_anew_it_begins_anew(autojump_clock: MockClock) -> None:
+    """There is one pinger at a time; the Ping of the one before is nobody's deadline any more."""
+    async with trio.open_nursery() as nursery:
+        connection = Connection(nursery)
+        pinging = Pinging(connection, 15)
+        pinging.set(10, 4)
+        await trio.sleep(9)
+        pinging.set(10, 4)
+        await trio.sleep(9)
+        assert connection.sent == []
+        pinging.set(2, 3)
+        await trio.sleep(2.5)
+        pinging.set(100, 5)
+        assert (pinging.period, pinging.timeout) == (100, 5)
+        await trio.sleep(90)
+        assert (connection.times, connection.timeouts) == ([20], [])
+        pinging.stop()
+
+
+@pytest.mark.parametrize("way", ["stop", "None"])
+async def test_it_can_be_turned_off_and_on_again(way: str, autojump_clock: MockClock) -> None:
+    """Also while a Ping is out."""
+    async with trio.open_nursery() as nursery:
+        connection = Connection(nursery)
+        pinging = Pinging(connection, 15)
+        pinging.set(10, 4)
+        await trio.sleep(11)
+        if way == "stop":
+            pinging.stop()
+        else:
+            pinging.set(None, 7)
+            assert pinging.timeout == 7
+        assert pinging.period is None
+        await trio.sleep(100)
+        assert (connection.times, connection.timeouts) == ([10], [])
+        pinging.set(1, 4)
+        await trio.sleep(1.5)
+        assert connection.times == [10, 112]
+        pinging.stop()
+
+
+@pytest.mark.parametrize("why", ["ending", "not running"])
+async def test_none_is_started_where_it_would_be_of_no_use(why: str, autojump_clock: MockClock) -> None:
+    """The conversation is ending, or has nowhere to run a task; the time-out is kept for single Pings."""
+    async with trio.open_nursery() as nursery:
+        connection = Connection(nursery if why == "ending" else None)
+        if why == "ending":
+            connection.conversation.closing.close(CloseReason(1000))
+        pinging = Pinging(connection, 15)
+        pinging.set(10, 4)
+        assert (pinging.period, pinging.timeout) == (None, 4)
+        await trio.sleep(100)
+        assert connection.sent == []
+
+
+@pytest.mark.parametrize("way", ["input", "progress"])
+async def test_signs_of_life_put_the_time_back(way: str, autojump_clock: MockClock) -> None:
+    """Something came, or a write that had to wait got on."""
+    async with trio.open_nursery() as nursery:
+        connection = Connection(nursery)
+        pinging = Pinging(connection, 15)
+        pinging.set(10, 4)
+        for _ in range(10):
+            await trio.sleep(3)
+            if way == "input":
+                pinging.sign_of_life()
+            else:
+                connection.transport.on_progress()
+        await trio.sleep(100)
+        assert connection.timeouts == [(34, 4)]
+        pinging.stop()
+
+
+async def test_the_time_stands_while_the_reader_waits_for_the_handler(autojump_clock: MockClock) -> None:
+    """The Pong may be there, behind what the handler has not taken."""
+    async with trio.open_nursery() as nursery:
+        connection = Connection(nursery)
+        pinging = Pinging(connection, 15)
+        pinging.set(10, 4)
+        states = [pinging.is_stalled]
+        connection.inbox.pause = trio.CancelScope()
+        states.append(pinging.is_stalled)
+        await trio.sleep(50)
+        assert connection.timeouts == []
+        connection.inbox.end_pause()
+        assert [*states, pinging.is_stalled] == [False, True, False]
+        await trio.sleep(50)
+        assert len(connection.timeouts) == 1
+        pinging.stop()
