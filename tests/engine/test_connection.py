@@ -201,12 +201,12 @@ async def test_a_ping_that_is_out_does_not_cut_an_end_short(autojump_clock: Mock
 # the end
 
 
-async def test_when_we_end_it_nobody_reads_the_stream_any_more(autojump_clock: MockClock) -> None:
+async def test_when_it_fails_here_nobody_reads_the_stream_any_more(autojump_clock: MockClock) -> None:
     """Though nothing comes."""
-    connection = connect(PlainTransport())
+    connection = connect(PlainTransport(answers=False))
     async with running(connection):
         await settle()
-        connection.ends.drop()
+        connection.ends.fail(CloseReason(1011), KeyError("ours"))
         with trio.fail_after(1):
             await connection.wait_unread()
 
