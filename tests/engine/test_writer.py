@@ -22,9 +22,9 @@ from trioktor.protocol.halves import Ours
 
 
 @asynccontextmanager
-async def writing(**settings: Any) -> AsyncIterator[tuple[Connection, PlainTransport]]:
+async def writing(*, answers: bool = True, **settings: Any) -> AsyncIterator[tuple[Connection, PlainTransport]]:
     """A connection over a stream that has to be awaited, so that whatever is sent is the writer's."""
-    transport = PlainTransport()
+    transport = PlainTransport(answers=answers)
     connection = Connection(transport, WebSockets(**{"outgoing": 1000, "incoming": 1000, **settings}))
     async with trio.open_nursery() as nursery:
         connection.begin(nursery)
@@ -108,6 +108,33 @@ async def test_answers_to_what_waits_are_gathered(autojump_clock: MockClock) -> 
         for _ in range(3):
             await trio.lowlevel.checkpoint()
         assert transport.frames == texts("alone")
+
+
+@pytest.mark.parametrize("is_end", [False, True])
+async def test_a_flush_waits_for_what_was_sent_before_it(is_end: bool, autojump_clock: MockClock) -> None:
+    """Though what was sent later is stuck; but from the end on for everything."""
+    async with writing(answers=False) as (connection, transport):
+        transport.allow(0)
+        connection.outbox.channel.send_nowait("a")
+        await settle()
+        flushed: list[str] = []
+
+        async def flush() -> None:
+            await connection.flush(())
+            flushed.append("flushed")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(flush)
+            await settle()
+            connection.outbox.channel.send_nowait("b")
+            if is_end:
+                connection.ends.close(CloseReason(1000))
+            transport.allow(3)
+            await settle()
+            assert (transport.frames, flushed) == (texts("a"), [] if is_end else ["flushed"])
+            transport.allow(None)
+            await settle()
+            assert flushed == ["flushed"]
 
 
 # control frames

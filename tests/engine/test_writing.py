@@ -1,0 +1,260 @@
+"""What is written at once, what is put aside to leave with others, and what is left to the writer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given, strategies as st
+from trio.testing import MockClock
+
+from tests.support.plain_transport import PlainSocket, PlainTransport
+from trioktor import Frame, WebSockets
+from trioktor.engine.connection import Connection
+from trioktor.engine.transport import CHUNK
+from trioktor.protocol.close import CloseReason
+from trioktor.protocol.halves import Ours, Theirs
+from trioktor.protocol.prepared import PreparedMessage
+
+ANSWER = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
+
+
+@asynccontextmanager
+async def writing(
+    transport: PlainTransport, settings: WebSockets | None = None, **options: Any
+) -> AsyncIterator[Connection]:
+    """A connection that runs, over what takes bytes at once or has to be awaited."""
+    connection = Connection(transport, settings or WebSockets(), **options)
+    async with trio.open_nursery() as nursery:
+        connection.begin(nursery)
+        try:
+            yield connection
+        finally:
+            with trio.CancelScope(shield=True):
+                await connection.finish()
+            nursery.cancel_scope.cancel()
+
+
+async def settle() -> None:
+    """Let all tasks do what they can."""
+    await trio.testing.wait_all_tasks_blocked()
+
+
+def texts(*words: object) -> list[Frame]:
+    """A message of each."""
+    return [Frame.Text(str(word)) for word in words]
+
+
+# straight
+
+
+@pytest.mark.parametrize("item", [Frame.Text("x"), PreparedMessage(Frame.Text("x")), Frame.Text("x", fin=False)])
+async def test_a_frame_goes_straight_out(item: Any, autojump_clock: MockClock) -> None:
+    """In the step of the call; there is no writer for it."""
+    transport = PlainSocket()
+    async with writing(transport) as connection:
+        assert connection.writing.write_through(item, keep=False)
+        assert transport.frames == [item.frame if isinstance(item, PreparedMessage) else item]
+        assert connection.writing.writer is None
+        assert connection.conversation.outgoing.frames_sent == 1
+
+
+async def test_what_has_to_be_awaited_takes_nothing_straight() -> None:
+    """It can't say what it takes."""
+    transport = PlainTransport()
+    async with writing(transport) as connection:
+        for keep in (True, False):
+            assert not connection.writing.write_through(Frame.Text("x"), keep=keep)
+        assert transport.frames == []
+
+
+@pytest.mark.parametrize("room", range(12))
+async def test_what_is_not_taken_is_left_to_the_writer(room: int, autojump_clock: MockClock) -> None:
+    """It was accepted; until it is out nothing else goes straight, and nothing is torn."""
+    transport = PlainSocket()
+    async with writing(transport) as connection:
+        transport.allow(room)
+        assert connection.writing.write_through(Frame.Text("0123456789"), keep=False)
+        for keep in (True, False):
+            assert not connection.writing.write_through(Frame.Text("x"), keep=keep)
+        connection.outbox.accept(Frame.Text("queued"))
+        connection.pinging.ping(b"!")
+        await settle()
+        transport.allow(None)
+        await connection.flush(())
+        assert transport.frames[0] == Frame.Text("0123456789")
+        assert sorted(transport.frames[1:], key=lambda frame: frame.data) == [Frame.Ping(b"!"), Frame.Text("queued")]
+        assert connection.writing.write_through(Frame.Text("straight again"), keep=False)
+        assert transport.frames[-1] == Frame.Text("straight again")
+
+
+@pytest.mark.parametrize("why", ["sealed", "queued"])
+async def test_a_frame_does_not_pass_what_was_there_before(why: str, autojump_clock: MockClock) -> None:
+    """Nor does it go behind the end."""
+    transport = PlainSocket()
+    async with writing(transport) as connection:
+        if why == "sealed":
+            connection.ends.close(CloseReason(1000))
+        else:
+            connection.outbox.channel.send_nowait("before")
+        assert not connection.writing.write_through(Frame.Text("x"), keep=False)
+        await settle()
+        assert Frame.Text("x") not in transport.frames
+
+
+# put aside
+
+
+Step = tuple[bool, int]
+
+
+@given(steps=st.lists(st.tuples(st.booleans(), st.sampled_from([0, 5, 2000, CHUNK])), max_size=12))
+def test_what_is_put_aside_leaves_in_order_with_the_next_that_is_not(steps: list[Step]) -> None:
+    """Or with a chunk of it, or when the waker calls; nothing of it is lost."""
+
+    async def main() -> None:
+        transport = PlainSocket()
+        async with writing(transport) as connection:
+            frames: list[Frame] = []
+            kept, writes = 0, 0
+            for keep, size in steps:
+                frames.append(Frame.Binary(bytes([len(frames)]) * size))
+                assert connection.writing.write_through(frames[-1], keep=keep)
+                kept += size
+                if not keep or kept >= CHUNK:
+                    kept, writes = 0, writes + 1
+                    assert transport.frames == frames
+                assert len(transport.writes) == writes
+            await settle()
+            assert transport.frames == frames
+            assert len(transport.writes) <= writes + 1
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+@pytest.mark.parametrize("way", ["uncork", "flush", "ping", "close", "queue"])
+async def test_what_is_put_aside_goes_in_front_of_everything_else(way: str, autojump_clock: MockClock) -> None:
+    """Whoever writes it."""
+    transport = PlainSocket()
+    async with writing(transport) as connection:
+        assert connection.writing.write_through(Frame.Text("aside"), keep=True)
+        assert transport.writes == []
+        if way == "uncork":
+            connection.writing.uncork()
+            connection.writing.uncork()
+        elif way == "flush":
+            await connection.flush(())
+        elif way == "ping":
+            connection.pinging.ping(b"!")
+        elif way == "close":
+            connection.ends.close(CloseReason(1000))
+        else:
+            connection.outbox.channel.send_nowait("queued")
+        if way != "queue":  # the others write in the step of the call
+            assert transport.frames[:1] == texts("aside")
+        await settle()
+        assert transport.frames[0] == Frame.Text("aside")
+        assert len(transport.frames) == (1 if way in ("uncork", "flush") else 2)
+
+
+async def test_nothing_is_put_aside_where_nobody_would_call() -> None:
+    """Before it runs: the frame has to be queued."""
+    connection = Connection(PlainSocket(), WebSockets())
+    assert not connection.writing.write_through(Frame.Text("x"), keep=True)
+    assert connection.writing.write_through(Frame.Text("x"), keep=False)
+
+
+async def test_at_the_end_what_was_put_aside_is_dropped(autojump_clock: MockClock) -> None:
+    """The stream may be closed by then."""
+    transport = PlainSocket()
+    async with writing(transport) as connection:
+        assert connection.writing.write_through(Frame.Text("aside"), keep=True)
+        connection.writing.end()
+        connection.writing.uncork()
+        await settle()
+        assert transport.writes == []
+
+
+# the answer to the handshake
+
+
+@pytest.mark.parametrize("kind", [PlainSocket, PlainTransport])
+@pytest.mark.parametrize("room", [None, 0, 10])
+async def test_the_answer_goes_out_first_and_once(
+    kind: type[PlainTransport], room: int | None, autojump_clock: MockClock
+) -> None:
+    """What was queued meanwhile follows it; before it nothing does."""
+    made: list[bytes] = []
+
+    def respond() -> bytes:
+        made.append(ANSWER)
+        return ANSWER
+
+    transport = kind()
+    async with writing(transport, response=respond) as connection:
+        connection.outbox.accept(Frame.Text("queued"))
+        connection.pinging.ping(b"!")
+        await settle()
+        assert (transport.writes, made) == ([], [])
+        transport.allow(room)
+        connection.writing.respond()
+        connection.writing.respond()
+        await settle()
+        transport.allow(None)
+        await settle()
+        assert made == [ANSWER]
+        assert transport.written.startswith(ANSWER)
+        assert transport.frames == [Frame.Ping(b"!"), Frame.Text("queued")]
+
+
+async def test_a_frame_that_goes_straight_out_takes_the_answer_along(autojump_clock: MockClock) -> None:
+    """In front of it."""
+    transport = PlainSocket()
+    async with writing(transport, response=lambda: ANSWER) as connection:
+        assert connection.writing.write_through(Frame.Text("x"), keep=False)
+        assert transport.written == ANSWER + b"\x81\x01x"
+
+
+# what goes wrong
+
+
+@pytest.mark.parametrize("way", ["straight", "aside", "ping", "answer", "writer"])
+async def test_a_write_that_fails_leaves_what_the_peer_said_to_be_read(way: str, autojump_clock: MockClock) -> None:
+    """Nothing more can be said; it is not raised, and what the system said is the cause in the end."""
+    transport, error = PlainSocket(answers=False), ConnectionResetError("reset")
+    response = (lambda: ANSWER) if way == "answer" else None
+    async with writing(transport, response=response) as connection:
+        await settle()
+        transport.lose(error)
+        if way == "straight":
+            assert connection.writing.write_through(Frame.Text("x"), keep=False)
+        elif way == "aside":
+            assert connection.writing.write_through(Frame.Text("x"), keep=True)
+            assert connection.closing.ours is Ours.OPEN
+        elif way == "ping":
+            connection.pinging.ping()
+        elif way == "answer":
+            connection.writing.respond()
+            assert connection.closing.ours is Ours.OPEN  # whoever calls may be about to wait
+        else:
+            connection.outbox.channel.send_nowait("x")
+        if way in ("straight", "ping"):
+            assert (connection.closing.ours, connection.closing.theirs) == (Ours.GONE, Theirs.OPEN)
+        await connection.wait_closed()
+        assert connection.closing.cause is error
+        assert connection.closing.reason == CloseReason(1006)
+
+
+async def test_where_nothing_is_read_a_write_that_fails_is_the_end(autojump_clock: MockClock) -> None:
+    """The reader waits for the handler: what the peer said would not be read anyway."""
+    transport = PlainSocket(answers=False)
+    async with writing(transport, WebSockets(incoming=1)) as connection:
+        transport.say(*texts("a", "b", "c"))
+        await settle()
+        connection.writing.failed(KeyError("mine"))
+        assert connection.closing.theirs is Theirs.GONE
+        assert isinstance(connection.closing.cause, KeyError)
