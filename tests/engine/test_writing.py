@@ -92,6 +92,27 @@ async def test_what_is_not_taken_is_left_to_the_writer(room: int, autojump_clock
         assert transport.frames[-1] == Frame.Text("straight again")
 
 
+@pytest.mark.parametrize("room", [0, 1, 5, 11])
+async def test_the_writer_needs_nobody_to_call_it_again(room: int, autojump_clock: MockClock) -> None:
+    """It is started in the step in which something is left."""
+    transport = PlainSocket()
+    async with writing(transport) as connection:
+        transport.allow(room)
+        assert connection.writing.write_through(Frame.Text("0123456789"), keep=False)
+        transport.allow(None)
+        await settle()
+        assert transport.frames == texts("0123456789")
+
+
+async def test_a_ping_that_waits_is_not_passed() -> None:
+    """It is to go ahead of everything."""
+    async with writing(PlainSocket()) as connection:
+        connection.pinging.pings.begin(b"!")  # nobody has looked yet
+        assert not connection.writing.write_through(Frame.Text("x"), keep=False)
+        connection.look_up()
+        assert connection.writing.write_through(Frame.Text("x"), keep=False)
+
+
 @pytest.mark.parametrize("why", ["sealed", "queued"])
 async def test_a_frame_does_not_pass_what_was_there_before(why: str, autojump_clock: MockClock) -> None:
     """Nor does it go behind the end."""
@@ -177,6 +198,8 @@ async def test_at_the_end_what_was_put_aside_is_dropped(autojump_clock: MockCloc
         connection.writing.uncork()
         await settle()
         assert transport.writes == []
+        assert connection.nursery is not None
+        assert "trioktor waker" not in {task.name for task in connection.nursery.child_tasks}
 
 
 # the answer to the handshake
@@ -217,6 +240,16 @@ async def test_a_frame_that_goes_straight_out_takes_the_answer_along(autojump_cl
     async with writing(transport, response=lambda: ANSWER) as connection:
         assert connection.writing.write_through(Frame.Text("x"), keep=False)
         assert transport.written == ANSWER + b"\x81\x01x"
+
+
+async def test_behind_half_an_answer_nothing_goes_straight() -> None:
+    """Though there is no writer yet: it does not run."""
+    transport = PlainSocket()
+    transport.allow(5)
+    connection = Connection(transport, WebSockets(), response=lambda: ANSWER)
+    for _ in range(2):
+        assert not connection.writing.write_through(Frame.Text("x"), keep=False)
+    assert transport.written == ANSWER[:5]
 
 
 # what goes wrong
