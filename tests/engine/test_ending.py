@@ -271,17 +271,22 @@ async def test_a_handler_that_takes_what_waits_has_its_grace_anew(autojump_clock
 
 
 @pytest.mark.parametrize("handler", [returns, stays])
-async def test_a_cancellation_makes_it_short(handler: Handler, autojump_clock: MockClock) -> None:
-    """The peer has a second instead of its time; the stream is closed all the same."""
+@pytest.mark.parametrize("closes", [True, False])
+async def test_a_cancellation_makes_it_short(handler: Handler, closes: bool, autojump_clock: MockClock) -> None:
+    """The peer has a second instead of its time; the stream is closed all the same, and that is the cause."""
     transport = PlainTransport(answers=False)
+    connections: list[Connection] = []
 
-    async def closes(connection: Connection) -> None:
-        connection.ends.close(CloseReason(4000))
+    async def begins(connection: Connection) -> None:
+        connections.append(connection)
+        if closes:
+            connection.ends.close(CloseReason(4000))
         await handler(connection)
 
     with trio.move_on_after(2) as scope:
-        await ended(closes, transport, close_timeout=50)
+        await ended(begins, transport, close_timeout=50)
     assert scope.cancelled_caught
     assert trio.current_time() == pytest.approx(3, abs=0.01)
     assert transport.is_closed
-    assert transport.frames == [close(4000)]
+    assert len(transport.frames) == 1
+    assert isinstance(connections[0].closing.cause, CloseTimeout)
