@@ -561,14 +561,3 @@ def test_what_is_no_argument_is_an_error() -> None:
         scan(b"x", 1 << 70, 1, 1, 1, 0, 4, MESSAGE_KINDS)
 
 
-def test_a_limit_that_is_changed_counts_from_the_next_message() -> None:
-    """Though more of them were looked for at once."""
-    reader = FrameParser(masked=True, max_frame_size=None)
-    frames = reader.feed(masked(0x82, bytes(100)) * 5)
-    assert next(frames) == Frame.Binary(bytes(100))
-    reader.max_frame_size = 100
-    assert next(frames) == Frame.Binary(bytes(100))
-    reader.max_frame_size = 99
-    with pytest.raises(FrameTooBig) as error:
-        next(frames)
-    assert error.value.close_code == CloseCode.TOO_BIG

@@ -167,12 +167,6 @@ def test_text_with_a_reserved_bit_is_not_read_as_utf8() -> None:
             assert frames[0].rsv1
 
 
-def test_close_codes_are_accepted_as_the_rfc_registers_them() -> None:
-    """R09: of all numbers 1000 to 1003, 1007 to 1014 and 3000 to 4999."""
-    legal = {*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)}
-    assert legal == {code for code in range(65536) if may_be_sent(code)}
-
-
 @pytest.mark.parametrize(
     ("code", "answer"), [(999, 1002), (1000, None), (1004, 1002), (1015, 1002), (4999, None), (5000, 1002)]
 )
@@ -261,16 +255,6 @@ def test_memory_grows_with_what_arrived_and_not_with_what_was_claimed() -> None:
     assert reader.parser.take_partial() is None
 
 
-@pytest.mark.parametrize("size", [*range(1, 20), 383, 384, 385, 1000, 1001, 1002, 1003])
-def test_masking_is_xor_with_the_repeated_key(size: int) -> None:
-    """At every size, whichever way is taken, and from any offset on."""
-    data = bytes(i * 7 & 0xFF for i in range(size))
-    expected = bytes(byte ^ KEY[i & 3] for i, byte in enumerate(data))
-    assert expected == mask(data, KEY)
-    for offset in range(5):
-        assert expected[offset:] == mask(data[offset:], rotate(KEY, offset))
-
-
 frames_strategy = st.lists(
     st.one_of(
         st.text(max_size=200).map(Frame.Text),
@@ -313,77 +297,6 @@ def test_any_bytes_give_the_same_frames_and_error_however_they_are_cut(
     )
 
 
-SERVER_VECTORS = {
-    "RFC 5.7 Hello": ("810548656c6c6f", Frame.Text("Hello")),
-    "RFC 5.7 Ping": ("890548656c6c6f", Frame.Ping(b"Hello")),
-    "RFC 5.7 256 bytes": ("827e0100" + "00" * 256, Frame.Binary(bytes(256))),
-    "RFC 5.7 64 KiB": ("827f0000000000010000" + "00" * 65536, Frame.Binary(bytes(65536))),
-    "Close 1000": ("880203e8", Frame.Close(CloseReason(1000))),
-    "T314 Close 1013": ("880603f574657374", Frame.Close(CloseReason(1013, "test"))),
-    "T203 Ping timeout": ("880e03f350696e672074696d656f7574", Frame.Close(CloseReason(1011, "Ping timeout"))),
-    "empty Close": ("8800", Frame.Close()),
-    "empty text": ("8100", Frame.Text("")),
-}
-
-
-@pytest.mark.parametrize("case", SERVER_VECTORS)
-def test_frames_are_written_in_the_fewest_bytes(case: str) -> None:
-    """The vectors of RFC 6455 §5.7, and Ktor's."""
-    pieces: list[bytes] = []
-    Serializer(masking=False).add(SERVER_VECTORS[case][1], pieces)
-    assert SERVER_VECTORS[case][0] == b"".join(pieces).hex()
-
-
-def written(*frames: Frame, **options: int) -> str:
-    """What a server writes for these frames."""
-    serializer = Serializer(masking=False, **options)
-    pieces: list[bytes] = []
-    for frame in frames:
-        serializer.add(frame, pieces)
-    return b"".join(pieces).hex()
-
-
-def test_fragments_are_continued_and_control_frames_may_stand_between() -> None:
-    """RFC 5.7: `01 03 …`, `80 02 …`; a message after the last fragment is a message again."""
-    assert "010348656c" + "8900" + "80026c6f" + "810161" == written(
-        Frame.Text("Hel", fin=False), Frame.Ping(), Frame.Text("lo"), Frame.Text("a")
-    )
-
-
-def test_a_character_may_be_cut_by_fragments() -> None:
-    """Bytes that are no text by themselves are, together."""
-    euro = "€".encode()
-    assert "0101e2" + "8002" + "82ac" == written(Frame.Text(euro[:1], fin=False), Frame.Text(euro[1:]))
-
-
-@pytest.mark.parametrize(
-    ("frames", "error"),
-    [
-        ([Frame.Text("a", fin=False), Frame.Binary(b"b")], "inside the fragments of a TEXT message"),
-        ([Frame.Binary(b"a", rsv1=True)], "a reserved bit needs an extension"),
-        ([Frame.Close(CloseReason(1005))], "the close code 1005 may not be sent"),
-        ([Frame.Text(b"\xff")], "not UTF-8"),
-        ([Frame.Text(b"\xe2", fin=False), Frame.Text(b"A")], "not UTF-8"),
-    ],
-)
-def test_what_a_peer_would_refuse_is_not_written(frames: list[Frame], error: str) -> None:
-    """The serializer knows what went before."""
-    with pytest.raises(ProtocolError, match=error):
-        written(*frames)
-
-
-def test_a_reserved_bit_goes_out_with_its_extension() -> None:
-    """The seam for extensions."""
-    assert "c10161" == written(Frame.Text("a", rsv1=True), reserved=0x40)
-
-
-def test_masked_frames_have_a_fresh_key_each() -> None:
-    """RFC 6455 §5.3: not the same key twice (but with luck of one in four billion)."""
-    first, second = client_bytes(Frame.Binary(bytes(50))), client_bytes(Frame.Binary(bytes(50)))
-    assert first != second
-    assert first[1] == 0x80 | 50
-
-
 @pytest.mark.parametrize("fragments", [1, 2, 5])
 def test_a_fragmented_message_takes_nothing_from_the_limit_of_the_next(fragments: int) -> None:
     """Each may be as long as the limit."""
@@ -391,15 +304,6 @@ def test_a_fragmented_message_takes_nothing_from_the_limit_of_the_next(fragments
     whole = masked(0x82, b"x" * 100)
     frames, code = read(assembler(limit=100), first + whole + first + whole)
     assert (4, None) == (len(frames), code)
-
-
-@pytest.mark.parametrize("is_masked", [True, False])
-def test_a_mask_that_is_missing_or_too_much_is_named(is_masked: bool) -> None:
-    """By the side that has to have it, and the one that must not (RFC 6455 §5.1)."""
-    reader = FrameParser(masked=is_masked, max_frame_size=None)
-    with pytest.raises(ProtocolError) as error:
-        list(reader.feed(b"\x81\x01x" if is_masked else masked(0x81, b"x")))
-    assert str(error.value) == ("a frame is not masked" if is_masked else "a frame is masked")
 
 
 @pytest.mark.parametrize("code", [1005, 1006, 1015, 999, 5000])
