@@ -7,7 +7,6 @@ from trio.testing import MockClock
 
 from tests.support.helpers import client_bytes
 from trioktor.engine.pings import Pings
-from trioktor.protocol.control import ControlLane
 from trioktor.protocol.conversation import Conversation
 from trioktor.protocol.frames import Frame
 
@@ -47,16 +46,3 @@ async def test_at_the_end_nobody_waits_for_a_pong(autojump_clock: MockClock) -> 
     assert [] == list(conversation.receive(client_bytes(Frame.Pong(ping.frame.data))))
     assert not conversation.control.answered
     assert ping.round_trip is None
-
-
-def test_the_lane_gives_the_tokens_in_order() -> None:
-    """Those of the Pings before it, then the one that is repeated; for a stranger's Pong none."""
-    lane = ControlLane()
-    for token, payload in enumerate((b"a", b"b", b"c")):
-        assert Frame.Ping(payload) == lane.begin_ping(payload, token)
-    for payload, tokens in ((b"x", []), (b"b", [0, 1]), (b"a", [])):
-        lane.receive_pong(payload)
-        assert tokens == lane.take_answered()
-    lane.forget_ping(b"x")
-    assert [2] == lane.end_pings()
-    assert [] == lane.end_pings()

@@ -89,15 +89,16 @@ def test_the_limit_is_exact(size: int) -> None:
 
 
 def test_a_bomb_is_met_slice_by_slice() -> None:
-    """Half a megabyte that says 512 MiB: no more than the limit and a slice ever exists."""
+    """Half a megabyte that says 512 MiB: one byte more than the limit is made, and no more."""
     compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
     zeros = bytes(1 << 20)
     bomb = b"".join(compressor.compress(zeros) for _ in range(512)) + compressor.flush(zlib.Z_SYNC_FLUSH)
     assert len(bomb) < 600_000
     tracemalloc.start()
     try:
-        with pytest.raises(FrameTooBig):
+        with pytest.raises(FrameTooBig) as raised:
             read(fresh(), bomb[:-4], 1 << 20)
+        assert raised.value.size == (1 << 20) + 1
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
     finally:
         tracemalloc.stop()

@@ -145,16 +145,6 @@ def test_frames_of_a_server_are_read_in_pieces_too() -> None:
     assert ([Frame.Text("Hello"), Frame.Binary(bytes(300))], None) == read(reader, *cuts(data)["byte by byte"])
 
 
-@pytest.mark.parametrize("opcode", range(16))
-def test_reserved_bits_need_an_owner_and_stand_on_first_data_frames_only(opcode: int) -> None:
-    """RSV1 of a negotiated extension passes on Text and Binary and nowhere else."""
-    data = masked(0xC0 | opcode, b"")
-    assert ([], 1002) == read(assembler(), data)
-    frames, code = read(assembler(reserved=0x40), data)
-    assert (None if opcode in (1, 2) else 1002) == code
-    assert all(frame.rsv1 and not frame.rsv2 for frame in frames)
-
-
 def test_text_with_a_reserved_bit_is_not_read_as_utf8() -> None:
     """An extension reads it first, whole or in fragments, in one piece or several."""
     whole = masked(0xC1, b"\xff\xfe")
@@ -200,50 +190,6 @@ def test_every_two_bytes_are_judged_as_the_codec_does(lead: int) -> None:
         long = masked(0x81, text + b"xyz")
         assert expected == read(assembler(), long[:8])[1]
         assert expected == read(assembler(), masked(0x01, text[:1]), masked(0x00, text[1:]))[1]
-
-
-def test_the_limit_is_exact_for_frames_and_messages() -> None:
-    """T112 to T114: exactly the limit passes; one more is refused from its header."""
-    assert ([Frame.Binary(b"x" * 1024)], None) == read(assembler(limit=1024), masked(0x82, b"x" * 1024))
-    assert ([], 1009) == read(assembler(limit=1023), masked(0x82, b"x" * 1024)[:4])
-    first = masked(0x02, b"x" * 1000)
-    assert ([Frame.Binary(b"x" * 1025)], None) == read(assembler(limit=1025), first, masked(0x80, b"x" * 25))
-    assert ([], 1009) == read(assembler(limit=1025), first, masked(0x80, b"x" * 26)[:2])
-    assert ([Frame.Ping(b"p" * 9)], None) == read(assembler(limit=8), masked(0x02, b"x" * 8) + masked(0x89, b"p" * 9))
-
-
-def test_too_big_names_size_and_limit() -> None:
-    """The error carries both numbers."""
-    with pytest.raises(FrameTooBig, match="2000 bytes are more than max_frame_size allows") as error:
-        list(assembler(limit=1000).feed(masked(0x82, b"x" * 2000)))
-    assert (2000, 1000) == (error.value.size, error.value.limit)
-
-
-def test_the_limit_may_be_changed_and_left_out() -> None:
-    """A new limit counts from the next header; None is none; a raw parser limits frames alone."""
-    reader = assembler(limit=10)
-    reader.parser.max_frame_size = None
-    assert [Frame.Binary(b"x" * 5000)] == read(reader, masked(0x82, b"x" * 5000))[0]
-    raw = FrameParser(masked=True, max_frame_size=10, whole_messages=False)
-    assert 3 == len(list(raw.feed(masked(0x02, b"x" * 10) + masked(0x00, b"x" * 10) + masked(0x80, b"x" * 10))))
-
-
-@pytest.mark.parametrize("piece", [b"", b"x"])
-def test_too_many_fragments_are_refused(piece: bytes) -> None:
-    """Empty ones and tiny ones: 1008 beyond the allowance."""
-    frames, code = read(assembler(fragments=10), masked(0x02, piece), masked(0x00, piece) * 9)
-    assert ([], None) == (frames, code)
-    assert ([], 1008) == read(assembler(fragments=10), masked(0x02, piece), masked(0x00, piece) * 10)
-
-
-def test_fragments_that_carry_something_are_welcome() -> None:
-    """One for every 64 bytes is always allowed, and the count starts anew with each message."""
-    message = masked(0x02, b"x" * 64) + masked(0x00, b"x" * 64) * 500 + masked(0x80, b"")
-    assert None is read(assembler(fragments=10), message)[1]
-    reader = assembler(fragments=2)
-    for _ in range(1000):
-        assert None is read(reader, masked(0x01, b"a") + masked(0x80, b"b"))[1]
-    assert None is read(assembler(fragments=None), masked(0x02, b""), masked(0x00, b"") * 9000)[1]
 
 
 def test_memory_grows_with_what_arrived_and_not_with_what_was_claimed() -> None:
@@ -295,15 +241,6 @@ def test_any_bytes_give_the_same_frames_and_error_however_they_are_cut(
     assert read(assembler(limit=500, fragments=3), data) == read(
         assembler(limit=500, fragments=3), *cut_at(data, positions)
     )
-
-
-@pytest.mark.parametrize("fragments", [1, 2, 5])
-def test_a_fragmented_message_takes_nothing_from_the_limit_of_the_next(fragments: int) -> None:
-    """Each may be as long as the limit."""
-    first = masked(0x02, b"x" * 10) + masked(0x00, b"x") * (fragments - 1) + masked(0x80, b"x")
-    whole = masked(0x82, b"x" * 100)
-    frames, code = read(assembler(limit=100), first + whole + first + whole)
-    assert (4, None) == (len(frames), code)
 
 
 @pytest.mark.parametrize("code", [1005, 1006, 1015, 999, 5000])
