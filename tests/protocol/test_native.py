@@ -14,15 +14,14 @@ from hypothesis import given, settings, strategies as st
 
 from tests.support.helpers import KEY, masked
 from tests.support.reading import FrameReader
-from trioktor import CloseCode, Frame, PerMessageDeflate
+from trioktor import Frame, PerMessageDeflate
 from trioktor.protocol import native, parser as parser_module, partial as partial_module
 from trioktor.protocol.conversation import Conversation
-from trioktor.protocol.errors import FrameTooBig, ProtocolError
+from trioktor.protocol.errors import ProtocolError
 from trioktor.protocol.frames import BinaryFrame, TextFrame
 from trioktor.protocol.from_wire import MESSAGE_KINDS
 from trioktor.protocol.mask import mask as pure_mask, mask_frame as pure_mask_frame
 from trioktor.protocol.negotiation import negotiate
-from trioktor.protocol.parser import FrameParser
 from trioktor.protocol.serializer import head
 
 has_native = importlib.util.find_spec("trioktor.protocol._native") is not None
@@ -559,5 +558,3 @@ def test_what_is_no_argument_is_an_error() -> None:
             scan(b"x", position, 1, 1, 1, 0, 4, MESSAGE_KINDS)
     with pytest.raises(OverflowError):
         scan(b"x", 1 << 70, 1, 1, 1, 0, 4, MESSAGE_KINDS)
-
-
