@@ -306,6 +306,7 @@ def test_what_an_extension_reads_keeps_the_limit() -> None:
         if size == 3:
             assembler = new(limit=3, fragments=2)
             for _ in range(10):  # each message is counted anew
+                assert len(given_of(assembler, fragments(Frame.Binary, b"x" * 10, b"x"))) == 2
                 assert len(given_of(assembler, frames)) == 1
         else:
             with pytest.raises(FrameTooBig) as error:
