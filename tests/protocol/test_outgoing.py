@@ -1,0 +1,266 @@
+"""The way of messages to bytes: what may be said, extensions in one step or in several, and messages for many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from tests.support.extensions import Marking
+from tests.support.reading import FrameReader
+from trioktor.protocol.deflate import PerMessageDeflate
+from trioktor.protocol.errors import ProtocolError
+from trioktor.protocol.extensions import Extension, ExtensionFactory, run
+from trioktor.protocol.first_byte import RSV1, RSV2, FrameType
+from trioktor.protocol.frames import Frame
+from trioktor.protocol.negotiation import negotiate, offers
+from trioktor.protocol.outgoing import LONG, Outgoing
+from trioktor.protocol.prepared import PreparedMessage
+from trioktor.protocol.serializer import Serializer, head
+
+MARKING = Marking("marking", RSV2, "!")
+
+
+def agreed(*factories: ExtensionFactory) -> tuple[Extension, ...]:
+    """Their extensions at work."""
+    return negotiate(factories, [offers(factories)])[1]
+
+
+def way(*factories: ExtensionFactory, masking: bool = False, reserved: int = 0) -> Outgoing:
+    """A way out with these extensions; without them some reserved bits may be the application's."""
+    for factory in factories:
+        reserved |= factory.reserved
+    return Outgoing(Serializer(masking=masking, reserved=reserved), agreed(*factories))
+
+
+def written(outgoing: Outgoing, *items: Frame | PreparedMessage) -> bytes:
+    """The bytes of items that take one step."""
+    pieces: list[bytes] = []
+    for item in items:
+        assert outgoing.add(item, pieces) is None
+    return b"".join(pieces)
+
+
+# what may be said
+
+
+@pytest.mark.parametrize(
+    ("accepted", "item", "error"),
+    [
+        ([], Frame.Text("a"), None),
+        ([], Frame.Binary(b"\xff", fin=False), None),
+        ([], PreparedMessage(Frame.Text("a")), None),
+        ([Frame.Text("a", fin=False)], Frame.Text(b"\xff"), None),
+        ([Frame.Text("a", fin=False)], Frame.Ping(), None),
+        ([Frame.Text("a", fin=False)], Frame.Close(), None),
+        ([Frame.Text("a", fin=False), Frame.Ping()], Frame.Text("b"), None),
+        ([Frame.Text("a", fin=False), Frame.Text("b")], Frame.Binary(b"c"), None),
+        ([Frame.Text("a", fin=False)], Frame.Binary(b"b"), "finish the fragmented TEXT message first"),
+        ([Frame.Binary(b"a", fin=False)], Frame.Text("b", fin=False), "finish the fragmented BINARY message first"),
+        ([Frame.Text("a", fin=False)], PreparedMessage(Frame.Text("a")), "finish the fragmented TEXT message first"),
+        ([Frame.Text("a", fin=False), Frame.Ping()], Frame.Binary(b"b"), "finish the fragmented TEXT"),
+        ([], Frame.Text("a", rsv1=True), "a reserved bit needs an extension"),
+        ([Frame.Text("a", fin=False)], Frame.Text("a", rsv3=True), "a reserved bit needs an extension"),
+    ],
+)
+def test_an_item_is_checked_against_what_was_accepted(
+    accepted: list[Frame], item: Frame | PreparedMessage, error: str | None
+) -> None:
+    """A message stands behind another's last fragment, control frames anywhere."""
+    outgoing = way()
+    for frame in accepted:
+        outgoing.check(frame)
+        outgoing.note_accepted(frame)
+    if error is None:
+        outgoing.check(item)
+    else:
+        with pytest.raises(ProtocolError, match=error):
+            outgoing.check(item)
+
+
+def test_it_is_kept_in_mind_which_message_is_open() -> None:
+    """Until its last fragment was accepted."""
+    outgoing = way()
+    states = []
+    for item in (
+        Frame.Text("a"), Frame.Text("a", fin=False), Frame.Ping(), Frame.Close(), Frame.Text("b", fin=False),
+        Frame.Text("c"), PreparedMessage(Frame.Text("a")), Frame.Binary(b"", fin=False),
+    ):  # fmt: skip
+        outgoing.note_accepted(item)
+        states.append(outgoing.opened)
+    text = FrameType.TEXT
+    assert states == [None, text, text, text, text, None, None, FrameType.BINARY]
+
+
+def test_a_text_that_is_none_is_found_at_once() -> None:
+    """A whole one: of fragments the serializer knows."""
+    outgoing = way()
+    with pytest.raises(UnicodeDecodeError):
+        outgoing.check(Frame.Text(b"\xff"))
+    outgoing.check(Frame.Binary(b"\xff"))
+    outgoing.check(Frame.Text(b"\xff", fin=False))
+
+
+def test_reserved_bits_are_the_applications_where_no_extension_is_at_work() -> None:
+    """A raw session writes what extensions would; its text may be no UTF-8 then."""
+    raw = way(reserved=RSV1)
+    raw.check(Frame.Text(b"\xff", rsv1=True))
+    with pytest.raises(ProtocolError, match="a reserved bit"):
+        raw.check(Frame.Binary(b"", rsv2=True))
+    with pytest.raises(ProtocolError, match="a reserved bit"):
+        way(MARKING).check(Frame.Binary(b"", rsv2=True))
+
+
+# bytes
+
+
+def test_without_extensions_frames_are_written_and_counted() -> None:
+    """Control frames and fragments, too."""
+    outgoing = way()
+    frames = [Frame.Text("a", fin=False), Frame.Ping(), Frame.Text("b"), Frame.Binary(b"c")]
+    assert written(outgoing, *frames) == b"\x01\x01a\x89\x00\x80\x01b\x82\x01c"
+    assert outgoing.frames_sent == 4
+
+
+def test_messages_pass_the_extensions_in_order() -> None:
+    """Fragments, what ends them, and control frames go out as they are."""
+    outgoing = way(MARKING, Marking(None, 0, "?"))
+    frames = [Frame.Text("a"), Frame.Ping(b"p"), Frame.Text("b", fin=False), Frame.Text("c"), Frame.Binary(b"")]
+    assert written(outgoing, *frames) == b"\xa1\x03a!?" + b"\x89\x01p" + b"\x01\x01b" + b"\x80\x01c" + b"\xa2\x02!?"
+
+
+@pytest.mark.parametrize("size", [LONG, LONG + 1])
+def test_a_long_message_takes_several_steps(size: int) -> None:
+    """Nothing is written, nor counted, before they are done and told."""
+    outgoing, pieces = way(MARKING), list[bytes]()
+    message = Frame.Binary(bytes(size))
+    assert outgoing.add_now(message, pieces) is (size == LONG)
+    if size == LONG:
+        assert outgoing.frames_sent == 1
+        return
+    steps = outgoing.add(message, pieces)
+    assert steps is not None
+    assert (pieces, outgoing.frames_sent) == ([], 0)
+    outgoing.finish(run(steps), pieces)
+    assert b"".join(pieces) == head(0xA2, size + 1) + bytes(size) + b"!"
+    assert outgoing.frames_sent == 1
+
+
+def test_without_extensions_a_long_message_takes_one_step() -> None:
+    """There is nothing to be done with it."""
+    outgoing, pieces = way(), list[bytes]()
+    assert outgoing.add_now(Frame.Binary(bytes(2 * LONG)), pieces)
+    assert b"".join(pieces) == head(0x82, 2 * LONG) + bytes(2 * LONG)
+
+
+@pytest.mark.parametrize(
+    ("factories", "frames", "error"),
+    [
+        ([], [Frame.Text(b"\xff")], ProtocolError),
+        ([], [Frame.Binary(b"", rsv1=True)], ProtocolError),
+        ([], [Frame.Text("a", fin=False), Frame.Binary(b"b")], ProtocolError),
+        ([MARKING], [Frame.Binary(b"", rsv2=True)], ProtocolError),
+        ([MARKING], [Frame.Text(b"\xff")], UnicodeDecodeError),
+        ([MARKING], [Frame.Text(b"x" * LONG + b"\xff")], UnicodeDecodeError),
+        ([MARKING], [Frame.Text("a", fin=False), Frame.Binary(b"b")], ProtocolError),
+    ],
+)
+def test_what_may_not_be_sent_is_refused(
+    factories: list[ExtensionFactory], frames: list[Frame], error: type[Exception]
+) -> None:
+    """Nothing is appended, nor counted, then."""
+    outgoing, pieces = way(*factories), list[bytes]()
+    *before, bad = frames
+    for frame in before:
+        outgoing.add(frame, pieces)
+    kept, count = list(pieces), outgoing.frames_sent
+    with pytest.raises(error):
+        outgoing.add(bad, pieces)
+    assert (pieces, outgoing.frames_sent) == (kept, count)
+
+
+def test_a_text_made_of_bytes_is_checked_before_an_extension_has_it() -> None:
+    """Behind it nobody could tell; what is no UTF-8 is refused, and the window has not moved."""
+    outgoing = way(PerMessageDeflate())
+    reader = FrameReader(client=True, max_frame_size=100, extensions=agreed(PerMessageDeflate()))
+    for text in (b"first", b"\xff", b"second"):
+        pieces: list[bytes] = []
+        if text == b"\xff":
+            with pytest.raises(UnicodeDecodeError):
+                outgoing.add(Frame.Text(text), pieces)
+            assert pieces == []
+        else:
+            assert outgoing.add(Frame.Text(text), pieces) is None
+            assert [Frame.Text(text)] == list(reader.feed(b"".join(pieces)))
+
+
+# messages for many
+
+
+def read(data: Iterable[bytes]) -> list[Frame | None]:
+    """What a client with permessage-deflate reads."""
+    reader = FrameReader(client=True, extensions=agreed(PerMessageDeflate()))
+    return [frame for chunk in data for frame in reader.feed(chunk) if frame is not None]
+
+
+def test_the_bytes_for_many_are_made_once() -> None:
+    """For all whose extensions are alike, also among messages of their own."""
+    message = PreparedMessage(Frame.Text("for all of you, for all of you"))
+    ways = [way(PerMessageDeflate()) for _ in range(2)]
+    own = Frame.Text("for you alone, for you alone")
+    sent = [[written(one, item) for item in (own, message, own)] for one in ways]
+    assert sent[0][1] == sent[1][1]
+    assert message.is_prepared(ways[0].shared_key or ())
+    for one, chunks in zip(ways, sent, strict=True):
+        assert read(chunks) == [own, message.frame, own]
+        assert one.frames_sent == 3
+
+
+@pytest.mark.parametrize("why", ["a mask", "no key", "inside fragments"])
+def test_where_the_bytes_for_many_may_not_stand_the_message_is_one_like_others(why: str) -> None:
+    """Each mask is fresh, each such extension its own; and a fragment is no place for a message."""
+    message = PreparedMessage(Frame.Binary(b"x"))
+    outgoing = way(*[MARKING] * (why == "no key"), masking=why == "a mask")
+    assert (outgoing.shared_key is None) is (why == "no key")
+    before = Frame.Binary(b"", fin=False) if why == "inside fragments" else Frame.Ping()
+    data = written(outgoing, before, message)
+    assert not message.is_prepared(())
+    if why == "a mask":
+        assert data[6:8] == b"\x82\x81"
+    else:
+        assert data == (b"\x89\x00\xa2\x02x!" if why == "no key" else b"\x02\x00\x80\x01x")
+    assert outgoing.frames_sent == 2
+
+
+def test_a_long_message_for_many_is_prepared_in_steps() -> None:
+    """By the first, for those like it; then it takes one step on each of them."""
+    message = PreparedMessage(Frame.Binary(bytes(3 * LONG)))
+    first, second, other = way(PerMessageDeflate()), way(PerMessageDeflate()), way(PerMessageDeflate(level=9))
+    steps = first.preparing(message)
+    assert steps is not None
+    assert len(list(steps)) >= 3
+    for one in (first, second):
+        assert one.preparing(message) is None
+        pieces: list[bytes] = []
+        assert one.add_now(message, pieces)
+        assert read(pieces) == [message.frame]
+    assert other.preparing(message) is not None
+
+
+def test_what_is_short_or_not_shared_needs_no_preparing() -> None:
+    """It is done when it goes out."""
+    assert way(PerMessageDeflate()).preparing(PreparedMessage(Frame.Binary(bytes(LONG)))) is None
+    assert way(PerMessageDeflate()).preparing(PreparedMessage(Frame.Binary(bytes(LONG + 1)))) is not None
+    assert way(MARKING).preparing(PreparedMessage(Frame.Binary(bytes(LONG + 1)))) is None
+
+
+def test_a_long_message_for_many_takes_several_steps_where_it_is_one_like_others() -> None:
+    """Masked, or without a key."""
+    message = PreparedMessage(Frame.Binary(bytes(LONG + 1)))
+    for outgoing in (way(MARKING), way(PerMessageDeflate(), masking=True)):
+        pieces: list[bytes] = []
+        assert not outgoing.add_now(message, pieces)
+        steps = outgoing.add(message, pieces)
+        assert steps is not None
+        outgoing.finish(run(steps), pieces)
+        assert outgoing.frames_sent == 1
