@@ -92,22 +92,6 @@ def test_offered_protocols_come_from_all_lines(lines: list[bytes], expected: lis
     assert call(headers=[(b"sec-websocket-protocol", line) for line in lines]).offered_protocols == expected
 
 
-def test_headers_compare_without_case_and_keep_every_line() -> None:
-    """A mapping of first values, and `get_all` for the rest."""
-    headers = Headers(((b"host", b"x"), (b"x-many", b"1"), (b"x-many", b"2"), (b"x-latin", b"\xe9")))
-    assert headers["X-MANY"] == "1"
-    assert headers.get_all("X-Many") == ["1", "2"]
-    assert headers.get_all("missing") == []
-    assert headers["x-latin"] == "é"
-    assert headers.get("missing") is None
-    assert "HOST" in headers
-    assert list(headers) == ["host", "x-many", "x-latin"]
-    assert len(headers) == 3
-    assert "x-many" in repr(headers)
-    with pytest.raises(KeyError, match="missing"):
-        headers["missing"]
-
-
 def test_attributes_are_a_place_for_the_applications_own_values() -> None:
     """What is put there is there, and belongs to this call alone."""
     first, second = call(), call()
