@@ -30,8 +30,6 @@ from trioktor import (
 from trioktor.client.options import client_options
 from trioktor.client.upgrade import shake_hands
 from trioktor.engine.streams import StreamTransport
-from trioktor.http.address import parse_address
-from trioktor.http.asking import BadAnswer, Exchange
 
 URL = "ws://example.org/"
 
@@ -170,45 +168,6 @@ def test_what_is_no_address(url: str) -> None:
         connect(url)
 
 
-@pytest.mark.parametrize("url", ["ws://example.org/a?b", "wss://example.org:444/", "ws://[::1]/", "wss://example.org/"])
-def test_an_address_as_text(url: str) -> None:
-    """Without what need not be said, or may be secret."""
-    assert str(parse_address(url)) == url.partition("?")[0]
-
-
-@pytest.mark.parametrize(
-    ("url", "is_literal"),
-    [
-        ("ws://127.0.0.1/", True),
-        ("ws://[::1]/", True),
-        ("ws://[fe80::1%25eth0]/", False),
-        ("ws://localhost/", False),
-        ("ws://1.2.3/", False),
-    ],
-)
-def test_what_need_not_be_looked_up(url: str, is_literal: bool) -> None:
-    """Addresses that are whole, and name no interface."""
-    assert parse_address(url).is_literal is is_literal
-
-
-def test_what_a_window_of_one_kind_is_asked_for() -> None:
-    """What is configured is offered."""
-    offer = PerMessageDeflate(server_no_context_takeover=True, client_no_context_takeover=True, window_bits=15).offer()
-    assert [str(header) for header in offer] == [
-        "permessage-deflate; client_max_window_bits; server_no_context_takeover; client_no_context_takeover"
-    ]
-
-
-def test_no_way_leads_from_wss_to_ws() -> None:
-    """Wherever a redirect points."""
-    address = parse_address("wss://example.org/a")
-    assert str(address.redirected("b")) == "wss://example.org/b"
-    assert str(address.redirected("https://other.org/")) == "wss://other.org/"
-    for location in ("ws://example.org/", "http://example.org/"):
-        with pytest.raises(ValueError, match="from wss to ws"):
-            address.redirected(location)
-
-
 @pytest.mark.parametrize(
     "url",
     ["ada:secret@host/", "http://ada:secret@host/", "ws://ada:secret@host:99999/", "ws://ada:sec/ret@host/",
@@ -298,38 +257,6 @@ async def test_a_window_that_is_not_forgotten(autojump_clock: MockClock) -> None
         with pytest.raises(HandshakeInvalid, match="forget"):
             async with connect(URL, stream=dial, extensions=[PerMessageDeflate(server_no_context_takeover=True)]):
                 pass
-
-
-@pytest.mark.parametrize(
-    ("factory", "answer", "agreed"),
-    [
-        (PerMessageDeflate(), "", (12, False, 15, False)),
-        (PerMessageDeflate(), "; client_max_window_bits=9", (9, False, 15, False)),
-        (PerMessageDeflate(), "; client_max_window_bits=15", (12, False, 15, False)),
-        (PerMessageDeflate(), "; server_max_window_bits=10", (12, False, 10, False)),
-        (PerMessageDeflate(), "; server_max_window_bits=8", (12, False, 9, False)),
-        (PerMessageDeflate(), "; client_no_context_takeover", (12, True, 15, False)),
-        (PerMessageDeflate(), "; server_no_context_takeover", (12, False, 15, True)),
-        (PerMessageDeflate(client_no_context_takeover=True), "", (12, True, 15, False)),
-    ],
-)
-def test_what_is_agreed_on(factory: PerMessageDeflate, answer: str, agreed: tuple[int, bool, int, bool]) -> None:
-    """Our window, whether it is forgotten, and the same of the server's."""
-    parameters = tuple(
-        (name, value or None) for name, _, value in (part.strip().partition("=") for part in answer.split(";")) if name
-    )
-    deflate: Any = factory.accept(ExtensionHeader("permessage-deflate", parameters))
-    inflater = deflate._inflater
-    assert (deflate._bits, deflate._forgets, inflater._bits, inflater._forgets) == agreed
-
-
-def test_a_window_of_eight_bits_is_not_used() -> None:
-    """zlib can't write for it, so nothing is compressed: that is always allowed."""
-    from trioktor import Frame
-
-    deflate = PerMessageDeflate().accept(ExtensionHeader("permessage-deflate", (("client_max_window_bits", "8"),)))
-    message = Frame.Text("x" * 1000)
-    assert deflate.encode(message) is message
 
 
 @final
@@ -515,15 +442,6 @@ async def test_a_server_that_does_not_answer(autojump_clock: MockClock) -> None:
         assert caught.value.addresses == ()
         await trio.testing.wait_all_tasks_blocked()
     assert closed == [pytest.approx(began + 7), pytest.approx(began + 17)]
-
-
-def test_a_connection_that_is_closed_behind_a_1xx() -> None:
-    """There is no answer then."""
-    asked = Exchange("GET", "/", "localhost", [])
-    assert asked.feed(b"HTTP/1.1 100 Continue\r\n\r\n") is None
-    with pytest.raises(BadAnswer) as caught:
-        asked.feed(b"")
-    assert caught.value.is_end
 
 
 @given(answer=st.binary(max_size=300), pieces=st.integers(1, 50))

@@ -77,6 +77,7 @@ def refused(data: bytes, *, step: int = 1 << 20, size: int = 16384, headers: int
         pytest.param(request("Content-Length: 0", "Transfer-Encoding: chunked"), 400, id="both lengths"),
         pytest.param(request("Host: other"), 400, id="two hosts"),
         pytest.param(request(without="Host"), 400, id="no host"),
+        pytest.param(request(line="GET http://a/ HTTP/1.1", Host="a b"), 400, id="a bad host beside a good address"),
         pytest.param(request("X: a\r\n b"), 400, id="a folded header"),
         pytest.param(request("X: a\r\n\tb"), 400, id="a header folded by a tab"),
         pytest.param(request("X: a\nY: b"), 400, id="a bare line feed"),
