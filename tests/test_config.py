@@ -248,7 +248,7 @@ def test_a_queue_may_be_given_as_its_size(number: int) -> None:
     """It waits then; a configuration stays what it is."""
     assert channel_config(number) == ChannelConfig(number, SUSPEND)
     whole = ChannelConfig(number, CLOSE)
-    assert channel_config(whole) is whole
+    assert channel_config(whole) == whole
 
 
 # carriers

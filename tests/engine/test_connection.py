@@ -156,10 +156,9 @@ async def test_the_pinger_runs_from_the_beginning(raw: bool, expected: list[type
 
 
 async def test_the_latency_is_that_of_the_last_ping(autojump_clock: MockClock) -> None:
-    """None before; a sign of life without any Ping is nothing."""
+    """None before."""
     transport = PlainTransport()
     connection = connect(transport)
-    connection.sign_of_life()
     assert connection.latency is None
     async with running(connection):
         ping = connection.pinging.ping(b"!")

@@ -233,12 +233,3 @@ def test_an_extension_that_fails_ends_the_conversation(failure: Exception, size:
     else:
         assert isinstance(error, ProtocolError)
         assert str(error).endswith(": mine")
-
-
-def test_abandoned_it_has_no_more_steps() -> None:
-    """Nothing will be written any more."""
-    encoder = Encoder(Ends(), doubling())
-    encoder.add(bytes(LONG + 1), [], is_sealed=False)
-    assert encoder.steps is not None
-    encoder.abandon()
-    assert encoder.steps is None

@@ -37,6 +37,7 @@ class Connection:
         self.inbox: Inbox = Inbox(config or ChannelConfig(1000), max_bytes)
         self.conversation: Conversation = Conversation()
         self.intake = Intake(self)
+        self.intake.on_input = self._count_signs
         self.said: list[str] = []
         self.signs = 0
         self.failures: list[Exception] = []
@@ -47,8 +48,7 @@ class Connection:
         conversation.has_news = False
         self.said.append("control" if conversation.has_control else conversation.closing.word)
 
-    def sign_of_life(self) -> None:
-        """Count them."""
+    def _count_signs(self) -> None:
         self.signs += 1
 
     def crashed(self, error: Exception) -> None:

@@ -43,19 +43,16 @@ class Parts:
     def taken(self) -> list[Item]:
         """All that can be taken now."""
         items: list[Item] = []
-        while True:
-            try:
-                items.append(self.pending.take(at_start=not items))
-            except trio.WouldBlock:
-                return items
+        while (item := self.pending.take(at_start=not items)) is not None:
+            items.append(item)
+        return items
 
 
 def test_in_the_beginning_there_is_nothing() -> None:
     """Before anybody asked for the channel."""
     pending = Pending(Conversation(), Flushes())
     assert (pending.waiting, pending.is_writer_parked) == (0, False)
-    with pytest.raises(trio.WouldBlock):
-        pending.take(at_start=True)
+    assert pending.take(at_start=True) is None
 
 
 def test_what_is_queued_is_taken_in_order_and_counted() -> None:
@@ -82,8 +79,7 @@ async def test_a_message_in_pieces_lets_what_is_queued_wait() -> None:
     await stream.put(LAST)
     assert parts.taken() == [LAST]
     states: list[Any] = [parts.pending.stream, parts.flushes.taken]
-    with pytest.raises(trio.WouldBlock):
-        parts.pending.take(at_start=False)
+    assert parts.pending.take(at_start=False) is None
     assert parts.taken() == ["behind"]
     assert [*states, parts.pending.stream, parts.flushes.taken] == [stream, 0, None, 1]
 

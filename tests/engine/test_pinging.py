@@ -30,6 +30,7 @@ class Connection:
         self.inbox: Inbox = Inbox(ChannelConfig(1), 100)
         self.transport: Any = SimpleNamespace(on_progress=None)
         self.ends: Any = self
+        self.intake: Any = SimpleNamespace(on_input=None)
         self._reader = FrameReader(client=True)
         self.sent: list[tuple[float, Frame | None]] = []
         self.timeouts: list[tuple[float, float]] = []
@@ -57,7 +58,7 @@ class Connection:
 async def test_a_ping_is_sent_at_once_and_waits_for_its_pong(autojump_clock: MockClock) -> None:
     """Its event is set when that has been noted, and the time that it took is known."""
     connection = Connection()
-    pinging = Pinging(connection, 5)
+    pinging = Pinging(connection, connection.intake, 5)
     ping = pinging.ping(b"hello")
     assert connection.sent == [(trio.current_time(), Frame.Ping(b"hello"))]
     await trio.sleep(2)
@@ -70,7 +71,8 @@ async def test_a_ping_is_sent_at_once_and_waits_for_its_pong(autojump_clock: Moc
 
 async def test_a_ping_without_bytes_has_some_of_its_own() -> None:
     """So that several can be out."""
-    pinging = Pinging(Connection(), 5)
+    connection = Connection()
+    pinging = Pinging(connection, connection.intake, 5)
     payloads = {pinging.ping().frame.data for _ in range(10)}
     assert len(payloads) == 10
 
@@ -79,7 +81,7 @@ async def test_a_ping_without_bytes_has_some_of_its_own() -> None:
 async def test_a_ping_that_may_not_be_sent_is_refused(payload: bytes) -> None:
     """Nothing goes out for it."""
     connection = Connection()
-    pinging = Pinging(connection, 5)
+    pinging = Pinging(connection, connection.intake, 5)
     pinging.ping(b"twice")
     with pytest.raises(ValueError):
         pinging.ping(payload)
@@ -90,11 +92,10 @@ async def test_a_ping_that_may_not_be_sent_is_refused(payload: bytes) -> None:
 
 
 async def test_there_is_no_pinger_until_it_is_set(autojump_clock: MockClock) -> None:
-    """Signs of life and an end are no errors then."""
+    """An end is no error then."""
     async with trio.open_nursery() as nursery:
         connection = Connection(nursery)
-        pinging = Pinging(connection, 5)
-        pinging.sign_of_life()
+        pinging = Pinging(connection, connection.intake, 5)
         pinging.stop()
         await trio.sleep(100)
         assert (pinging.period, pinging.timeout, connection.sent) == (None, 5, [])
@@ -104,7 +105,7 @@ async def test_set_it_pings_every_period_and_gives_up_a_silent_peer(autojump_clo
     """With the seconds that were waited for."""
     async with trio.open_nursery() as nursery:
         connection = Connection(nursery)
-        pinging = Pinging(connection, 15)
+        pinging = Pinging(connection, connection.intake, 15)
         pinging.set(10, 4)
         assert (pinging.period, pinging.timeout) == (10, 4)
         for _ in range(3):
@@ -123,7 +124,7 @@ async def test_set_anew_it_begins_anew(autojump_clock: MockClock) -> None:
     """There is one pinger at a time; the Ping of the one before is nobody's deadline any more."""
     async with trio.open_nursery() as nursery:
         connection = Connection(nursery)
-        pinging = Pinging(connection, 15)
+        pinging = Pinging(connection, connection.intake, 15)
         pinging.set(10, 4)
         await trio.sleep(9)
         pinging.set(10, 4)
@@ -143,7 +144,7 @@ async def test_it_can_be_turned_off_and_on_again(way: str, autojump_clock: MockC
     """Also while a Ping is out."""
     async with trio.open_nursery() as nursery:
         connection = Connection(nursery)
-        pinging = Pinging(connection, 15)
+        pinging = Pinging(connection, connection.intake, 15)
         pinging.set(10, 4)
         await trio.sleep(11)
         if way == "stop":
@@ -167,7 +168,7 @@ async def test_none_is_started_where_it_would_be_of_no_use(why: str, autojump_cl
         connection = Connection(nursery if why == "ending" else None)
         if why == "ending":
             connection.conversation.closing.close(CloseReason(1000))
-        pinging = Pinging(connection, 15)
+        pinging = Pinging(connection, connection.intake, 15)
         pinging.set(10, 4)
         assert (pinging.period, pinging.timeout) == (None, 4)
         await trio.sleep(100)
@@ -179,24 +180,25 @@ async def test_signs_of_life_put_the_time_back(way: str, autojump_clock: MockClo
     """Something came, or a write that had to wait got on."""
     async with trio.open_nursery() as nursery:
         connection = Connection(nursery)
-        pinging = Pinging(connection, 15)
+        pinging = Pinging(connection, connection.intake, 15)
         pinging.set(10, 4)
         for _ in range(10):
             await trio.sleep(3)
             if way == "input":
-                pinging.sign_of_life()
+                connection.intake.on_input()
             else:
                 connection.transport.on_progress()
         await trio.sleep(100)
         assert connection.timeouts == [(34, 4)]
         pinging.stop()
+        assert (connection.intake.on_input, connection.transport.on_progress) == (None, None)
 
 
 async def test_the_time_stands_while_the_reader_waits_for_the_handler(autojump_clock: MockClock) -> None:
     """The Pong may be there, behind what the handler has not taken."""
     async with trio.open_nursery() as nursery:
         connection = Connection(nursery)
-        pinging = Pinging(connection, 15)
+        pinging = Pinging(connection, connection.intake, 15)
         pinging.set(10, 4)
         states = [pinging.is_stalled]
         connection.inbox.pause = trio.CancelScope()

@@ -45,8 +45,8 @@ class Poller:
         self.lends = lends
         self.leases: list[Lease] = []
         self.lending: Any = self
-        self.later: Any = SimpleNamespace(is_running=True, call=lambda call: self.called.append(call))
         self.called: list[Callable[[], None]] = []
+        self.looks: Any = SimpleNamespace(is_running=True, call=self.called.append, forget=self.called.remove)
         self.error: OSError | None = None
 
     def lend(self, reader: object) -> Any:
@@ -335,17 +335,19 @@ async def test_a_cancellation_from_outside_does_not_end_the_pause(autojump_clock
     assert trio.current_time() == pytest.approx(3)
 
 
-async def test_a_call_for_later_is_the_pollers() -> None:
-    """Where nobody would call any more, that is said."""
+async def test_a_call_at_the_next_look_is_the_pollers() -> None:
+    """Where nobody would call any more, that is said; and it can be taken back."""
     parts = Parts()
 
     def call() -> None:
         raise NotImplementedError
 
-    assert parts.reader.later(call)
-    parts.poller.later.is_running = False
-    assert not parts.reader.later(call)
+    assert parts.reader.call_at_look(call)
+    parts.poller.looks.is_running = False
+    assert not parts.reader.call_at_look(call)
     assert parts.poller.called == [call]
+    parts.reader.forget(call)
+    assert parts.poller.called == []
 
 
 # lending

@@ -218,6 +218,20 @@ async def test_a_deadline_ends_a_writer_that_is_stuck(autojump_clock: MockClock)
         assert transport.written == b""
 
 
+async def test_what_was_not_said_in_time_is_the_cause(autojump_clock: MockClock) -> None:
+    """Whether the writer finds that first, or who sees the conversation out: our Close never went out."""
+    causes: set[str] = set()
+    for _ in range(30):
+        async with writing() as (connection, transport):
+            transport.allow(0)
+            connection.outbox.channel.send_nowait("stuck")
+            await settle()
+            connection.ends.stop_by(trio.current_time() + 2)
+            await connection.wait_closed()
+            causes.add(repr(connection.closing.cause))
+    assert causes == {"WriteTimeout('the time for what was left to say was up')"}
+
+
 async def test_a_peer_that_takes_nothing_is_given_up(autojump_clock: MockClock) -> None:
     """Whatever it took before; progress begins the time anew."""
     async with writing(write_timeout=5) as (connection, transport):

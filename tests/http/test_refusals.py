@@ -270,7 +270,10 @@ async def test_the_answer_is_the_same_with_and_without_parameters(status: int, a
         404: (request("/nothing"), request("/rooms/7/8")),
         426: (plain("/ws"), plain("/rooms/7")),
     }[status]
-    assert await answer(served.app, first) == await answer(served.app, second)
+    answers = [parse(await answer(served.app, asked)) for asked in (first, second)]
+    for _, headers, _ in answers:
+        headers.pop("date")
+    assert answers[0] == answers[1]
 
 
 @pytest.mark.parametrize("name", ["431 one long header", "431 no end", "431 a long path", "431 101 headers"])

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 import re
+from pathlib import Path
 
 import pytest
 
 import trioktor
 from tests.support.plan import FLOORS, MODULES, PACKAGE, PAGE, floor, imported, lines, members, page, room, tree
 
+UNTESTED = {"__main__", "version", *(module for module in MODULES if module.endswith("__init__"))}
+"""Where nothing is done but to call, or to name, what stands elsewhere."""
 IMPURE = {"trio", "ssl", "socket", "select", "selectors", "signal", "logging", "time", "random", "threading", "asyncio"}
 
 
@@ -122,6 +125,14 @@ def test_classes_keep_to_themselves(module: str) -> None:
         and ast.unparse(node.value) not in ("self", "cls", "super()")
     ]
     assert reaching == []
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module not in UNTESTED])
+def test_every_module_has_its_tests(module: str) -> None:
+    """In the same place below `tests`."""
+    mirror = PACKAGE.parent / "tests" / Path(module).parent / f"test_{Path(module).name}.py"
+    nodes = list(ast.walk(ast.parse(mirror.read_text())))
+    assert any(isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name[:5] == "test_" for node in nodes)
 
 
 # what modules say

@@ -8,7 +8,7 @@ from trioktor.protocol.close import CloseReason
 from trioktor.protocol.errors import UnexpectedFrame
 from trioktor.protocol.first_byte import FrameType
 from trioktor.protocol.frames import Frame
-from trioktor.protocol.from_wire import FRAME_CLASSES, frame_from_wire, message_from_wire
+from trioktor.protocol.from_wire import FRAME_CLASSES, MESSAGE_KINDS, frame_from_wire
 
 
 def test_every_type_has_its_class() -> None:
@@ -46,24 +46,6 @@ def test_a_continuation_is_shown_as_its_message() -> None:
         _ = last.text
 
 
-def test_a_message_with_a_text_is_a_text() -> None:
-    """Whose text is known, the empty one, too."""
-    for text in ("é", ""):
-        message = message_from_wire(text.encode(), text)
-        assert message == Frame.Text(text)
-        assert (message.first_byte, message.decoded, message.text) == (0x81, text, text)
-
-
-def test_a_message_without_a_text_is_binary() -> None:
-    """Whatever it holds."""
-    message = message_from_wire(b"ab", None)
-    assert message == Frame.Binary(b"ab")
-    assert (message.first_byte, message.decoded) == (0x82, None)
-
-
-@pytest.mark.parametrize("first_byte", [0x81, 0x82, 0xC1, 0xC2, 0xF1, 0xB2])
-def test_a_message_may_be_named_by_its_first_byte(first_byte: int) -> None:
-    """With its reserved bits; nothing is known of its text."""
-    message = message_from_wire(b"ab", first_byte)
-    assert type(message) is (Frame.Text if first_byte & 1 else Frame.Binary)
-    assert (message.first_byte, message.data, message.decoded) == (first_byte, b"ab", None)
+def test_the_kinds_of_messages_are_text_and_binary() -> None:
+    """In the order in which the native part wants them."""
+    assert MESSAGE_KINDS == (Frame.Text, Frame.Binary)

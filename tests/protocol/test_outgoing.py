@@ -252,6 +252,8 @@ def test_what_is_short_or_not_shared_needs_no_preparing() -> None:
     assert way(PerMessageDeflate()).preparing(PreparedMessage(Frame.Binary(bytes(LONG)))) is None
     assert way(PerMessageDeflate()).preparing(PreparedMessage(Frame.Binary(bytes(LONG + 1)))) is not None
     assert way(MARKING).preparing(PreparedMessage(Frame.Binary(bytes(LONG + 1)))) is None
+    masking = way(PerMessageDeflate(), masking=True)  # its bytes are nobody else's
+    assert masking.preparing(PreparedMessage(Frame.Binary(bytes(LONG + 1)))) is None
 
 
 def test_a_long_message_for_many_takes_several_steps_where_it_is_one_like_others() -> None:

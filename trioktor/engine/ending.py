@@ -12,14 +12,14 @@ from typing import Final, Protocol
 import trio
 
 from ..config import WebSockets
-from ..errors import CloseTimeout
+from ..errors import CloseTimeout, WriteTimeout
 from ..protocol.conversation import Conversation
 from ..protocol.halves import Ours, Step, Timer, Wait
 from .ends import Ends
 from .inbox import Inbox
 from .part import Part
 from .patience import Patience
-from .shields import Shields
+from .shields import TIME_IS_UP, Shields
 from .tasks import HandlerTasks
 from .transport import Transport
 
@@ -104,7 +104,8 @@ class Ending(Part[Owner]):
                 await self._connection.wait_unread()
                 await self._connection.transport.linger()
         if closing.step[0] is not Wait.NOTHING:  # its time is up
-            closing.lose(CloseTimeout(_LATE))
+            is_said = closing.ours is not Ours.CLOSING
+            closing.lose(CloseTimeout(_LATE) if is_said else WriteTimeout(TIME_IS_UP))
             self._connection.look_up()
 
     async def _wait(self, step: Step) -> None:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import math
 from types import TracebackType
-from typing import final
+from typing import Final, final
 
 import trio
+
+TIME_IS_UP: Final = "the time for what was left to say was up"
+"""Why something was not written: the error of who found it first."""
 
 
 @final

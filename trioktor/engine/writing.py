@@ -23,7 +23,7 @@ from .inbox import Inbox
 from .later import Later
 from .outbox import Outbox
 from .part import Part
-from .shields import Shields
+from .shields import TIME_IS_UP, Shields
 from .transport import CHUNK, Transport
 from .writer import Writer
 
@@ -264,7 +264,7 @@ class Writing(Part[Owner]):
             if await writer.run():
                 closing.written()
             else:
-                closing.write_failed(WriteTimeout("the time for what was left to say was up"))
+                closing.write_failed(WriteTimeout(TIME_IS_UP))
             connection.look_up()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self.failed(error)

@@ -112,8 +112,8 @@ class Outgoing:
     def preparing(self, message: PreparedMessage) -> Iterator[None] | None:
         """The steps that compress a long message for connections like this one; None if there is nothing to do."""
         key = self.shared_key
-        if key is None or len(message.frame.data) <= LONG or message.is_prepared(key):
-            return None
+        if key is None or self.serializer.masking or len(message.frame.data) <= LONG or message.is_prepared(key):
+            return None  # what is masked is nobody else's
         return self._prepare(message, key)
 
     def _prepare(self, message: PreparedMessage, key: Key) -> Iterator[None]:
