@@ -45,7 +45,8 @@ class Parts:
         items: list[Item] = []
         while (item := self.pending.take(at_start=not items)) is not None:
             items.append(item)
-        return items
+        goodbye = self.conversation.take_goodbye()  # which stands behind them
+        return items if goodbye is None else [*items, goodbye]
 
 
 def test_in_the_beginning_there_is_nothing() -> None:

@@ -8,11 +8,11 @@ from collections.abc import Iterable
 import pytest
 from hypothesis import given, strategies as st
 
-from trioktor.protocol.assembler import MessageAssembler, check_close, check_text, check_text_in_steps
+from trioktor.protocol.assembler import MessageAssembler, check_text, check_text_in_steps
 from trioktor.protocol.close import CloseCode
 from trioktor.protocol.errors import FrameTooBig, ProtocolError
 from trioktor.protocol.first_byte import FIN, RSV1
-from trioktor.protocol.frames import KEPT_TEXT, CloseFrame, Frame, Unkept
+from trioktor.protocol.frames import KEPT_TEXT, Frame, Unkept
 from trioktor.protocol.from_wire import frame_from_wire
 
 
@@ -354,27 +354,3 @@ def test_a_long_text_that_is_none_is_refused(data: bytes) -> None:
     with pytest.raises(ProtocolError) as error:
         list(check_text_in_steps(Frame.Text(data)))
     assert CloseCode.NOT_CONSISTENT == error.value.close_code
-
-
-@pytest.mark.parametrize(
-    ("payload", "code"),
-    [
-        (b"", None),
-        (b"\x03\xe8", None),
-        (b"\x0f\xa0x", None),
-        (b"\x03", 1002),
-        (b"\x03\xed", 1002),
-        (b"\xe8\x03", 1002),
-        (b"\x03\xe8\xff", 1007),
-    ],
-)
-def test_a_close_that_may_not_be_sent_is_refused(payload: bytes, code: int | None) -> None:
-    """RFC 6455 §7.4: its length, its code, its text."""
-    frame = frame_from_wire(Frame.Close, 0x88, payload)
-    assert isinstance(frame, CloseFrame)
-    if code is None:
-        check_close(frame)
-        return
-    with pytest.raises(ProtocolError) as error:
-        check_close(frame)
-    assert code_of(error) == code

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from trioktor import CloseReason, Frame, FrameType, ProtocolError, UnexpectedFrame
-from trioktor.protocol.frames import KEPT_TEXT, CloseFrame, Unkept, check_utf8, text_of, type_name
+from trioktor.protocol.frames import KEPT_TEXT, CloseFrame, Unkept, check_close, check_utf8, text_of, type_name
 from trioktor.protocol.from_wire import frame_from_wire
 
 
@@ -246,6 +246,30 @@ def test_what_is_known_is_not_looked_at_again() -> None:
     check_utf8(frame)
     frame.decoded = "known"
     assert text_of(frame) == frame.text == "known"
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        (b"", None),
+        (b"\x03\xe8", CloseReason(1000)),
+        (b"\x0f\xa0x", CloseReason(4000, "x")),
+        (b"\x03", 1002),
+        (b"\x03\xed", 1002),
+        (b"\xe8\x03", 1002),
+        (b"\x03\xe8\xff", 1007),
+    ],
+)
+def test_a_close_that_may_not_be_sent_is_refused(payload: bytes, reason: CloseReason | int | None) -> None:
+    """RFC 6455 §7.4: its length, its code, its text."""
+    frame = frame_from_wire(Frame.Close, 0x88, payload)
+    assert isinstance(frame, CloseFrame)
+    if isinstance(reason, int):
+        with pytest.raises(ProtocolError) as error:
+            check_close(frame)
+        assert error.value.close_code == reason
+    else:
+        assert check_close(frame) == reason
 
 
 def test_a_type_is_named_for_errors() -> None:

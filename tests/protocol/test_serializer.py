@@ -8,10 +8,10 @@ from hypothesis import given, strategies as st
 from tests.support.helpers import client_bytes
 from trioktor.protocol.close import CloseReason, may_be_sent
 from trioktor.protocol.errors import ProtocolError
-from trioktor.protocol.frames import CloseFrame, Frame
+from trioktor.protocol.frames import CloseFrame, Frame, check_close
 from trioktor.protocol.from_wire import frame_from_wire
 from trioktor.protocol.mask import mask
-from trioktor.protocol.serializer import Serializer, check_close_reason, head, is_sendable
+from trioktor.protocol.serializer import Serializer, head, is_sendable
 
 
 def written(*frames: Frame, **options: int) -> str:
@@ -164,12 +164,12 @@ def test_a_close_is_sendable_as_its_code_is(code: int) -> None:
     frame = CloseFrame(CloseReason(code))
     assert is_sendable(frame) is may_be_sent(code)
     if may_be_sent(code):
-        check_close_reason(frame)
+        check_close(frame)
     else:
         with pytest.raises(ProtocolError, match=f"code {code} may not be sent"):
-            check_close_reason(frame)
+            check_close(frame)
     assert is_sendable(CloseFrame())
-    check_close_reason(CloseFrame())
+    check_close(CloseFrame())
 
 
 # extensions

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from trioktor.protocol.assembler import check_close
 from trioktor.protocol.conversation import Conversation
 from trioktor.protocol.extensions import Extension
-from trioktor.protocol.frames import CloseFrame, Frame
+from trioktor.protocol.frames import CloseFrame, Frame, check_close
 from trioktor.protocol.parser import FrameParser
 
 

@@ -21,8 +21,7 @@ from ..errors import ChannelOverflow, PingTimeout
 from ..protocol.close import CloseCode, CloseReason
 from ..protocol.conversation import Conversation
 from ..protocol.errors import ProtocolError
-from ..protocol.frames import CloseFrame
-from ..protocol.serializer import check_close_reason
+from ..protocol.frames import CloseFrame, check_close
 from .inbox import Inbox
 from .outbox import Outbox
 from .outcome import Outcome, classify, origin
@@ -99,6 +98,8 @@ class Ends(Part[Owner]):
         is the one that counts.
         """
         connection = self._connection
+        if connection.outbox.is_sealed and self._closing.is_said:
+            return
         earlier = connection.outbox.seal(drop_queued=drop_queued)
         self._closing.close(reason if earlier is None else earlier.reason)
         connection.look_up()
@@ -110,8 +111,7 @@ class Ends(Part[Owner]):
 
     def close_frame_sent(self, frame: CloseFrame) -> None:
         """A Close was put into `outgoing`: the same as `session.close`."""
-        check_close_reason(frame)
-        self.close(frame.reason, drop_queued=True)
+        self.close(check_close(frame), drop_queued=True)
 
     def last_handle_closed(self) -> None:
         """The user closed every handle on `outgoing`."""

@@ -28,14 +28,21 @@ class Waker:
       is_running: whether it takes more.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_running: bool) -> None:
         self._due: dict[Callable[[], None], None] = {}
         self._scope = trio.CancelScope()
-        self.is_running: bool = True
+        self.is_running: bool = is_running
 
     def close(self) -> None:
         """End the task."""
         self._scope.cancel("nobody asks for anything any more")
+
+    def _begin(self) -> None:
+        self.is_running = True
+
+    def _end(self) -> None:
+        self.is_running = False
+        self._call_all()
 
     def _call_all(self) -> None:
         due, self._due = self._due, {}
@@ -51,7 +58,7 @@ class Later(Waker):
     """Calls functions two passes of the loop later."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(is_running=True)
         self._parked: trio.lowlevel.Task | None = None
 
     def call(self, function: Callable[[], None]) -> None:
@@ -73,8 +80,7 @@ class Later(Waker):
                         await trio.lowlevel.checkpoint()
                     self._call_all()
         finally:
-            self.is_running = False
-            self._call_all()
+            self._end()
 
     async def _park(self) -> None:
         self._parked = trio.lowlevel.current_task()
@@ -91,9 +97,8 @@ class Looks(Waker):
     """Calls functions at the next look, which is 10 ms after the first that asks for it."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(is_running=False)
         self._look = trio.CancelScope()  # its deadline is the next look
-        self.is_running = False
 
     def call(self, function: Callable[[], None]) -> None:
         """Call this at the next look; what it raises is logged, and nobody else's."""
@@ -108,7 +113,7 @@ class Looks(Waker):
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Call what is due, look by look, until cancelled; then what is due is called once more."""
-        self.is_running = True
+        self._begin()
         try:
             with self._scope:
                 while True:
@@ -117,5 +122,4 @@ class Looks(Waker):
                     self._look = trio.CancelScope()
                     self._call_all()
         finally:
-            self.is_running = False
-            self._call_all()
+            self._end()

@@ -265,6 +265,8 @@ class Outbox(Part[Owner]):
         while size < CHUNK and self.encoder.steps is None:
             item = self._pending.take(at_start=not pieces)
             if item is None:
+                if self.is_sealed and self._pending.stream is None and self.encoder.add_goodbye(pieces):
+                    self.flushes.taken += 1
                 break
             start = len(pieces)
             self._encode(item, pieces)

@@ -59,7 +59,7 @@ class Pending:
         return self.queue is not None and self.queue.is_writer_parked
 
     def take(self, *, at_start: bool) -> Item | None:
-        """Take the next item, and count it; None if there is none now. The last one is the Close that is due.
+        """Take the next item, and count it; None if there is none now.
 
         Args:
           at_start: nothing was gathered that has to be written first.
@@ -78,9 +78,7 @@ class Pending:
     def _take(self) -> Item | None:
         if self.backlog:
             return self.backlog.take()
-        if self._is_sealed:
-            return self._conversation.take_goodbye()
-        if self.queue is not None:
+        if self.queue is not None and not self._is_sealed:
             try:
                 return self.queue.take()
             except trio.WouldBlock:

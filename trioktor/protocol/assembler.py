@@ -21,10 +21,10 @@ import codecs
 from collections.abc import Callable, Generator, Iterator
 from io import BytesIO
 
-from .close import CloseCode, may_be_sent
+from .close import CloseCode
 from .errors import FrameTooBig, ProtocolError
 from .first_byte import FIN, RESERVED
-from .frames import KEPT_TEXT, CloseFrame, Frame, TextFrame, Unkept, check_utf8
+from .frames import KEPT_TEXT, Frame, TextFrame, Unkept, check_utf8
 from .from_wire import frame_from_wire
 
 _BYTES_PER_FRAGMENT = 64
@@ -238,14 +238,3 @@ def check_text_in_steps(message: Frame) -> Generator[None]:
 
 def _not_utf8(error: UnicodeDecodeError) -> ProtocolError:
     return ProtocolError(f"a text message is not UTF-8: {error.reason}", CloseCode.NOT_CONSISTENT)
-
-
-def check_close(frame: CloseFrame) -> None:
-    """Refuse a Close frame that may not be sent (RFC 6455 §7.4).
-
-    Raises:
-      ProtocolError: its payload is one byte, its code unregistered, or its text not UTF-8.
-    """
-    reason = frame.reason
-    if reason is not None and not may_be_sent(reason.code):
-        raise ProtocolError(f"a Close frame with the code {reason.code}")

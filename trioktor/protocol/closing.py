@@ -88,6 +88,11 @@ class ClosingHandshake:
         return self.ours is not Ours.OPEN or self.theirs is not Theirs.OPEN
 
     @property
+    def is_said(self) -> bool:
+        """Whether the application can say nothing more to it: the reason is settled, and our half has ended."""
+        return self.reason is not None and self.ours is not Ours.OPEN
+
+    @property
     def is_over(self) -> bool:
         """Whether nothing more is read."""
         return self.theirs is not Theirs.OPEN

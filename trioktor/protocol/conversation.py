@@ -16,14 +16,14 @@ from collections.abc import Iterator
 from functools import partial
 from typing import ClassVar, Final
 
-from .assembler import MessageAssembler, check_close, check_text, check_text_in_steps
+from .assembler import MessageAssembler, check_text, check_text_in_steps
 from .close import CloseReason
 from .closing import ClosingHandshake
 from .control import ControlLane
 from .errors import ProtocolError
 from .extensions import Extension, Steps, begin_decode, reserved_bits
 from .first_byte import CONTROL, FIN, OPCODE, RESERVED, WHOLE_BINARY, WHOLE_TEXT
-from .frames import CloseFrame, Frame, PingFrame, TextFrame
+from .frames import CloseFrame, Frame, PingFrame, TextFrame, check_close
 from .outgoing import Outgoing
 from .parser import FrameParser
 from .serializer import Serializer
@@ -207,7 +207,6 @@ class Conversation:
         self.frames_received += 1
         self.has_news = True
         if type(frame) is CloseFrame:
-            check_close(frame)
             self.receive_close(frame)
             return True
         if type(frame) is PingFrame:
@@ -218,9 +217,9 @@ class Conversation:
         return False
 
     def receive_close(self, frame: CloseFrame) -> None:
-        """The peer's Close has come, and is a good one."""
+        """The peer's Close has come; a `ProtocolError` if it may not be sent."""
+        self.closing.receive_close(check_close(frame))
         self.has_news = True
-        self.closing.receive_close(frame.reason)
 
     def violate(self, error: ProtocolError) -> None:
         """The peer broke a rule."""

@@ -18,7 +18,7 @@ import functools
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, final
 
-from .close import CloseCode, CloseReason
+from .close import CloseCode, CloseReason, may_be_sent
 from .errors import ProtocolError, UnexpectedFrame
 from .first_byte import FIN, MAX_CONTROL_BYTES, OPCODE, RSV1, RSV2, RSV3, WHOLE_TEXT, FrameType
 
@@ -250,6 +250,17 @@ class PongFrame(_PingPongFrame):
     type = FrameType.PONG
 
 
+def check_close(frame: CloseFrame) -> CloseReason | None:
+    """Refuse a Close frame that may not be sent (RFC 6455 §7.4); returns its reason.
+
+    Raises:
+      ProtocolError: its payload is one byte, its code unregistered or for local use, or its text not UTF-8.
+    """
+    if (reason := frame.reason) is not None and not may_be_sent(reason.code):
+        raise ProtocolError(f"the close code {reason.code} may not be sent")
+    return reason
+
+
 def check_utf8(frame: Frame) -> None:
     """Find out whether the bytes of a frame are UTF-8; nothing is done if that is known.
 
@@ -277,7 +288,7 @@ def text_of(frame: Frame) -> str:
 
 
 def type_name(value: object) -> str:
-    """The name of a value's type, for error texts (inside a frame class, `type` is the frame's)."""
+    """The name of a value's type, for error texts; inside a frame class `type` is the frame's."""
     return value.__class__.__name__
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import Final, TypeAlias, final
+from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 
 @final
@@ -21,7 +21,8 @@ class Ours(Enum):
     CLOSED = "all of that is with the system"
     GONE = "nothing more can be said"
 
-    __hash__ = object.__hash__  # each is one object: an enum's own would hash its name, in Python
+    if not TYPE_CHECKING:
+        __hash__ = object.__hash__  # each is one object: an enum's own would hash its name, in Python
 
 
 @final
@@ -33,7 +34,8 @@ class Theirs(Enum):
     FAILED = "a rule was broken, or no Pong came: nothing more is read"
     GONE = "the end of the stream, a reset, a limit"
 
-    __hash__ = object.__hash__
+    if not TYPE_CHECKING:
+        __hash__ = object.__hash__
 
 
 @final

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import final
 
-from .assembler import check_close
 from .conversation import Conversation
 from .errors import ProtocolError
-from .frames import CloseFrame, Frame
+from .frames import CloseFrame, Frame, check_close
 
 
 @final

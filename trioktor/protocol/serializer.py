@@ -15,7 +15,7 @@ from functools import cache
 from .close import may_be_sent
 from .errors import ProtocolError
 from .first_byte import CONTROL, FIN, OPCODE, RESERVED, RSV1, WHOLE_BINARY, WHOLE_TEXT, FrameType
-from .frames import CloseFrame, Frame, TextFrame
+from .frames import CloseFrame, Frame, TextFrame, check_close
 from .native import mask_frame
 
 _LENGTH_16 = 126
@@ -97,7 +97,7 @@ class Serializer:
             raise ProtocolError(f"{frame!r}: a reserved bit needs an extension that uses it")
         if frame.first_byte & CONTROL:
             if type(frame) is CloseFrame:
-                check_close_reason(frame)
+                check_close(frame)
             return frame.first_byte
         if self._open is not None and self._open is not frame.type:
             raise ProtocolError(f"{frame!r}: inside the fragments of a {self._open.name} message")
@@ -121,16 +121,6 @@ def is_sendable(frame: CloseFrame) -> bool:
     """Whether a Close frame's code may be sent: not 1005, 1006, 1015 or unregistered (RFC 6455 §7.4)."""
     reason = frame.reason
     return reason is None or may_be_sent(reason.code)
-
-
-def check_close_reason(frame: CloseFrame) -> None:
-    """Refuse a Close frame whose code may not be sent.
-
-    Raises:
-      ProtocolError: as `is_sendable` says.
-    """
-    if frame.reason is not None and not is_sendable(frame):
-        raise ProtocolError(f"the close code {frame.reason.code} may not be sent")
 
 
 def head(first_byte: int, size: int, mask_bit: int = 0) -> bytes:
