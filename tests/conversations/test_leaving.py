@@ -12,7 +12,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from tests.support.helpers import RawClient, application, client_bytes, close, connected
-from tests.support.listening import running, tls
+from tests.support.listening import running, talking, tls
 from trioktor import Application, CloseReason, ConnectionClosed, Frame, WebSockets, WebSocketSession
 
 HERE = "127.0.0.1"
@@ -142,6 +142,20 @@ async def test_a_handler_that_closed_incoming_has_nothing_to_answer(autojump_clo
         await trio.sleep(2.5)
         await client.send(close(1000))
         assert [*[Frame.Text("tick")] * 3, close(1000)] == await client.receive_rest()
+
+
+async def test_where_there_is_nothing_to_answer_the_close_does_not_wait_for_a_look(autojump_clock: MockClock) -> None:
+    """Nor for the handler, on a socket that the poller reads."""
+
+    async def handler(session: WebSocketSession) -> None:
+        session.incoming.close()
+        await trio.sleep(100)
+
+    async with talking(handler) as (client, _):
+        before = trio.current_time()
+        await client.send(close(1000))
+        assert [close(1000)] == await client.receive_rest()
+        assert trio.current_time() == before
 
 
 async def test_a_handler_that_has_not_come_to_its_first_message_yet_may_answer_it(autojump_clock: MockClock) -> None:

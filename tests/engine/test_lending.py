@@ -22,7 +22,6 @@ from trioktor.engine import (
     polled_reader as reader_module,
     poller as poller_module,
 )
-from trioktor.engine.later import Looks
 from trioktor.engine.lending import Lease, Lending
 from trioktor.engine.polled_reader import PolledReader
 from trioktor.engine.poller import Poller
@@ -677,7 +676,7 @@ async def test_nothing_is_read_by_a_lease_that_is_over() -> None:
     before = 0
     for _ in range(100):
         lender = FakeLender()
-        lending = Lending(Looks())
+        lending = Lending()
         lender.lease = lease = Lease(lending, lender)
         lending.leases.append(lease)
         async with trio.open_nursery() as nursery:
@@ -701,7 +700,7 @@ async def test_when_nobody_looks_any_more_all_leases_end() -> None:
     async with trio.open_nursery() as nursery:
         async with trio.open_nursery() as owners:
             owners.start_soon(poller.run)
-            owners.start_soon(poller.looks.run)
+            owners.start_soon(poller.lending.looks.run)
             await trio.testing.wait_all_tasks_blocked()
             lender.lease = lease = poller.lending.lend(lender)
             assert lease is not None
@@ -716,7 +715,7 @@ async def test_when_nobody_looks_any_more_all_leases_end() -> None:
 async def test_nothing_is_lent_before_somebody_looks() -> None:
     """Or a handler that does something else would not be noticed."""
     lender = FakeLender()
-    assert Lending(Looks()).lend(lender) is None
+    assert Lending().lend(lender) is None
     lender.close()
 
 

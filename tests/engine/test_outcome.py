@@ -10,7 +10,7 @@ import trio.testing
 
 from tests.support.helpers import connected
 from trioktor import DeserializationError, Frame, JsonConverter, UnexpectedFrame, WebSocketSession
-from trioktor.engine.outcome import first_leaf, origin, unwrapped
+from trioktor.engine.outcome import first_leaf, is_cancellation, origin, unwrapped
 
 Clock = trio.testing.MockClock
 
@@ -118,6 +118,22 @@ def test_of_a_group_the_line_is_that_of_what_was_not_expected() -> None:
     assert origin(unexpected) != ""
     for errors in ([other, unexpected], [unexpected, other]):
         assert origin(ExceptionGroup("several", errors)) == origin(unexpected)
+
+
+async def test_what_is_nothing_but_cancellations() -> None:
+    """Alone, or in groups of groups; one error among them makes it something else."""
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        with pytest.raises(trio.Cancelled) as caught:
+            await trio.lowlevel.checkpoint()
+    cancelled = caught.value
+    in_group = BaseExceptionGroup("inner", [cancelled])
+    assert is_cancellation(cancelled)
+    assert is_cancellation(BaseExceptionGroup("outer", [in_group, cancelled]))
+    assert not is_cancellation(BaseExceptionGroup("outer", [in_group, ValueError()]))
+    assert not is_cancellation(ValueError())
+    assert not is_cancellation(KeyboardInterrupt())
+    assert not is_cancellation(ExceptionGroup("errors", [ValueError()]))
 
 
 def test_what_stands_alone_is_taken_out_of_its_groups() -> None:

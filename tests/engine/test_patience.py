@@ -49,6 +49,25 @@ async def test_what_work_raises_on_its_way_out_is_not_lost(
     assert not scope.cancelled_caught
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ZeroDivisionError])
+async def test_what_the_watch_raises_is_not_hidden_by_what_work_does(error: type[BaseException]) -> None:
+    """Ctrl-C may land there: it has work cancelled, which may fail on its way out."""
+
+    async def work() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ValueError("on its way out")
+
+    async def unless() -> None:
+        await trio.lowlevel.checkpoint()
+        raise error
+
+    with pytest.raises(BaseExceptionGroup) as raised:
+        await Patience(10).finish(work, unless=unless)
+    assert raised.value.subgroup(error) is not None
+
+
 async def test_what_comes_in_time_is_waited_for(autojump_clock: MockClock) -> None:
     """Shortly before the limit, in several slices."""
 

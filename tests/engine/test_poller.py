@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import select
 import socket
 import struct
@@ -16,7 +17,7 @@ import trio.testing
 
 from tests.support.helpers import RawClient, application, client_bytes, close, records_above_info
 from trioktor import Application, ConnectionBroken, Extension, ExtensionFactory, Frame, Server, WebSocketSession, serve
-from trioktor.engine import poller as poller_module
+from trioktor.engine import lending as lending_module, poller as poller_module
 from trioktor.engine.connection import Connection
 from trioktor.engine.intake import Intake
 from trioktor.engine.keepalive import Keepalive
@@ -504,6 +505,42 @@ async def test_one_step_reads_so_many_sockets(autojump_clock: Clock, monkeypatch
             await client.send(Frame.Text("hello"))
         for client in clients:
             assert Frame.Text("hello") == await client.receive()
+
+
+async def test_closed_without_a_connection_it_takes_none_from_then_on(autojump_clock: Clock) -> None:
+    """Its task ends a pass later, and nobody would read what begins meanwhile."""
+    poller = Poller()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(poller.run)
+        states = [poller.is_running]
+        poller.close()
+        states.append(poller.is_running)
+    assert states == [True, False]
+
+
+async def test_a_socket_that_can_not_be_watched_ends_its_connection_alone(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The system may allow no more; the server goes on, and ends when it is told to."""
+    watch = Poller.watch
+
+    def fail(self: Poller, fd: int) -> None:
+        monkeypatch.setattr(Poller, "watch", watch)
+        raise OSError(errno.ENOSPC, "no more watches")
+
+    monkeypatch.setattr(lending_module, "_MOST", 0)
+    with trio.fail_after(20):
+        async with serving(application(echo)) as server:
+            monkeypatch.setattr(Poller, "watch", fail)
+            failing = await connect(server)
+            assert await failing.receive_rest() == [close(1011)]
+            other = await connect(server)
+            await other.send(Frame.Text("hello"))
+            assert Frame.Text("hello") == await other.receive()
+            await other.aclose()
+            await server.aclose()
+    (record,) = records_above_info(caplog)
+    assert record.exc_info
 
 
 async def test_what_is_asked_of_a_closed_poller_does_nothing() -> None:

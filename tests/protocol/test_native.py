@@ -400,7 +400,10 @@ def test_one_message_is_taken_in_one_step() -> None:
     assert Conversation(on_frame=lambda direction, frame: None).receive_single(text) is None
 
 
-WRONG_KINDS: list[Any] = [None, (), (TextFrame,), [TextFrame, BinaryFrame], (TextFrame, None), (None, BinaryFrame)]
+WRONG_KINDS: list[Any] = [
+    *(None, (), (TextFrame,), [TextFrame, BinaryFrame], (TextFrame, None), (None, BinaryFrame)),
+    *((TextFrame, kind) for kind in (type, dict, int, Exception, memoryview, type("Kind", (dict,), {}), type(print))),
+]
 
 
 def scanned(*arguments: Any) -> tuple[list[tuple[bytes, object]], int]:

@@ -218,15 +218,14 @@ class Connection:
                 self._pinging.stop()
         if self._ending is not None:
             self._ending.look_up()
-        elif (
-            closing.is_ending
-            and self._nursery is not None
-            and (self._closed is not None or not self._reader.call_at_look(self._begin_end))
-        ):
-            self._begin_end()
+        elif closing.is_ending and self._nursery is not None:
+            # Most handlers return, and see to it. But somebody may wait for it, or there may be nothing to answer.
+            is_urgent = self._closed is not None or self.answer_grace <= 0
+            if is_urgent or not self._reader.call_at_look(self._begin_end):
+                self._begin_end()
 
     def _begin_end(self) -> None:
-        """Start the task that sees the conversation out, unless the handler's task does: most return at once."""
+        """Start the task that sees the conversation out, unless the handler's task does."""
         if self._ending is None and not self.tasks.has_returned:
             assert self._nursery is not None
             self._ending = Ending(self, self.shields)

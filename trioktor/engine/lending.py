@@ -98,12 +98,13 @@ class Lending:
     """The leases of one poller.
 
     Attributes:
+      looks: when to look at the leases; its task has to run.
       leases: those that are not over, oldest first.
       is_watching: whether they will be looked at.
     """
 
-    def __init__(self, looks: Looks) -> None:
-        self._looks = looks
+    def __init__(self) -> None:
+        self.looks: Looks = Looks()
         self.leases: list[Lease] = []
         self.is_watching: bool = False
         self._is_closed = False
@@ -115,7 +116,7 @@ class Lending:
 
     def lend(self, lender: Lender) -> Lease | None:
         """Lend this socket, if there is a place; an idle one makes one."""
-        if self._is_closed or not self._looks.is_running:
+        if self._is_closed or not self.looks.is_running:
             return None
         if len(self.leases) >= _MOST:
             idle = next((lease for lease in self.leases if lease.is_idle), None)
@@ -134,8 +135,8 @@ class Lending:
 
     def watch(self) -> None:
         """A lease began, or was used: look soon whether somebody waits for it."""
+        self.looks.call(self._look)
         self.is_watching = True
-        self._looks.call(self._look)
 
     def _look(self) -> None:
         """End the leases of sockets that nobody waits for, and see which are idle."""

@@ -13,7 +13,7 @@ from typing import Any
 import trio
 
 from .connection import Connection
-from .outcome import unwrapped
+from .outcome import is_cancellation, unwrapped
 
 
 async def run(connection: Connection, handler: Callable[[Any], Awaitable[object]]) -> None:
@@ -80,7 +80,8 @@ def _together(rest: BaseException, failures: list[Exception]) -> BaseException:
     rest = unwrapped(rest)
     if not failures:
         return rest
-    interrupts = rest.split(trio.Cancelled)[1] if isinstance(rest, BaseExceptionGroup) else rest
-    if interrupts is None or isinstance(interrupts, trio.Cancelled):
+    if is_cancellation(rest):
         return failures[0]
+    interrupts = rest.split(trio.Cancelled)[1] if isinstance(rest, BaseExceptionGroup) else rest
+    assert interrupts is not None
     return BaseExceptionGroup("a block failed, and was interrupted", [*failures, interrupts])

@@ -108,6 +108,13 @@ def merge(errors: list[Exception]) -> Exception | None:
     return errors[0] if errors else None
 
 
+def is_cancellation(error: BaseException) -> bool:
+    """Whether this is nothing but cancellations, alone or in groups."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(trio.Cancelled)[1] is None
+    return isinstance(error, trio.Cancelled)
+
+
 def unwrapped(error: BaseException) -> BaseException:
     """What stands alone in groups of one: itself, or the innermost group of several."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:

@@ -14,6 +14,8 @@ from typing import Final, final
 
 import trio
 
+from .outcome import is_cancellation
+
 _SLICES: Final = 4
 _LATE: Final = 1 / 8
 """What is "much later", as a part of the limit."""
@@ -87,9 +89,11 @@ class Patience:
                 except BaseException as error:  # raised below: a nursery would wrap it in a group
                     failure = error
                 nursery.cancel_scope.cancel("it is done")
-        finally:  # cancelled from outside, the nursery says no more than that
-            if failure is not None:
-                raise failure
+        except BaseException as error:
+            if failure is None or not is_cancellation(error):
+                raise
+        if failure is not None:
+            raise failure
         return is_finished
 
     async def _cancel_at_the_end(self, scope: trio.CancelScope) -> None:

@@ -76,7 +76,7 @@ class PolledReader:
         self._nursery = nursery
         self._poller.add(self._fd, self)
         if not self._lend():
-            self._poller.watch(self._fd)
+            self._watch()
         if self._trailing_data:
             self._begin_pause()
 
@@ -119,10 +119,13 @@ class PolledReader:
     def take_back(self) -> None:
         """End the lease, if there is one, and have the poller read."""
         if self._end_lease():
-            try:
-                self._poller.watch(self._fd)
-            except OSError as error:
-                self._intake.fail(error)
+            self._watch()
+
+    def _watch(self) -> None:
+        try:
+            self._poller.watch(self._fd)
+        except OSError as error:
+            self._intake.fail(error)
 
     def _end_lease(self) -> bool:
         """End the lease; False if there is none."""

@@ -64,7 +64,7 @@ class Poller:
         self._scope = trio.CancelScope()
         self.later: Later = Later()
         self.looks: Looks = Looks()
-        self.lending: Lending = Lending(self.looks)
+        self.lending: Lending = Lending()
         self.is_running: bool = False
 
     @staticmethod
@@ -82,6 +82,8 @@ class Poller:
             self._scope.cancel("the last connection is gone")
             self.later.close()
             self.looks.close()
+            self.lending.looks.close()
+            self.is_running = False
 
     @trio.lowlevel.enable_ki_protection  # what it reads for one connection must not be lost half-way
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -134,7 +136,10 @@ class Poller:
     def unwatch(self, fd: int) -> None:
         """Do not read it any more."""
         if not self._epoll.closed:
-            self._epoll.unregister(fd)
+            try:
+                self._epoll.unregister(fd)
+            except OSError:  # it could not be watched, which is why it ends
+                pass
 
     def pause(self, fd: int) -> None:
         """Read nothing of it for a while."""

@@ -366,9 +366,10 @@ length_of(const unsigned char *head, Py_ssize_t left, int reserved, int key_size
     return longer;
 }
 
-/* The names of a frame's attributes, and the classes of Text and Binary frames that a call was given. */
+/* What a call needs to make frames: the names of their attributes, and the classes of Text and Binary ones. */
 typedef struct {
     PyObject *first_byte, *data, *decoded;
+    void *plain_new; /* how plain objects are made */
 } Names;
 
 typedef struct {
@@ -386,9 +387,12 @@ kinds_of(PyObject *module, PyObject *given, Kinds *kinds)
     kinds->names = PyModule_GetState(module);
     kinds->text = PyTuple_GetItem(given, 0);
     kinds->binary = PyTuple_GetItem(given, 1);
-    if (!PyType_Check(kinds->text) || !PyType_Check(kinds->binary)) {
-        PyErr_SetString(PyExc_TypeError, "a kind of frames is a class");
-        return -1;
+    for (int kind = 0; kind < 2; kind++) {
+        PyObject *type = kind ? kinds->binary : kinds->text;
+        if (!PyType_Check(type) || PyType_GetSlot((PyTypeObject *)type, Py_tp_new) != kinds->names->plain_new) {
+            PyErr_SetString(PyExc_TypeError, "a kind of frames is a class of plain objects");
+            return -1;
+        }
     }
     return 0;
 }
@@ -569,6 +573,7 @@ static int
 fill_module(PyObject *module)
 {
     Names *names = PyModule_GetState(module);
+    names->plain_new = PyType_GetSlot(&PyBaseObject_Type, Py_tp_new);
     names->first_byte = PyUnicode_InternFromString("first_byte");
     names->data = PyUnicode_InternFromString("data");
     names->decoded = PyUnicode_InternFromString("decoded");
