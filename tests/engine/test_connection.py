@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -13,7 +11,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from tests.support.helpers import close
-from tests.support.plain_transport import PlainSocket, PlainTransport
+from tests.support.plain_transport import PlainSocket, PlainTransport, running, settle
 from trioktor import Frame, WebSockets
 from trioktor.engine.connection import Connection
 from trioktor.protocol.close import CloseReason
@@ -24,24 +22,6 @@ from trioktor.protocol.raw_conversation import RawConversation
 def connect(transport: PlainTransport, *, raw: bool = False, trailing_data: bytes = b"", **settings: Any) -> Connection:
     """A connection that does not run yet."""
     return Connection(transport, WebSockets(**settings), raw=raw, trailing_data=trailing_data)
-
-
-@asynccontextmanager
-async def running(connection: Connection) -> AsyncIterator[trio.Nursery]:
-    """Run it round the block, and finish it behind that."""
-    async with trio.open_nursery() as nursery:
-        connection.begin(nursery)
-        try:
-            yield nursery
-        finally:
-            with trio.CancelScope(shield=True):
-                await connection.finish()
-            nursery.cancel_scope.cancel()
-
-
-async def settle() -> None:
-    """Let all tasks do what they can."""
-    await trio.testing.wait_all_tasks_blocked()
 
 
 async def test_it_is_named_by_its_owner() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import pytest
 import trio
@@ -14,15 +15,17 @@ from trioktor.engine.later import Later, Looks
 Clock = trio.testing.MockClock
 
 
+W = TypeVar("W", Later, Looks)
+
+
 @asynccontextmanager
-async def running() -> AsyncIterator[Later]:
+async def running(waker: W) -> AsyncIterator[W]:
     """One whose task has parked; closed behind the block."""
-    later = Later()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(later.run)
+        nursery.start_soon(waker.run)
         await trio.testing.wait_all_tasks_blocked()
-        yield later
-        later.close()
+        yield waker
+        waker.close()
 
 
 async def test_later_calls_each_once_and_what_is_due_at_its_end(autojump_clock: Clock) -> None:
@@ -76,7 +79,7 @@ async def test_a_call_comes_two_passes_after_the_waker() -> None:
         await trio.lowlevel.checkpoint()
         seen.append("one thing more")
 
-    async with running() as later, trio.open_nursery() as nursery:
+    async with running(Later()) as later, trio.open_nursery() as nursery:
         nursery.start_soon(task)
         await trio.testing.wait_all_tasks_blocked()
         later.call(lambda: seen.append("called"))
@@ -96,7 +99,7 @@ async def test_calls_are_made_in_their_order() -> None:
         seen.append(1)
         later.call(lambda: seen.append(4))
 
-    async with running() as later:
+    async with running(Later()) as later:
         later.call(first)
         await trio.lowlevel.checkpoint()
         for number in (2, 3):
@@ -110,7 +113,7 @@ async def test_calls_are_made_in_their_order() -> None:
 
 async def test_with_nothing_to_call_it_parks(autojump_clock: Clock) -> None:
     """Each time again: nothing runs in the loop, so the clock can jump."""
-    async with running() as later:
+    async with running(Later()) as later:
         for number in range(3):
             calls: list[int] = []
             later.call(lambda calls=calls, number=number: calls.append(number))  # type: ignore[misc]
@@ -167,23 +170,12 @@ async def test_closed_before_it_runs_it_ends_at_once() -> None:
 async def test_no_interrupt_comes_between_what_is_called() -> None:
     """What one connection put aside must not be lost."""
     protected: list[bool] = []
-    async with running() as later:
+    async with running(Later()) as later:
         later.call(lambda: protected.append(trio.lowlevel.currently_ki_protected()))
     assert protected == [True]
 
 
 # looks
-
-
-@asynccontextmanager
-async def looking() -> AsyncIterator[Looks]:
-    """One whose task runs; closed behind the block."""
-    looks = Looks()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(looks.run)
-        await trio.testing.wait_all_tasks_blocked()
-        yield looks
-        looks.close()
 
 
 async def test_a_look_comes_ten_milliseconds_after_the_first_that_asks(autojump_clock: Clock) -> None:
@@ -193,7 +185,7 @@ async def test_a_look_comes_ten_milliseconds_after_the_first_that_asks(autojump_
     def note(name: str) -> None:
         seen.append((name, trio.current_time() - began))
 
-    async with looking() as looks:
+    async with running(Looks()) as looks:
         for began in (trio.current_time(), trio.current_time() + 5):
             await trio.sleep_until(began)
             looks.call(lambda: note("first"))
@@ -215,7 +207,7 @@ async def test_what_is_asked_for_twice_is_called_once(autojump_clock: Clock) -> 
         if len(calls) == 1:
             looks.call(call)
 
-    async with looking() as looks:
+    async with running(Looks()) as looks:
         looks.call(call)
         looks.call(call)
         await trio.sleep(1)
@@ -230,7 +222,7 @@ async def test_what_is_forgotten_is_not_called(autojump_clock: Clock) -> None:
     def forgotten() -> None:
         calls.append(1)
 
-    async with looking() as looks:
+    async with running(Looks()) as looks:
         looks.forget(forgotten)
         looks.call(forgotten)
         looks.call(lambda: calls.append(2))
@@ -250,7 +242,7 @@ async def test_a_look_goes_on_when_one_fails(autojump_clock: Clock, caplog: pyte
     def fail() -> None:
         raise ZeroDivisionError
 
-    async with looking() as looks:
+    async with running(Looks()) as looks:
         for number in (1, 2):
             looks.call(fail)
             looks.call(lambda number=number: calls.append(number))  # type: ignore[misc]

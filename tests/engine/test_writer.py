@@ -12,7 +12,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from tests.support.helpers import close
-from tests.support.plain_transport import PlainTransport
+from tests.support.plain_transport import PlainTransport, running, settle, texts
 from trioktor import Frame, WebSockets, WriteTimeout
 from trioktor.engine.connection import Connection
 from trioktor.engine.streamed import StreamedMessage
@@ -26,24 +26,8 @@ async def writing(*, answers: bool = True, **settings: Any) -> AsyncIterator[tup
     """A connection over a stream that has to be awaited, so that whatever is sent is the writer's."""
     transport = PlainTransport(answers=answers)
     connection = Connection(transport, WebSockets(**{"outgoing": 1000, "incoming": 1000, **settings}))
-    async with trio.open_nursery() as nursery:
-        connection.begin(nursery)
-        try:
-            yield connection, transport
-        finally:
-            with trio.CancelScope(shield=True):
-                await connection.finish()
-            nursery.cancel_scope.cancel()
-
-
-async def settle() -> None:
-    """Let all tasks do what they can."""
-    await trio.testing.wait_all_tasks_blocked()
-
-
-def texts(*words: object) -> list[Frame]:
-    """A message of each."""
-    return [Frame.Text(str(word)) for word in words]
+    async with running(connection):
+        yield connection, transport
 
 
 async def test_what_waits_leaves_in_one_write(autojump_clock: MockClock) -> None:

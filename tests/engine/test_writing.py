@@ -12,7 +12,7 @@ import trio.testing
 from hypothesis import given, strategies as st
 from trio.testing import MockClock
 
-from tests.support.plain_transport import PlainSocket, PlainTransport
+from tests.support.plain_transport import PlainSocket, PlainTransport, running, settle, texts
 from trioktor import Frame, WebSockets
 from trioktor.engine.connection import Connection
 from trioktor.engine.transport import CHUNK
@@ -29,24 +29,8 @@ async def writing(
 ) -> AsyncIterator[Connection]:
     """A connection that runs, over what takes bytes at once or has to be awaited."""
     connection = Connection(transport, settings or WebSockets(), **options)
-    async with trio.open_nursery() as nursery:
-        connection.begin(nursery)
-        try:
-            yield connection
-        finally:
-            with trio.CancelScope(shield=True):
-                await connection.finish()
-            nursery.cancel_scope.cancel()
-
-
-async def settle() -> None:
-    """Let all tasks do what they can."""
-    await trio.testing.wait_all_tasks_blocked()
-
-
-def texts(*words: object) -> list[Frame]:
-    """A message of each."""
-    return [Frame.Text(str(word)) for word in words]
+    async with running(connection):
+        yield connection
 
 
 # straight

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import trio
+import trio.testing
 
 from tests.support.helpers import client_bytes
 from tests.support.reading import FrameReader
+from trioktor.engine.connection import Connection
 from trioktor.engine.patience import Patience
 from trioktor.engine.transport import HangUp, Transport
 from trioktor.protocol.frames import CloseFrame, Frame
@@ -164,3 +169,26 @@ class PlainSocket(PlainTransport):
 
     def send_nowait(self, data: bytes | memoryview) -> int:
         return self._take(bytes(data))
+
+
+@asynccontextmanager
+async def running(connection: Connection) -> AsyncIterator[trio.Nursery]:
+    """Run a connection round the block, and finish it behind that."""
+    async with trio.open_nursery() as nursery:
+        connection.begin(nursery)
+        try:
+            yield nursery
+        finally:
+            with trio.CancelScope(shield=True):
+                await connection.finish()
+            nursery.cancel_scope.cancel()
+
+
+async def settle() -> None:
+    """Let all tasks do what they can."""
+    await trio.testing.wait_all_tasks_blocked()
+
+
+def texts(*words: object) -> list[Frame]:
+    """A message of each."""
+    return [Frame.Text(str(word)) for word in words]
