@@ -29,6 +29,9 @@ Ts = TypeVarTuple("Ts")
 _FULL_CHECKPOINT = 0x1F
 """Calls between full checkpoints, less one: `checkpoint_if_cancelled` never reads the clock."""
 
+_THREADS: dict[int, int] = {}
+"""Identifiers of threads that had sessions, each once."""
+
 _checkpoint = trio.lowlevel.checkpoint
 _checkpoint_if_cancelled = trio.lowlevel.checkpoint_if_cancelled
 
@@ -57,7 +60,8 @@ class FrameChannel(trio.abc.Channel[Frame]):
         self._inbox = connection.inbox
         self._outbox = connection.outbox
         self._outgoing = connection.conversation.outgoing
-        self._thread = get_ident()
+        ident = get_ident()  # an object of its own each time
+        self._thread = _THREADS.setdefault(ident, ident)
         self._turns = 0
         self._pieces: Pieces | None = None  # once messages may come in pieces
         self._parked = 0  # tasks that wait in `receive` for a message
