@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
 from tests.support.helpers import RawServer, application, scripted
+from tests.support.listening import running
 from trioktor import (
     CannotConnect,
     ClientRawWebSocketSession,
@@ -155,6 +157,34 @@ async def test_a_cancellation_says_1001(autojump_clock: MockClock) -> None:
     assert scope.cancelled_caught
     assert seen == [Frame.Text("last words"), Frame.Close(CloseReason(1001))]
     assert session.close_reason == CloseReason(1001)
+
+
+@pytest.mark.parametrize("opener", [connect, connect_raw])
+@pytest.mark.parametrize("tasks", ["none", "the waker", "the pinger", "one of its own"])
+async def test_a_cancellation_comes_out_bare(tasks: str, opener: Any) -> None:
+    """However many tasks the connection has: it can be caught by name."""
+
+    async def silent(session: WebSocketSession) -> None:
+        async for _ in session:
+            pass
+
+    ping_period = 1000 if tasks == "the pinger" and opener is connect else None
+    caught: list[type[BaseException]] = []
+    async with running(application(silent)) as server:
+        with trio.CancelScope() as scope:
+            try:
+                async with opener(f"ws://127.0.0.1:{server.port}/", ping_period=ping_period) as session:
+                    for number in range(2 * (tasks == "the waker")):
+                        await session.send(Frame.Text(str(number)))
+                    if tasks == "one of its own":
+                        session.start_soon(trio.sleep_forever)
+                    await trio.testing.wait_all_tasks_blocked()
+                    scope.cancel()
+                    await trio.sleep_forever()
+            except BaseException as error:
+                caught.append(type(error))
+                raise
+    assert caught == [trio.Cancelled]
 
 
 async def test_an_interrupt_comes_out_bare(autojump_clock: MockClock) -> None:

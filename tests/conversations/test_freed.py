@@ -13,7 +13,8 @@ import trio
 import trio.testing
 
 from tests.support.helpers import application
-from trioktor import PerMessageDeflate, WebSocketSession, connect, serve
+from tests.support.listening import talking
+from trioktor import Frame, PerMessageDeflate, WebSocketSession, connect, serve
 from trioktor.engine.connection import Connection
 
 Handler = Callable[[Any], Awaitable[object]]
@@ -69,7 +70,7 @@ async def pings(session: Any) -> None:
 @pytest.mark.parametrize("handler", [echo, uses_channels, starts_tasks, pings], ids=lambda one: one.__name__)
 @pytest.mark.parametrize("deflate", [False, True])
 async def test_it_is_freed(handler: Handler, deflate: bool, alive: weakref.WeakSet[Any]) -> None:
-    """On either end, where nothing was raised (a traceback keeps what it shows)."""
+    """On either end."""
     extensions = [PerMessageDeflate()] if deflate else []
     app = application(handler, extensions=extensions, ping_period=10 if handler is pings else None)
     async with trio.open_nursery() as nursery:
@@ -87,6 +88,21 @@ async def test_it_is_freed(handler: Handler, deflate: bool, alive: weakref.WeakS
         left = list(alive)
         nursery.cancel_scope.cancel()
     assert left == []
+
+
+@pytest.mark.parametrize("handler", [echo, uses_channels, starts_tasks], ids=lambda one: one.__name__)
+async def test_it_is_freed_when_the_peer_is_gone(handler: Handler, alive: weakref.WeakSet[Any]) -> None:
+    """Though the broken end has left the handler as an exception, whose traceback holds it."""
+    async with talking(handler) as (client, server):
+        await client.send(Frame.Text("hello"))
+        await client.receive()
+        await client.aclose()
+        with trio.fail_after(5):
+            while server.sessions:
+                await trio.lowlevel.checkpoint()
+        for _ in range(5):
+            await trio.testing.wait_all_tasks_blocked()
+        assert list(alive) == []
 
 
 async def test_a_session_that_is_kept_keeps_it(alive: weakref.WeakSet[Any]) -> None:

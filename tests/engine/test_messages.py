@@ -228,15 +228,18 @@ async def test_without_a_write_timeout_it_waits(autojump_clock: MockClock) -> No
 
 
 @pytest.mark.parametrize(("limit", "size", "is_sent"), [(10, 10, True), (10, 11, False), (None, 100_000, True)])
-async def test_what_is_joined_is_bounded(limit: int | None, size: int, is_sent: bool) -> None:
-    """By the fragments that wait for the last one; a frame that is half here does not count."""
+async def test_what_is_joined_is_bounded(
+    limit: int | None, size: int, is_sent: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By the fragments that wait for the last one; a frame that is half here does not count. The log says it."""
     other = Other()
     transport = over(other, limit)
     fragment = written(Frame.Binary(bytes(size), fin=False))
     await transport.send(fragment[:-1])
     if not is_sent:
-        with pytest.raises(trio.BrokenResourceError, match="too long to be joined"):
+        with pytest.raises(trio.BrokenResourceError, match="longer than max_frame_size, "):
             await transport.send(fragment[-1:])
+        assert [record.levelname for record in caplog.records] == ["ERROR"]
         return
     await transport.send(fragment[-1:])
     assert other.sent == []

@@ -13,6 +13,7 @@ from typing import TypeVar, Unpack
 
 from ..engine.connection import Connection
 from ..engine.lifetime import hold
+from ..engine.outcome import first_leaf, is_cancellation
 from .options import ConnectOptions, Options, client_options
 from .session import ClientRawWebSocketSession, ClientWebSocketSession
 from .upgrade import Opened, open_conversation
@@ -73,7 +74,10 @@ def connect_raw(
 @asynccontextmanager
 async def converse(options: Options, kind: type[S]) -> AsyncIterator[S]:
     """Open a conversation, and hold it by a session of a kind."""
-    opened = await open_conversation(options)
+    try:
+        opened = await open_conversation(options)
+    except BaseExceptionGroup as group:  # Trio's own, of the ways that it tries
+        raise first_leaf(group) if is_cancellation(group) else group from None
     failures: list[Exception] = []
     try:
         connection, session = wire(opened, options, kind, failures)

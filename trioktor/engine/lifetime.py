@@ -13,7 +13,7 @@ from typing import Any
 import trio
 
 from .connection import Connection
-from .outcome import is_cancellation, unwrapped
+from .outcome import first_leaf, is_cancellation, unwrapped
 
 
 async def run(connection: Connection, handler: Callable[[Any], Awaitable[object]]) -> None:
@@ -78,10 +78,10 @@ async def hold(connection: Connection, failures: list[Exception]) -> AsyncIterat
 def _together(rest: BaseException, failures: list[Exception]) -> BaseException:
     """What is raised of what was not judged, such as a cancellation, and what was; a failure is never hidden."""
     rest = unwrapped(rest)
+    if is_cancellation(rest):
+        return failures[0] if failures else first_leaf(rest)  # one Cancelled says what several do
     if not failures:
         return rest
-    if is_cancellation(rest):
-        return failures[0]
     interrupts = rest.split(trio.Cancelled)[1] if isinstance(rest, BaseExceptionGroup) else rest
     assert interrupts is not None
     return BaseExceptionGroup("a block failed, and was interrupted", [*failures, interrupts])

@@ -9,6 +9,7 @@ joins fragments, and when he tells of a Close he has answered it already, so tha
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from typing import Protocol, final
 
@@ -21,6 +22,8 @@ from ..protocol.frames import CloseFrame, Frame
 from ..protocol.halves import Theirs
 from ..protocol.serializer import head
 from .transport import HangUp, Transport
+
+logger: logging.Logger = logging.getLogger("trioktor.session")
 
 _NO_KEY = bytes(4)
 """A masking key that changes nothing."""
@@ -108,7 +111,9 @@ class MessageTransport(Transport):
         if scope.cancelled_caught:
             raise self.timed_out()
         if self._max_size is not None and said.kept - said.parser.kept > self._max_size:
-            raise trio.BrokenResourceError("a message that is sent in pieces is too long to be joined")
+            error = f"a message that is sent in pieces is longer than max_frame_size, {self._max_size} bytes"
+            logger.error("%s: here it has to be joined, which is too much", error)
+            raise trio.BrokenResourceError(error)
 
     async def _hand_over(self, message: Frame, scope: trio.CancelScope) -> None:
         if self._is_ended:

@@ -195,7 +195,7 @@ class PolledReader:
         try:
             with self._shields.open(pause.scope):
                 try:
-                    if not data or not self._intake.take(data):
+                    if not self._closing.is_over and (not data or not self._intake.take(data)):
                         await self._intake.finish()
                 except Exception as error:
                     self._intake.fail(error)

@@ -62,14 +62,15 @@ class Reader:
     async def _read(self) -> None:
         data, self._trailing_data = self._trailing_data, b""
         try:
-            while True:
-                if data and not self._intake.take(data):
-                    await self._intake.finish()
-                if self._closing.is_over:
-                    return
-                data = await self._transport.receive()
-                if not data:
-                    self._intake.take(b"")
+            while not self._closing.is_over:  # somebody may end it while this task has what it read in its hands
+                if data:
+                    if not self._intake.take(data):
+                        await self._intake.finish()
+                    data = b""
+                else:
+                    data = await self._transport.receive()
+                    if not data:
+                        self._intake.take(b"")
         except trio.BrokenResourceError as error:
             self._intake.lose(error)
         except Exception as error:

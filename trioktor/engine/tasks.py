@@ -142,7 +142,9 @@ class HandlerTasks:
     def _end_one(self) -> None:
         self._running -= 1
         if self._running == 0:
-            self._owner.handler_ended(merge(self._errors or []))
+            errors, self._errors = self._errors, None  # their tracebacks hold what holds this
+            self._owner.handler_ended(merge(errors or []))
+            del errors
             if self._gone is not None:
                 self._gone.set()
 

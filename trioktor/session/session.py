@@ -53,9 +53,9 @@ class WebSocketSession(BaseSession):
         """Receive the next message piece by piece, without holding it whole.
 
         From the first call on messages are not joined as they arrive: `max_frame_size` bounds none of them
-        any more but those that `receive` joins, and `incoming` holds pieces, as frames whose `fin` says
-        which is the last. A handler that calls this first thing takes messages of any size. Always a
-        checkpoint. Cancelled, it has taken nothing.
+        any more but those that `receive` joins or an extension reads, and `incoming` holds pieces, as frames
+        whose `fin` says which is the last. A handler that calls this first thing takes messages of any
+        size. Always a checkpoint. Cancelled, it has taken nothing.
 
         Raises:
           trio.EndOfChannel, ConnectionBroken, trio.ClosedResourceError: as `receive`.

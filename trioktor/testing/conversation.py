@@ -21,7 +21,7 @@ from ..client.upgrade import shake_hands
 from ..converters import ContentConverter
 from ..engine.items import Message
 from ..engine.lifetime import hold
-from ..engine.outcome import merge
+from ..engine.outcome import first_leaf, is_cancellation, merge, unwrapped
 from ..engine.streams import StreamTransport
 from ..http.asking import Handshake
 from ..http.responses import HeaderPairs
@@ -154,12 +154,9 @@ async def connect(served: Served) -> AsyncIterator[trio.abc.HalfCloseableStream]
     except trio.Cancelled as error:  # it must hide neither the handler's failure nor the block's
         cancelled = error
     except BaseExceptionGroup as group:
-        raised: BaseException = group
-        while isinstance(raised, BaseExceptionGroup) and len(raised.exceptions) == 1:
-            raised = raised.exceptions[0]
-        if group.split(trio.Cancelled)[1] is not None:
-            raise raised from None
-        cancelled = raised
+        if not is_cancellation(group):
+            raise unwrapped(group) from None
+        cancelled = first_leaf(group)
     failure = merge(failures)
     if failure is not None:
         raise failure from body
