@@ -119,7 +119,7 @@ async def test_a_long_life_begins_anew(autojump_clock: MockClock) -> None:
         await server.accept()
         await trio.sleep(lives[len(times) - 1])
 
-    lives = [1.0, 1.0, 1.0, 40.0, 1.0]
+    lives = [1.0, 29.9, 1.0, 30.1, 1.0]
     async with scripted(script) as dial:
         count = 0
         async for attempt in reconnecting(URL, stream=dial, first=1):

@@ -491,6 +491,22 @@ async def test_redirects_only_when_asked_for(autojump_clock: MockClock) -> None:
                     pass
 
 
+async def test_redirects_have_one_limit_together(autojump_clock: MockClock) -> None:
+    """`open_timeout` is for everything before the conversation."""
+    script = redirecting(["/b", "/c"], [])
+
+    async def slow(server: RawServer) -> None:
+        await trio.sleep(6)
+        await script(server)
+
+    async with scripted(slow) as dial:
+        began = trio.current_time()
+        with pytest.raises(CannotConnect):
+            async with connect(URL, stream=dial, max_redirects=5, open_timeout=10):
+                pass
+        assert trio.current_time() - began == pytest.approx(10)
+
+
 async def test_a_refusal_with_a_location_is_no_redirect(autojump_clock: MockClock) -> None:
     """Only a redirect's status is; and a redirect without a location leads nowhere."""
     for answer in (b"404 No\r\nLocation: /b", b"201 Made\r\nLocation: /b", b"307 Where"):

@@ -589,8 +589,8 @@ async def test_there_are_few_and_idle_ones_make_room(autojump_clock: Clock) -> N
     """Who talks keeps what he has, and who is silent loses it when another asks."""
     async with talking(echo) as (first, server), AsyncExitStack() as stack:
         leases = lending_of(server).leases
-        clients = [first, *[await connected(server, stack) for _ in range(lending_module._MOST - 1)]]
-        assert len(leases) == lending_module._MOST
+        clients = [first, *[await connected(server, stack) for _ in range(7)]]
+        assert len(leases) == 8
         held = list(leases)
         clients.append(await connected(server, stack))
         assert held == leases  # nobody has had the time to be idle

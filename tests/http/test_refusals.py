@@ -425,8 +425,9 @@ async def test_a_refused_origin_is_named_in_the_body_and_in_a_warning(
         ("/ws?\x1b[31m", "http://evil.example"),
         ("/ws", "http://" + "evil." * 3000),
         ("/ws?" + "a" * 15000, "http://evil.example"),
+        ("/rooms/" + "a" * 15000, "http://evil.example"),
     ],
-    ids=["escape in the origin", "C1 in the origin", "escape in the path", "long origin", "long path"],
+    ids=["escape in the origin", "C1 in the origin", "escape in the path", "long origin", "long query", "long path"],
 )
 async def test_what_a_client_sends_cannot_fill_or_colour_the_log(
     path: str, origin: str, autojump_clock: Clock, caplog: pytest.LogCaptureFixture

@@ -247,3 +247,19 @@ def test_control_frames_and_empty_ones_are_masked_too() -> None:
         data = client_bytes(frame)
         assert data[:2] == start
         assert len(data) == 6 + len(frame.data)
+
+
+def test_keys_come_from_the_systems_random_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 6455 §5.3: nobody can foresee them."""
+    asked: list[int] = []
+
+    def urandom(size: int) -> bytes:
+        asked.append(size)
+        return bytes(number % 256 for number in range(size))
+
+    monkeypatch.setattr("trioktor.protocol.serializer.os.urandom", urandom)
+    serializer, pieces = Serializer(masking=True), list[bytes]()
+    for _ in range(2):
+        serializer.add(Frame.Binary(b""), pieces)
+    assert [piece[2:6] for piece in pieces] == [bytes([0, 1, 2, 3]), bytes([4, 5, 6, 7])]
+    assert len(asked) == 1

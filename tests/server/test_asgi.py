@@ -455,6 +455,34 @@ async def test_plain_requests(autojump_clock: MockClock, caplog: pytest.LogCaptu
 # the beginning and the end
 
 
+@pytest.mark.parametrize(("seconds", "is_left"), [(4.9, True), (5.1, False)])
+async def test_the_end_of_the_lifespan_gives_handlers_five_seconds(
+    seconds: float, is_left: bool, autojump_clock: MockClock
+) -> None:
+    """Then they are cancelled."""
+    left: list[bool] = []
+
+    async def handler(session: WebSocketSession) -> None:
+        try:
+            async for _ in session:
+                pass
+        finally:
+            await trio.sleep(seconds)
+            left.append(True)
+
+    app = application(handler, handler_grace=60)
+    life, peer = Server({"type": "lifespan.startup"}), Server(CONNECT)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(app, {"type": "lifespan"}, life.receive, life.send)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(app, scope(), peer.receive, peer.send)
+        await trio.testing.wait_all_tasks_blocked()
+        life.tell(type="lifespan.shutdown")
+        await trio.testing.wait_all_tasks_blocked()
+        peer.tell(type="websocket.disconnect", code=1001)
+    assert left == [True] * is_left
+
+
 @pytest.mark.parametrize("is_stubborn", [False, True])
 async def test_the_lifespan(is_stubborn: bool, autojump_clock: MockClock) -> None:
     """Its end says 1001 to sessions, waits for their handlers, and lets nobody in any more."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import socket
 import ssl
@@ -13,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -30,6 +32,7 @@ from tests.support.listening import (
     tls,
 )
 from trioktor import Call, CloseReason, Frame, Server, WebSocketSession, serve
+from trioktor.server.admission import Limits
 from trioktor.server.serve import Import, current_import, listening_on, raise_single
 
 Clock = trio.testing.MockClock
@@ -894,3 +897,13 @@ def test_several_errors_stay_a_group() -> None:
         with pytest.raises(ExceptionGroup) as raised:
             raise_single(group)
         assert raised.value is group
+
+
+def test_the_defaults_are_what_the_docs_say() -> None:
+    """Seconds, bytes and lines; they stand in two places."""
+    options = {name: one.default for name, one in inspect.signature(serve).parameters.items()}
+    expected = {"open_timeout": 10, "response_timeout": 30, "max_head_size": 16384, "max_headers": 100}
+    unlimited = dict.fromkeys(["max_connections", "max_connections_per_address", "max_opening"])
+    assert attrs.asdict(Limits()) == {**expected, **unlimited}
+    assert {name: options[name] for name in [*expected, *unlimited]} == {**expected, **unlimited}
+    assert options["shutdown_grace"] == 5

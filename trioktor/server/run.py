@@ -2,8 +2,8 @@
 
 The first signal stops gracefully. From then on the system's own action is in force again, so that the next one
 ends the process at once, whatever its code is doing. And the first is not in vain either: what neither returns
-nor heeds its cancellation within `shutdown_grace` and two and a half seconds more is left behind, and the process ends by
-that signal.
+nor heeds its cancellation within `shutdown_grace` and two and a half seconds more is left behind, and the process
+ends by that signal.
 """
 
 from __future__ import annotations
