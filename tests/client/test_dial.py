@@ -228,6 +228,19 @@ async def test_nobody_is_there() -> None:
     assert caught_too.value.addresses == ()
 
 
+async def test_addresses_that_are_not_told_at_once_are_not_waited_for(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second, beside what the attempt itself took."""
+
+    async def for_ever(*_: object, **__: object) -> None:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr("trio.socket.getaddrinfo", for_ever)
+    assert await dialling.look_up("somewhere.example", 80) == ()
+    assert trio.current_time() == pytest.approx(1)
+
+
 @pytest.mark.parametrize("host", ["localhost", HERE])
 async def test_the_addresses_that_did_not_answer(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are named when the time is up, too."""

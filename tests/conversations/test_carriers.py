@@ -367,6 +367,33 @@ async def test_messages_in_pieces(carrier: str, autojump_clock: MockClock) -> No
     await converse(carrier, serve, client)
 
 
+async def test_pieces_that_are_joined_are_bounded(
+    carrier: str, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where they are not, a message may be of any size."""
+    ended: list[str] = []
+
+    async def serve(session: WebSocketSession) -> None:
+        try:
+            async with session.message(FrameType.BINARY) as out:
+                for _ in range(50):
+                    await out.send(bytes(10))
+        except ConnectionClosed as error:
+            ended.append(type(error).__name__)
+            raise
+        ended.append("sent")
+
+    app = application(serve, max_frame_size=100)
+    async with CARRIERS[carrier](app) as dial, dial() as session:
+        received = sum([len(frame.data) async for frame in session]) if carrier == "bytes" else 0
+        await session.wait_closed()
+    is_joined = carrier != "bytes"
+    assert ended == ["ConnectionBroken" if is_joined else "sent"]
+    assert received == (0 if is_joined else 500)
+    told = [record for record in caplog.records if "longer than max_frame_size, 100 bytes" in record.getMessage()]
+    assert len(told) == is_joined
+
+
 async def test_rooms(carrier: str, autojump_clock: MockClock) -> None:
     """A broadcast reaches sessions over it, and waits for none."""
     room = Room()

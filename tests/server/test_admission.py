@@ -229,6 +229,17 @@ async def test_those_who_are_refused_ask_too(autojump_clock: MockClock) -> None:
             while chunk := await client.stream.receive_some():
                 data += chunk
             assert data.startswith(b"HTTP/1.1 404 ")
+
+        async def talk_on(client: RawClient) -> None:
+            for _ in range(3):
+                await client.send_bytes(b"x")
+                await trio.testing.wait_all_tasks_blocked()
+
+        for client in clients[:3]:  # cut: nobody reads what they still say
+            with pytest.raises(trio.BrokenResourceError):
+                await talk_on(client)
+        for client in clients[3:]:
+            await talk_on(client)
         assert trio.current_time() == began
         for client in clients:
             await client.aclose()
