@@ -235,6 +235,24 @@ async def test_what_is_forgotten_is_not_called(autojump_clock: Clock) -> None:
         assert calls == [2, 1]
 
 
+async def test_what_is_forgotten_does_not_put_the_look_off(autojump_clock: Clock) -> None:
+    """Nor does it ask the clock each time: most of what is asked for is forgotten at once."""
+    calls: list[float] = []
+
+    def forgotten() -> None:
+        raise NotImplementedError
+
+    async with running(Looks()) as looks:
+        began = trio.current_time()
+        for _ in range(3):
+            looks.call(forgotten)
+            looks.forget(forgotten)
+            await trio.sleep(0.003)
+        looks.call(lambda: calls.append(trio.current_time() - began))
+        await trio.sleep(1)
+    assert calls == [pytest.approx(0.01)]
+
+
 async def test_a_look_goes_on_when_one_fails(autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     """The fault of one connection is in the log, and the others are looked at, now and then."""
     calls: list[int] = []

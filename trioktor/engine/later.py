@@ -99,12 +99,14 @@ class Looks(Waker):
     def __init__(self) -> None:
         super().__init__(is_running=False)
         self._look = trio.CancelScope()  # its deadline is the next look
+        self._is_expected = False  # there is one, also if all that was asked for is forgotten: most of it is
 
     def call(self, function: Callable[[], None]) -> None:
         """Call this at the next look; what it raises is logged, and nobody else's."""
-        if not self._due:
-            self._look.deadline = trio.current_time() + _LOOK
         self._due[function] = None
+        if not self._is_expected:
+            self._look.deadline = trio.current_time() + _LOOK
+            self._is_expected = True
 
     def forget(self, function: Callable[[], None]) -> None:
         """Do not call this, if it was asked for."""
@@ -120,6 +122,7 @@ class Looks(Waker):
                     with self._look:
                         await trio.sleep_forever()
                     self._look = trio.CancelScope()
+                    self._is_expected = False
                     self._call_all()
         finally:
             self._end()
