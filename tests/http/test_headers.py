@@ -31,7 +31,7 @@ def test_headers_are_a_mapping_without_case(is_of_lines: bool) -> None:
 @pytest.mark.parametrize("headers", [Headers(), Headers([]), Headers(lines=b"")])
 def test_there_may_be_none(headers: Headers) -> None:
     """Then nothing is found, and nothing is wrong."""
-    headers.check()
+    headers.index()
     assert (len(headers), list(headers), headers.get_all("x"), headers.tokens("x")) == (0, [], [], [])
     assert repr(headers) == "<Headers >"
 
@@ -59,14 +59,14 @@ def test_a_line_without_a_name_is_refused(line: bytes) -> None:
     """RFC 9112 §5.1: 400; wherever it stands."""
     for lines in (line + b"\r\nb: c", b"b: c\r\n" + line, b"b: c\r\n" + line + b"\r\nd: e"):
         with pytest.raises(Refusal, match="has no name") as refusal:
-            Headers(lines=lines).check()
+            Headers(lines=lines).index()
         assert refusal.value.status == 400
 
 
 def test_every_character_of_a_token_may_be_in_a_name() -> None:
     """RFC 9110 §5.6.2; values may hold colons."""
     headers = Headers(lines=b"!#$%&'*+-.^_`|~09azAZ: a:b: c")
-    headers.check()
+    headers.index()
     assert headers["!#$%&'*+-.^_`|~09AZaz"] == "a:b: c"
 
 
@@ -77,7 +77,7 @@ def test_what_was_looked_up_may_be_forgotten() -> None:
         headers.compact()
         for _ in range(2):
             assert headers.get_all("a") == (["1", "2"] if lines else [])
-            headers.check()
+            headers.index()
             headers.compact()
             headers.compact()
 

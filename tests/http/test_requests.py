@@ -324,3 +324,58 @@ def test_a_head_is_the_same_however_it_is_cut(places: list[int], empty: int) -> 
             assert rest + data[end:] == b"\x81\x80abcd"
             return
     raise AssertionError("it was not complete")
+
+
+@pytest.mark.parametrize("blank", [" ", "\t"])
+def test_a_fold_is_called_by_its_name(blank: str) -> None:
+    """And not a header without one."""
+    with pytest.raises(Refusal, match="folded over several lines"):
+        read_head(request(f"X: y\r\n{blank}z: w"))
+
+
+_SPOILS = [
+    b"\r",
+    b"\n",
+    b"\r\n",
+    b"\r\n\r\n",
+    b"\r\n ",
+    b"\r\n\t",
+    b"\0",
+    b"\x1f",
+    b"\x7f",
+    b"\t",
+    b"\x80",
+    b" ",
+    b":",
+    b"a",
+]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 140), st.sampled_from(_SPOILS), st.booleans()), min_size=1, max_size=3),
+    st.integers(1, 139),
+    st.sampled_from([130, 16384]),
+)
+def test_a_spoilt_head_is_judged_alike_whole_and_in_pieces(
+    spoils: list[tuple[int, bytes, bool]], cut: int, size: int
+) -> None:
+    """What stands where it may not is seen in one piece, too; so is a head that is too long."""
+    data = request()
+    for place, spoil, replaces in spoils:
+        data = data[:place] + spoil + data[place + replaces * len(spoil) :]
+
+    def judged(pieces: list[bytes]) -> object:
+        reader = HeadReader(size, 100)
+        behind = b"".join(pieces)
+        try:
+            for piece in pieces:
+                behind = behind[len(piece) :]
+                if (result := reader.feed(piece)) is not None:
+                    head, rest = result
+                    headers = {name: head.headers.get_all(name) for name in head.headers}
+                    return head.method, head.target, head.http_version, headers, rest + behind
+        except Refusal as refusal:
+            return refusal.status
+        return None
+
+    assert judged([data]) == judged([data[:cut], data[cut:]])

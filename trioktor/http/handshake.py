@@ -5,7 +5,6 @@ Every line that Ktor leaves unchecked (version, key, body, repeated headers, ori
 
 from __future__ import annotations
 
-import base64
 import binascii
 import functools
 import hashlib
@@ -53,15 +52,14 @@ def check_upgrade(head: RequestHead) -> str:
     Raises:
       Refusal: with the status and headers that the RFC asks for.
     """
-    headers = head.headers
     if not head.is_upgrade:
         raise Refusal(426, "this path speaks WebSocket only", _UPGRADE)
     if head.http_version != "1.1":
         raise Refusal(400, "a WebSocket needs HTTP/1.1")
-    versions = headers.get_all("sec-websocket-version")
-    if versions != [VERSION]:  # RFC 6455 §4.4; RFC 9110 §15.5.22 has Upgrade beside it
+    index = head.headers.index()
+    if index.get("sec-websocket-version") != [VERSION]:  # RFC 6455 §4.4; RFC 9110 §15.5.22 has Upgrade beside it
         raise Refusal(426, f"Sec-WebSocket-Version must be {VERSION}", _UPGRADE)
-    keys = headers.get_all("sec-websocket-key")
+    keys = index.get("sec-websocket-key", ())
     if len(keys) != 1 or not _is_key(keys[0]):
         raise Refusal(400, "Sec-WebSocket-Key must be given once and be 16 bytes in base64")
     return keys[0]
@@ -69,14 +67,15 @@ def check_upgrade(head: RequestHead) -> str:
 
 def _is_key(value: str) -> bool:
     try:
-        return len(value) == 24 and len(base64.b64decode(value, validate=True)) == 16
+        return len(value) == 24 and len(binascii.a2b_base64(value, strict_mode=True)) == 16
     except (binascii.Error, ValueError):
         return False
 
 
 def accept_token(key: str) -> str:
     """What `Sec-WebSocket-Accept` has to be for a key (RFC 6455 §4.2.2, item 5.4)."""
-    return base64.b64encode(hashlib.sha1(key.encode("ascii") + _GUID, usedforsecurity=False).digest()).decode("ascii")
+    digest = hashlib.sha1(key.encode("ascii") + _GUID, usedforsecurity=False).digest()
+    return binascii.b2a_base64(digest, newline=False).decode("ascii")
 
 
 def upgrade_response(
@@ -154,7 +153,7 @@ def check_origin(headers: Headers, authority: str, origins: Origins) -> None:
     Raises:
       Refusal: 403; the text names the origin.
     """
-    values = headers.get_all("origin")
+    values = headers.index().get("origin")
     if origins is None or not values:
         return
     origin = values[0]

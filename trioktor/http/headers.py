@@ -43,19 +43,16 @@ class Headers(Mapping[str, str]):
         self._lines = lines
         self._index: dict[str, list[str]] | None = None
 
-    def check(self) -> None:
-        """Look at every line.
-
-        Raises:
-          Refusal: 400, a line has no name, or a blank before its colon.
-        """
-        self._values()
-
     def compact(self) -> None:
         """Drop the index: nobody is going to look for some time."""
         self._index = None
 
-    def _values(self) -> dict[str, list[str]]:
+    def index(self) -> Mapping[str, list[str]]:
+        """Every value by name, in lower case; not to be changed.
+
+        Raises:
+          Refusal: 400, a line has no name, or a blank before its colon.
+        """
         if self._index is None:
             index: dict[str, list[str]] = {}
             for line in self._lines.decode("latin-1").split("\r\n") if self._lines else ():
@@ -69,7 +66,7 @@ class Headers(Mapping[str, str]):
 
     def get_all(self, name: str) -> list[str]:
         """Every value of the header `name`, in the order of the lines; empty if there is none."""
-        index = self._index or self._values()
+        index = self.index()
         return list(index.get(name) or index.get(name.lower()) or ())
 
     def tokens(self, name: str) -> list[str]:
@@ -83,10 +80,10 @@ class Headers(Mapping[str, str]):
         return values[0]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(list(self._values()))
+        return iter(list(self.index()))
 
     def __len__(self) -> int:
-        return len(self._values())
+        return len(self.index())
 
     def __repr__(self) -> str:
         return f"<Headers {', '.join(self):.200}>"  # what they say may be secret

@@ -27,6 +27,8 @@ _REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!-~]+) HTT
 _CONTROLS: Final = bytes({*range(0x20), 0x7F} - {*b"\t\r\n"})
 """What no line of a head may hold (RFC 9110 §5.5); line ends are judged by themselves."""
 
+_WHOLE: Final = re.compile(rb"[A-Za-z](?:[\t -~\x80-\xff]++\r\n(?![ \t]))++\r\n")
+"""A whole head as far as its bytes go: no control characters, bare line ends or folds; nothing is ever taken back."""
 _ABSOLUTE: Final = re.compile(r"(?:https?|wss?)://([^/?#]*)", re.IGNORECASE)
 _HOST: Final = re.compile(
     r"(?:\[(?:([0-9A-Fa-f:.]+)|[Vv][0-9A-Fa-f]+\.[A-Za-z0-9\-._~!$&'()*+,;=:]+)\]|(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*)"
@@ -68,7 +70,7 @@ class RequestHead:
 
 def has_token(headers: Headers, name: str, token: str) -> bool:
     """Whether a header has a value among others, in whatever case."""
-    values = headers.get_all(name)
+    values = headers.index().get(name, ())
     if len(values) == 1 and values[0].lower() == token:  # most often
         return True
     return any(value.lower() == token for value in headers.tokens(name))
@@ -102,18 +104,21 @@ class HeadReader:
           Refusal: the bytes are no acceptable request head, with the status to answer.
         """
         head = self._data
+        if not head and (found := _WHOLE.match(data)) and found.end() <= self._max_size:  # most often
+            head += data
+            return self._parse(found[0]), data[found.end() :]
         head += data
         if head.startswith((b"\r", b"\n")):
             self._skip_empty_lines()
         # Each byte is looked at once, or a head sent byte by byte would cost the square of its length.
         start = max(0, self._scanned - len(_END) + 1)
-        found = head.find(_END, start)
-        size = len(head) if found < 0 else found + len(_END)
+        end = head.find(_END, start)
+        size = len(head) if end < 0 else end + len(_END)
         self._check_lines(head, start, min(size, self._max_size))
         if size > self._max_size:
             raise Refusal(431, f"the request head is longer than {self._max_size} bytes")
         self._scanned = size
-        if found < 0:
+        if end < 0:
             return None
         return self._parse(bytes(head[:size])), bytes(head[size:])
 
@@ -155,14 +160,14 @@ class HeadReader:
             raise Refusal(400, "this is not an acceptable HTTP request")
         method, raw_target, version = found.groups()
         headers = Headers(lines=lines)
-        headers.check()
+        index = headers.index()
         if version not in (b"1.0", b"1.1"):
             raise Refusal(400, "this server speaks HTTP/1.1")
-        hosts = headers.get_all("host")
+        hosts = index.get("host", [])
         if len(hosts) != 1 and (hosts or version == b"1.1"):  # RFC 9112 §3.2
             raise Refusal(400, "a request names one host")
         # A body would be read as frames, or hide a second request from a proxy in front.
-        if headers.get_all("transfer-encoding") or any(value != "0" for value in headers.get_all("content-length")):
+        if "transfer-encoding" in index or ("content-length" in index and set(index["content-length"]) != {"0"}):
             raise Refusal(400, "a request with a body is not served here")
         target, authority = _origin_form(method, raw_target.decode("ascii"))
         target = normal_form(target)

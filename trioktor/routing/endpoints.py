@@ -62,9 +62,14 @@ class Endpoint:
 
     def websocket(self, headers: Headers) -> WebSocketRoute | None:
         """The route for a client: one that asks for a subprotocol which the client offers comes first."""
-        if any(route.protocol is not None for route in self.websockets):
-            offered = headers.tokens("sec-websocket-protocol")
-            for route in self.websockets:
-                if route.protocol is not None and route.protocol in offered:
+        plain: WebSocketRoute | None = None
+        offered: list[str] | None = None  # until somebody asks for one
+        for route in self.websockets:
+            if route.protocol is None:
+                plain = route
+            else:
+                if offered is None:
+                    offered = headers.tokens("sec-websocket-protocol")
+                if route.protocol in offered:
                     return route
-        return next((route for route in self.websockets if route.protocol is None), None)
+        return plain

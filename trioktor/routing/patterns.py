@@ -88,11 +88,15 @@ def _parse_segment(text: str, pattern: str) -> _Segment:
 class Pattern:
     """A parsed path pattern.
 
+    Attributes:
+      names: of its parameters.
+      is_constant: whether it matches one path only.
+
     Raises:
       ValueError: it is malformed; the text shows the forms there are.
     """
 
-    __slots__ = ("names", "segments", "text")
+    __slots__ = ("is_constant", "names", "segments", "text")
 
     def __init__(self, text: str) -> None:
         self.text: str = text
@@ -103,11 +107,7 @@ class Pattern:
         if any(segment.kind in (_Kind.OPTIONAL, _Kind.TAIL) for segment in self.segments[:-1]):
             raise ValueError(f"{text!r}: an optional or tail parameter must be the last segment")
         self.names: frozenset[str] = frozenset(names)
-
-    @property
-    def is_constant(self) -> bool:
-        """Whether it matches one path only."""
-        return all(segment.kind is _Kind.CONSTANT for segment in self.segments)
+        self.is_constant: bool = all(segment.kind is _Kind.CONSTANT for segment in self.segments)
 
     def match(self, path: list[str]) -> tuple[tuple[float, ...], dict[str, str]] | None:
         """The qualities of the match and the parameters, or None."""

@@ -112,7 +112,7 @@ def choose_protocol(route: WebSocketRoute, call: Call) -> None:
 def _chosen_protocol(settings: WebSockets, call: Call) -> str | None:
     choose = settings.subprotocols
     if not callable(choose):
-        return choose_subprotocol(call.offered_protocols, choose)
+        return choose_subprotocol(call.offered_protocols, choose) if choose else None
     try:
         chosen = choose(call)
         if chosen is not None and chosen not in call.offered_protocols:
