@@ -41,7 +41,7 @@ async def test_its_settings_hold_from_the_beginning(autojump_clock: MockClock) -
     transport = PlainTransport()
     connection = connect(transport, write_timeout=7, max_frame_size=123, answer_grace=2)
     assert transport.write_timeout == 7
-    assert connection.conversation.max_frame_size == 123
+    assert connection.conversation.parser.max_frame_size == 123
     assert (connection.opened_at, connection.answer_grace) == (3, 2)
     assert connection.task is trio.lowlevel.current_task()
     assert not connection.closing.is_raw

@@ -233,15 +233,3 @@ def test_an_extension_that_fails_ends_the_conversation(failure: Exception, size:
     else:
         assert isinstance(error, ProtocolError)
         assert str(error).endswith(": mine")
-
-
-def test_the_goodbye_is_added_once_when_it_is_due() -> None:
-    """As the frame that it is; whoever asks is told whether it was."""
-    conversation = Conversation()
-    encoder = Encoder(Ends(), conversation)
-    pieces: list[bytes] = []
-    assert not encoder.add_goodbye(pieces)
-    conversation.closing.close(CloseReason(4000, "x"))
-    assert [encoder.add_goodbye(pieces) for _ in range(2)] == [True, False]
-    assert b"".join(pieces) == b"\x88\x03\x0f\xa0x"
-    assert conversation.outgoing.frames_sent == 1

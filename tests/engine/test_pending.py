@@ -45,8 +45,8 @@ class Parts:
         items: list[Item] = []
         while (item := self.pending.take(at_start=not items)) is not None:
             items.append(item)
-        goodbye = self.conversation.take_goodbye()  # which stands behind them
-        return items if goodbye is None else [*items, goodbye]
+        goodbye = self.conversation.closing.goodbye  # which stands behind them
+        return [*items, goodbye] if goodbye is not None and self.conversation.add_goodbye([]) else items
 
 
 def test_in_the_beginning_there_is_nothing() -> None:

@@ -169,8 +169,19 @@ def test_control_frames_are_dropped_when_our_half_has_ended() -> None:
     assert [] == received(conversation, client_bytes(Frame.Ping(b"?")))
     assert not conversation.has_control
     assert conversation.is_goodbye_due
-    assert Frame.Close(CloseReason(1000)) == conversation.take_goodbye()
-    assert conversation.take_goodbye() is None
+    assert conversation.add_goodbye([])
+    assert not conversation.is_goodbye_due
+
+
+def test_the_goodbye_is_added_once_when_it_is_due() -> None:
+    """As the frame that it is; whoever asks is told whether it was."""
+    conversation = Conversation()
+    pieces: list[bytes] = []
+    assert not conversation.add_goodbye(pieces)
+    conversation.closing.close(CloseReason(4000, "x"))
+    assert [conversation.add_goodbye(pieces) for _ in range(2)] == [True, False]
+    assert b"".join(pieces) == b"\x88\x03\x0f\xa0x"
+    assert conversation.outgoing.frames_sent == 1
 
 
 def test_what_is_abandoned_is_not_said() -> None:
@@ -180,7 +191,8 @@ def test_what_is_abandoned_is_not_said() -> None:
     conversation.closing.close(None)
     conversation.abandon()
     assert not conversation.has_control
-    assert conversation.take_goodbye() is None
+    assert not conversation.is_goodbye_due
+    assert not conversation.add_goodbye([])
 
 
 @pytest.mark.parametrize("cut", [1, 7, 1 << 20])

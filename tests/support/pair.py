@@ -26,9 +26,7 @@ class Side:
         for message in self._queued:
             conversation.serializer.add(message, pieces)
         self._queued.clear()
-        goodbye = conversation.take_goodbye()
-        if goodbye is not None:
-            conversation.serializer.add(goodbye, pieces)
+        if conversation.add_goodbye(pieces):
             conversation.closing.written()
         return b"".join(pieces)
 

@@ -218,7 +218,7 @@ class Connection:
                 self._pinging.stop()
         if self._ending is not None:
             self._ending.look_up()
-        elif closing.is_ending and self._nursery is not None:
+        elif closing.is_ending and self._nursery is not None and not self.tasks.has_returned:
             # Most handlers return, and see to it. But somebody may wait for it, or there may be nothing to answer.
             is_urgent = self._closed is not None or self.answer_grace <= 0
             if is_urgent or not self._reader.call_at_look(self._begin_end):

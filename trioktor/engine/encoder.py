@@ -64,14 +64,6 @@ class Encoder:
         except Exception as error:
             self._ends.crashed(error)
 
-    def add_goodbye(self, pieces: list[bytes]) -> bool:
-        """Append our Close, which stands behind everything else; False if none is due."""
-        goodbye = self._conversation.take_goodbye()
-        if goodbye is None:
-            return False
-        self._conversation.outgoing.add(goodbye, pieces)
-        return True
-
     def step(self, pieces: list[bytes]) -> None:
         """Do a slice of the work on a long message; the last appends its bytes."""
         assert self.steps is not None

@@ -33,8 +33,8 @@ from .tasks import HandlerTasks
 _LAST_WORDS: Final = 0.5
 """Seconds in which a peer that answers no Ping may still take our Close."""
 
+_NORMAL: Final = CloseReason(CloseCode.NORMAL)
 _OUTCOME_REASONS: Final = {
-    Outcome.RETURNED: CloseReason(CloseCode.NORMAL),
     Outcome.REFUSED: CloseReason(CloseCode.CANNOT_ACCEPT),
     Outcome.INCONSISTENT: CloseReason(CloseCode.NOT_CONSISTENT),
     Outcome.FAILED: CloseReason(CloseCode.INTERNAL_ERROR),
@@ -115,7 +115,7 @@ class Ends(Part[Owner]):
 
     def last_handle_closed(self) -> None:
         """The user closed every handle on `outgoing`."""
-        self.close(CloseReason(CloseCode.NORMAL))
+        self.close(_NORMAL)
 
     # broken, with a Close that says so
 
@@ -210,7 +210,7 @@ class Ends(Part[Owner]):
             closing.leave(connection.outbox.seal())
             connection.look_up()
         else:
-            self.close(_OUTCOME_REASONS[outcome])
+            self.close(_NORMAL if outcome is Outcome.RETURNED else _OUTCOME_REASONS[outcome])
 
     def _log_failure(self, error: Exception) -> None:
         logger.error("%s: the handler failed", self._connection.owner, exc_info=error)

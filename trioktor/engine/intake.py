@@ -115,12 +115,14 @@ class Intake(Part[Owner]):
     def _receive(self, data: bytes) -> bool:
         conversation, inbox = self._conversation, self._inbox
         self._seen = conversation.frames_received
-        messages, data = conversation.receive_run(data, *inbox.room)
+        if conversation.parser.may_run(data):
+            messages, data = conversation.receive_run(data, *inbox.room)
+            if messages:
+                self._is_full = not inbox.extend(messages)
+                if self._is_full or self._seen | TURN != conversation.frames_received | TURN:
+                    self._frames = conversation.receive(data)
+                    return False
         self._frames = conversation.receive(data)
-        if messages:
-            self._is_full = not inbox.extend(messages)
-            if self._is_full or self._seen | TURN != conversation.frames_received | TURN:
-                return False
         return self._go_on()
 
     async def finish(self) -> None:

@@ -37,7 +37,7 @@ async def run(connection: Connection, handler: Callable[[Any], Awaitable[object]
             await connection.see_out(shield=False)
     finally:
         connection.owner = None  # or they would keep each other alive
-        if not connection.transport.close_nowait():
+        if not connection.is_closed and not connection.transport.close_nowait():
             await connection.transport.aclose()
 
 

@@ -254,8 +254,9 @@ class Outbox(Part[Owner]):
     def gather(self, pieces: list[bytes]) -> int:
         """Serialize what waits, up to about one chunk; returns the bytes of all pieces, about."""
         self._connection.writing.take_kept(pieces)
-        if self._conversation.has_control:
-            control, outgoing = self._conversation.control, self._conversation.outgoing
+        conversation = self._conversation
+        if conversation.has_control:
+            control, outgoing = conversation.control, conversation.outgoing
             self.flushes.controls_taken += control.waiting
             outgoing.frames_sent += control.take(outgoing.serializer, pieces)
         size = sum(map(len, pieces))
@@ -265,7 +266,7 @@ class Outbox(Part[Owner]):
         while size < CHUNK and self.encoder.steps is None:
             item = self._pending.take(at_start=not pieces)
             if item is None:
-                if self.is_sealed and self._pending.stream is None and self.encoder.add_goodbye(pieces):
+                if self.is_sealed and self._pending.stream is None and conversation.add_goodbye(pieces):
                     self.flushes.taken += 1
                 break
             start = len(pieces)

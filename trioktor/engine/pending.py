@@ -71,19 +71,16 @@ class Pending:
             if not at_start or not self.stream.is_over:
                 return None
             self.stream = None
-        item = self._take()
-        self._flushes.taken += item is not None
-        return item
-
-    def _take(self) -> Item | None:
+        item: Item | None = None
         if self.backlog:
-            return self.backlog.take()
-        if self.queue is not None and not self._is_sealed:
+            item = self.backlog.take()
+        elif self.queue is not None and not self._is_sealed:
             try:
-                return self.queue.take()
+                item = self.queue.take()
             except trio.WouldBlock:
                 pass
-        return None
+        self._flushes.taken += item is not None
+        return item
 
     async def wait(self) -> Item | None:
         """Wait for the next item, and take it; None: there is something to be taken, or nothing more will come.

@@ -143,7 +143,7 @@ class HandlerTasks:
         self._running -= 1
         if self._running == 0:
             errors, self._errors = self._errors, None  # their tracebacks hold what holds this
-            self._owner.handler_ended(merge(errors or []))
+            self._owner.handler_ended(merge(errors) if errors else None)
             del errors
             if self._gone is not None:
                 self._gone.set()

@@ -39,10 +39,12 @@ class Wire:
         self.pending: bytes | memoryview = b"" if is_begun else _ANSWER
         self._written = 0
 
-    def begin(self, response: bytes) -> None:
-        """Have the answer to the handshake pending."""
-        self.pending = response
+    @trio.lowlevel.enable_ki_protection  # between the bytes that went out and the keeping of the rest
+    def answer(self, response: bytes) -> bool:
+        """Write the answer to the handshake, which opens the wire; the same as `write`."""
+        self.pending = b""
         self._written = -len(response)
+        return self.write_parts([response])
 
     @property
     def is_clear(self) -> bool:
@@ -83,17 +85,6 @@ class Wire:
         elif sent < before + len(last):
             self.pending = memoryview(last)[sent - before :]
         return not self.pending
-
-    @trio.lowlevel.enable_ki_protection  # between the bytes that went out and the keeping of the rest
-    def push(self) -> bool:
-        """Hand over what is pending as far as the system takes it now; whether that was all.
-
-        Raises:
-          trio.BrokenResourceError: the connection is lost.
-        """
-        pending, self.pending = self.pending, b""
-        assert pending is not _ANSWER
-        return not pending or self.write(bytes(pending))
 
     async def drain(self) -> None:
         """Wait until nothing is pending. Cut short, what is pending is torn, and nothing more can be written.

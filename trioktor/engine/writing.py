@@ -223,9 +223,9 @@ class Writing(Part[Owner]):
         response, self._response = self._response, None
         if response is None:
             return
-        self._wire.begin(response())
+        answer = response()
         try:
-            if self._wire.push():
+            if self._wire.answer(answer):
                 self._outbox.note_written()
             if not self._outbox.is_idle:
                 if self._write_rest():

@@ -8,6 +8,7 @@ frame we owe. What to wait for next is read from the table.
 
 from __future__ import annotations
 
+import functools
 from typing import Final, final
 
 from .close import CloseCode, CloseReason
@@ -16,6 +17,12 @@ from .halves import CLIENT_WAITS, RAW_WAITS, WAITS, WORDS, Ours, Step, Theirs, T
 
 _NO_STATUS: Final = CloseReason(CloseCode.NO_STATUS)
 _ABNORMAL: Final = CloseReason(CloseCode.CLOSED_ABNORMALLY)
+
+
+@functools.lru_cache(maxsize=32)
+def _echo(code: int) -> CloseFrame:
+    """A Close that says a code again, and no text; of 1005 one without a code."""
+    return CloseFrame(None if code == CloseCode.NO_STATUS else CloseReason(code))
 
 
 @final
@@ -121,7 +128,7 @@ class ClosingHandshake:
                 self.ours = Ours.CLOSING
                 self.goodbye = CloseFrame(reason)
         else:
-            self.answered(CloseFrame(reason))
+            self.answered(CloseFrame(reason) if self.is_raw else None)
 
     def answered(self, own: CloseFrame | None = None) -> None:
         """There is nothing more to say to what came: our Close follows, where one is due.
@@ -135,8 +142,7 @@ class ClosingHandshake:
         if self.is_raw and self.theirs is not Theirs.FAILED:
             self.goodbye = own
         else:
-            code = self.reason.code
-            self.goodbye = CloseFrame(None if code == CloseCode.NO_STATUS else CloseReason(code))
+            self.goodbye = _echo(self.reason.code)
 
     def leave(self, own: CloseFrame | None = None) -> None:
         """A raw handler returned: what was accepted goes out, and no Close but the one it sent itself."""

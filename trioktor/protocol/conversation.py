@@ -98,15 +98,6 @@ class Conversation:
         self._is_goodbye_taken = False
         self.has_news: bool = False
 
-    @property
-    def max_frame_size(self) -> int | None:
-        """Bytes of a frame and of a message; counts from the next header on."""
-        return self.parser.max_frame_size
-
-    @max_frame_size.setter
-    def max_frame_size(self, size: int | None) -> None:
-        self.parser.max_frame_size = size
-
     def _max_frame_size(self) -> int | None:
         return self.parser.max_frame_size
 
@@ -285,12 +276,15 @@ class Conversation:
         if self.closing.may_accept:
             self.control.send(frame)
 
-    def take_goodbye(self) -> CloseFrame | None:
-        """Our Close, once; to be asked for when nothing else is left to be said."""
-        if not self.is_goodbye_due:
-            return None
+    def add_goodbye(self, pieces: list[bytes]) -> bool:
+        """Append our Close, once, behind all that is to be said; False if none is due."""
+        goodbye = self.closing.goodbye
+        if goodbye is None or self._is_goodbye_taken:
+            return False
         self._is_goodbye_taken = True
-        return self.closing.goodbye
+        self.serializer.add(goodbye, pieces)
+        self.outgoing.frames_sent += 1
+        return True
 
     def abandon(self) -> None:
         """Nothing will be written any more."""

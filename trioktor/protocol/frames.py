@@ -256,7 +256,7 @@ def check_close(frame: CloseFrame) -> CloseReason | None:
     Raises:
       ProtocolError: its payload is one byte, its code unregistered or for local use, or its text not UTF-8.
     """
-    if (reason := frame.reason) is not None and not may_be_sent(reason.code):
+    if (reason := _reason_of(frame.data) if frame.data else None) and not may_be_sent(reason.code):
         raise ProtocolError(f"the close code {reason.code} may not be sent")
     return reason
 

@@ -157,7 +157,7 @@ class FrameParser:
             payload = data[payload_start:position]
             if key_size and length:
                 payload = mask(payload, data[start:payload_start])
-            if first_byte != WHOLE_TEXT and first_byte != WHOLE_BINARY:
+            if first_byte != WHOLE_TEXT and first_byte != WHOLE_BINARY and not first_byte & CONTROL:
                 self._note_fragment(kind, first_byte, length)
             yield frame_from_wire(kind, first_byte, payload)
         self._head = data[position:]
@@ -173,6 +173,11 @@ class FrameParser:
         longest = KEPT_TEXT if limit is None or limit > KEPT_TEXT else limit
         frame: Frame | None = single(data, longest, self.masked, MESSAGE_KINDS)
         return frame
+
+    @staticmethod
+    def may_run(data: bytes) -> bool:
+        """Whether it is worth while to ask for a run: if not, it begins with a control frame."""
+        return not data or not data[0] & CONTROL
 
     def run(self, data: bytes, most: int, size: int) -> tuple[list[Frame], bytes]:
         """The short whole messages at the front of `data`, and the rest of it: `feed` in one step.

@@ -43,7 +43,8 @@ class Running:
     def discard(self, connection: Connection) -> None:
         """It does not run any more."""
         self.conversing.discard(connection)
-        self._changed.unpark_all()
+        if self._changed:
+            self._changed.unpark_all()
 
     @contextmanager
     def answering(self, path: str) -> Iterator[trio.CancelScope]:

@@ -193,12 +193,12 @@ class BaseSession(FrameChannel):
     @property
     def max_frame_size(self) -> int | None:
         """Bytes of a frame and of a message; counts from the next header on."""
-        return self._connection.conversation.max_frame_size
+        return self._connection.conversation.parser.max_frame_size
 
     @max_frame_size.setter
     def max_frame_size(self, size: int | None) -> None:
         WebSockets(max_frame_size=size)
-        self._connection.conversation.max_frame_size = size
+        self._connection.conversation.parser.max_frame_size = size
 
     @property
     def masking(self) -> bool:

@@ -138,7 +138,7 @@ class FrameChannel(trio.abc.Channel[Frame]):
                     while frame is None and inbox.is_plain and not inbox.queue:  # again where a lease has ended
                         frame = await inbox.takers.wait()
                     if frame is None:
-                        frame = await inbox.receive()
+                        frame = inbox.take() or await inbox.receive()
                 finally:
                     self._parked -= 1
                     if self._unparked is not None and not self._parked:
