@@ -128,7 +128,7 @@ class Connection:
         self.tasks: HandlerTasks = HandlerTasks(self.ends)
         self.intake: Intake = Intake(self)
         self._reader: Reader | PolledReader
-        if poller is not None and poller.is_running and isinstance(transport, SocketTransport):
+        if poller is not None and poller.is_running and type(transport) is SocketTransport:
             self._reader = PolledReader(
                 poller, transport, self.inbox, self.intake, closing, self.shields, trailing_data
             )

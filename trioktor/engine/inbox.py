@@ -297,4 +297,5 @@ class Inbox:
         self._held = None
         if self._send is not None:
             self._send.close()
-        self.takers.wake()
+        if self.takers or self.takers.lease is not None:
+            self.takers.wake()

@@ -134,6 +134,8 @@ class Outbox(Part[Owner]):
         if self._is_done:
             return True
         conversation = self._conversation
+        if self.is_direct and conversation.lane is None:
+            return not self.wire.pending
         is_nothing_ahead = not (conversation.has_control or self._pending.backlog or conversation.is_goodbye_due)
         return is_nothing_ahead and self.is_wire_free
 

@@ -155,4 +155,5 @@ class Poller:
         """It is read no more, by nobody."""
         if self._readers.pop(fd, None) is not None and is_watched:
             self.unwatch(fd)
-        self._end_if_last()
+        if self._is_closing:
+            self._end_if_last()

@@ -118,6 +118,7 @@ class Call:
         """All of them, for the answer that goes out now; called by the server."""
         if self._response_headers is None:
             self._response_headers = _SENT
+            return ()
         return self._response_headers.take()
 
     @property

@@ -61,6 +61,9 @@ class RequestHead:
 
     @is_upgrade.default
     def _has_upgrade(self) -> bool:
+        index = self.headers.index()
+        if index.get("connection") == ["Upgrade"] and index.get("upgrade") == ["websocket"]:  # most often
+            return True
         return has_token(self.headers, "connection", "upgrade") and has_token(self.headers, "upgrade", "websocket")
 
     def __repr__(self) -> str:
@@ -70,9 +73,6 @@ class RequestHead:
 
 def has_token(headers: Headers, name: str, token: str) -> bool:
     """Whether a header has a value among others, in whatever case."""
-    values = headers.index().get(name, ())
-    if len(values) == 1 and values[0].lower() == token:  # most often
-        return True
     return any(value.lower() == token for value in headers.tokens(name))
 
 
