@@ -63,6 +63,9 @@ def refused(data: bytes, *, step: int = 1 << 20, size: int = 16384, headers: int
         pytest.param(request(line="GET /chat"), 400, id="no version"),
         pytest.param(request(line="GET  /chat HTTP/1.1"), 400, id="two blanks"),
         pytest.param(request(line="G(T /chat HTTP/1.1"), 400, id="no method"),
+        pytest.param(request(line="1ET /chat HTTP/1.1"), 400, id="a method that begins with a digit"),
+        pytest.param(request()[:-2] + b"\n", 400, id="a bare line feed at the end"),
+        pytest.param(request(line="GET /chat HTTP/1.1\r\n fold"), 400, id="a folded request line"),
         pytest.param(request(line="GET /caf\xe9 HTTP/1.1"), 400, id="a target beyond ASCII"),
         pytest.param(request(line="GET /%ff HTTP/1.1"), 400, id="a target that is no UTF-8"),
         pytest.param(request("Content-Length: 00"), 400, id="a length of 00"),
@@ -329,8 +332,9 @@ def test_a_head_is_the_same_however_it_is_cut(places: list[int], empty: int) -> 
 @pytest.mark.parametrize("blank", [" ", "\t"])
 def test_a_fold_is_called_by_its_name(blank: str) -> None:
     """And not a header without one."""
-    with pytest.raises(Refusal, match="folded over several lines"):
-        read_head(request(f"X: y\r\n{blank}z: w"))
+    for data in (request(f"X: y\r\n{blank}z: w"), request(line=f"GET / HTTP/1.1\r\n{blank}z: w")):
+        with pytest.raises(Refusal, match="folded over several lines"):
+            read_head(data)
 
 
 _SPOILS = [

@@ -297,5 +297,4 @@ class Inbox:
         self._held = None
         if self._send is not None:
             self._send.close()
-        if self.takers or self.takers.lease is not None:
-            self.takers.wake()
+        self.takers.wake()

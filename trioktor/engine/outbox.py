@@ -131,13 +131,11 @@ class Outbox(Part[Owner]):
     @property
     def is_idle(self) -> bool:
         """Whether nothing is left to be written, but for what was put aside."""
-        if self._is_done:
-            return True
         conversation = self._conversation
-        if self.is_direct and conversation.lane is None:
-            return not self.wire.pending
-        is_nothing_ahead = not (conversation.has_control or self._pending.backlog or conversation.is_goodbye_due)
-        return is_nothing_ahead and self.is_wire_free
+        if self._is_done or (self.is_direct and conversation.lane is None):  # nothing has ever been queued
+            return self._is_done or not self.wire.pending
+        is_ahead = conversation.has_control or self._pending.backlog or conversation.is_goodbye_due
+        return self.is_wire_free and not is_ahead
 
     # the sending side
 

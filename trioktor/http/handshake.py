@@ -21,6 +21,7 @@ from .requests import RequestHead
 VERSION: Final = "13"
 _UPGRADE: Final = (("Upgrade", "websocket"), ("Sec-WebSocket-Version", VERSION))
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_SHA1: Final = hashlib.sha1(usedforsecurity=False)
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
@@ -74,8 +75,9 @@ def _is_key(value: str) -> bool:
 
 def accept_token(key: str) -> str:
     """What `Sec-WebSocket-Accept` has to be for a key (RFC 6455 §4.2.2, item 5.4)."""
-    digest = hashlib.sha1(key.encode("ascii") + _GUID, usedforsecurity=False).digest()
-    return binascii.b2a_base64(digest, newline=False).decode("ascii")
+    digest = _SHA1.copy()  # a new one is looked up by its name first
+    digest.update(key.encode("ascii") + _GUID)
+    return binascii.b2a_base64(digest.digest(), newline=False).decode("ascii")
 
 
 def upgrade_response(

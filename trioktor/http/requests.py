@@ -22,13 +22,17 @@ _END: Final = b"\r\n\r\n"
 TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 """A token of RFC 9110 §5.6.2: header names, subprotocols."""
 
-_REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!-~]+) HTTP/([0-9]\.[0-9])")
-
 _CONTROLS: Final = bytes({*range(0x20), 0x7F} - {*b"\t\r\n"})
 """What no line of a head may hold (RFC 9110 §5.5); line ends are judged by themselves."""
 
-_WHOLE: Final = re.compile(rb"[A-Za-z](?:[\t -~\x80-\xff]++\r\n(?![ \t]))++\r\n")
-"""A whole head as far as its bytes go: no control characters, bare line ends or folds; nothing is ever taken back."""
+_HEAD: Final = re.compile(
+    rb"([A-Za-z][!#$%&'*+\-.^_`|~0-9A-Za-z]*+) ([!-~]++) HTTP/([0-9]\.[0-9])\r\n(?![ \t])"
+    rb"((?:[\t -~\x80-\xff]++\r\n(?![ \t]))*+)\r\n"
+)
+"""Method, target, version and lines of a whole head without control characters, bare line ends and folds.
+
+Nothing that has matched is ever taken back.
+"""
 _ABSOLUTE: Final = re.compile(r"(?:https?|wss?)://([^/?#]*)", re.IGNORECASE)
 _HOST: Final = re.compile(
     r"(?:\[(?:([0-9A-Fa-f:.]+)|[Vv][0-9A-Fa-f]+\.[A-Za-z0-9\-._~!$&'()*+,;=:]+)\]|(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*)"
@@ -104,9 +108,9 @@ class HeadReader:
           Refusal: the bytes are no acceptable request head, with the status to answer.
         """
         head = self._data
-        if not head and (found := _WHOLE.match(data)) and found.end() <= self._max_size:  # most often
+        if not head and (found := _HEAD.match(data)) and found.end() <= self._max_size:  # most often
             head += data
-            return self._parse(found[0]), data[found.end() :]
+            return self._judge(*found.groups()), data[found.end() :]
         head += data
         if head.startswith((b"\r", b"\n")):
             self._skip_empty_lines()
@@ -120,7 +124,9 @@ class HeadReader:
         self._scanned = size
         if end < 0:
             return None
-        return self._parse(bytes(head[:size])), bytes(head[size:])
+        if (whole := _HEAD.match(head)) is None:
+            raise Refusal(400, "this is not an acceptable HTTP request")
+        return self._judge(*whole.groups()), bytes(head[size:])
 
     def _skip_empty_lines(self) -> None:
         """Pass over empty lines before the request (RFC 9112 §2.2); they count as bytes of the head."""
@@ -151,15 +157,10 @@ class HeadReader:
         if b"\n " in fresh or b"\n\t" in fresh:
             raise Refusal(400, "a header is folded over several lines")
 
-    def _parse(self, head: bytes) -> RequestHead:
-        request_line, _, lines = head[: -len(_END)].partition(b"\r\n")
-        if lines.count(b"\r\n") + bool(lines) > self._max_headers:
+    def _judge(self, method: bytes, raw_target: bytes, version: bytes, lines: bytes) -> RequestHead:
+        if lines.count(b"\r\n") > self._max_headers:
             raise Refusal(431, f"the request has more than {self._max_headers} headers")
-        found = _REQUEST_LINE.fullmatch(request_line)
-        if found is None:
-            raise Refusal(400, "this is not an acceptable HTTP request")
-        method, raw_target, version = found.groups()
-        headers = Headers(lines=lines)
+        headers = Headers(lines=lines[:-2])
         index = headers.index()
         if version not in (b"1.0", b"1.1"):
             raise Refusal(400, "this server speaks HTTP/1.1")
@@ -169,15 +170,15 @@ class HeadReader:
         # A body would be read as frames, or hide a second request from a proxy in front.
         if "transfer-encoding" in index or ("content-length" in index and set(index["content-length"]) != {"0"}):
             raise Refusal(400, "a request with a body is not served here")
-        target, authority = _origin_form(method, raw_target.decode("ascii"))
+        target, authority = _origin_form(method, str(raw_target, "ascii"))
         target = normal_form(target)
         for host in hosts if authority is None else [*hosts, authority]:
             if not _is_host(host):
                 raise Refusal(400, "the host that is asked for is none")
         return RequestHead(
-            "GET" if method == b"GET" else method.decode("ascii"),  # one string for most connections
+            "GET" if method == b"GET" else str(method, "ascii"),  # one string for most connections
             target,
-            version.decode("ascii"),
+            "1.1" if version == b"1.1" else "1.0",
             headers,
             authority if authority is not None else "".join(hosts),
         )

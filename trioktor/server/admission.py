@@ -108,7 +108,7 @@ class Places:
         Raises:
           Refusal: 503, there is none.
         """
-        address = self._address_of(client)
+        address = "" if self._most_per_address is None else self._address_of(client)
         is_full = self._most is not None and self._taken >= self._most
         if is_full or (address and self._of_address[address] >= (self._most_per_address or 0)):
             raise Refusal(503, "the server has all the connections it can take")
@@ -127,7 +127,7 @@ class Places:
 
     def _address_of(self, client: tuple[str, int] | str | None) -> str:
         """What a client is counted by; empty if it is not: at UNIX sockets they are not told apart."""
-        if self._most_per_address is None or not isinstance(client, tuple):
+        if not isinstance(client, tuple):
             return ""
         text = normal_address(client[0])
         if ":" not in text:

@@ -48,7 +48,8 @@ def check_client(head: RequestHead, settings: WebSockets, logged: Seldom) -> Non
     Raises:
       Refusal: with what to answer.
     """
-    check_host(head.authority, settings.hosts)
+    if settings.hosts is not None:
+        check_host(head.authority, settings.hosts)
     try:
         check_origin(head.headers, head.authority, settings.origins)
     except Refusal as refusal:
@@ -83,7 +84,7 @@ def negotiate(key: str, route: WebSocketRoute, call: Call) -> tuple[Callable[[],
     """
     choose_protocol(route, call)
     factories = route.settings.extensions if route.negotiates_extensions else ()
-    lines = call.headers.get_all("sec-websocket-extensions")
+    lines = call.headers.index().get("sec-websocket-extensions", [])
     if not factories and not lines:
         return functools.partial(_response, key, call, ""), ()
     try:
@@ -105,14 +106,14 @@ def choose_protocol(route: WebSocketRoute, call: Call) -> None:
       Refusal: 500 if the function that chooses failed, or chose what was not offered; logged.
     """
     call.protocol = route.protocol
-    if call.protocol is None:
+    if call.protocol is None and route.settings.subprotocols:
         call.protocol = _chosen_protocol(route.settings, call)
 
 
 def _chosen_protocol(settings: WebSockets, call: Call) -> str | None:
     choose = settings.subprotocols
     if not callable(choose):
-        return choose_subprotocol(call.offered_protocols, choose) if choose else None
+        return choose_subprotocol(call.offered_protocols, choose)
     try:
         chosen = choose(call)
         if chosen is not None and chosen not in call.offered_protocols:
