@@ -100,6 +100,27 @@ async def test_flush_waits_for_what_the_system_has_not_taken(way: str) -> None:
     assert states[-1] is True
 
 
+async def test_it_is_not_idle_while_a_ping_waits() -> None:
+    """Also where nothing has ever been queued."""
+    states: list[bool] = []
+
+    async def handler(session: Session) -> None:
+        await session.receive()
+        outbox, conversation = session._connection.outbox, session._connection.conversation
+        states.append(outbox.is_idle)
+        conversation.send_control(Frame.Ping(b"?"))
+        states.extend([outbox.is_direct, outbox.is_idle])
+        session._connection.look_up()
+        states.append(outbox.is_idle)
+
+    async with on_a_socket(handler) as client:
+        await client.send(Frame.Text("go"))
+        assert await client.receive() == Frame.Ping(b"?")
+        assert await client.receive() == close(1000)
+        await client.send(close(1000))
+    assert states == [True, True, False, True]
+
+
 # why it ended
 
 
