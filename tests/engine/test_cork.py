@@ -10,9 +10,10 @@ import trio.testing
 
 from tests.support.helpers import RawClient, close
 from tests.support.listening import talking
-from trioktor import Frame, PerMessageDeflate, WebSocketSession, broadcast
+from trioktor import Frame, FrameType, PerMessageDeflate, WebSocketSession, broadcast
 from trioktor.engine.poller import Poller
 from trioktor.engine.sockets import SocketTransport
+from trioktor.protocol.serializer import Serializer
 
 Clock = trio.testing.MockClock
 Session = WebSocketSession
@@ -27,13 +28,13 @@ async def receive(client: RawClient, count: int) -> list[Frame | None]:
 
 
 async def test_answers_to_one_read_leave_in_one_write(autojump_clock: Clock, writes: list[int]) -> None:
-    """No channel, no writer."""
-    seen: list[bool] = []
+    """No channel, no writer; and the last of them needs no waker."""
+    seen: list[tuple[int, bool]] = []
 
     async def handler(session: Session) -> None:
         async for frame in session:
             await session.send(frame)
-            seen.append(session._connection.writing.writer is None)
+            seen.append((len(writes), session._connection.writing.writer is None))
 
     async with talking(handler) as (client, _):
         messages = [Frame.Text(str(number)) for number in range(20)]
@@ -41,7 +42,31 @@ async def test_answers_to_one_read_leave_in_one_write(autojump_clock: Clock, wri
         await client.send(*messages)
         assert messages == await receive(client, 20)
         assert [sum(2 + len(frame.data) for frame in messages)] == writes
-    assert [True] * 20 == seen
+    assert [(0, True)] * 19 + [(1, True)] == seen
+
+
+async def test_messages_that_were_judged_are_made_bytes_together(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All but the first and the last of them."""
+    apart: list[Frame] = []
+    add = Serializer.add
+
+    def counting(self: Serializer, frame: Frame, pieces: list[bytes]) -> None:
+        if frame.type is FrameType.BINARY:
+            apart.append(frame)
+        add(self, frame, pieces)
+
+    async def handler(session: Session) -> None:
+        async for frame in session:
+            await session.send(Frame.Binary(frame.data))
+
+    async with talking(handler) as (client, _):
+        monkeypatch.setattr(Serializer, "add", counting)
+        await client.send(*[Frame.Text(str(number)) for number in range(20)])
+        await receive(client, 20)
+        monkeypatch.undo()
+    assert len(apart) == 2
 
 
 async def test_what_was_put_aside_waits_for_no_traffic(autojump_clock: Clock, writes: list[int]) -> None:

@@ -12,6 +12,7 @@ import trio.testing
 from hypothesis import given, strategies as st
 from trio.testing import MockClock
 
+from tests.support.extensions import Marker, Marking
 from tests.support.plain_transport import PlainSocket, PlainTransport, running, settle, texts
 from trioktor import Frame, WebSockets
 from trioktor.engine.connection import Connection
@@ -164,6 +165,71 @@ async def test_what_is_put_aside_goes_in_front_of_everything_else(way: str, auto
         await settle()
         assert transport.frames[0] == Frame.Text("aside")
         assert len(transport.frames) == (1 if way in ("uncork", "flush") else 2)
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(["aside", "keep", "write", "close"]), st.sampled_from([0, 5, 2000, CHUNK]))
+    )
+)
+def test_messages_that_were_judged_are_put_aside_behind_others_only(steps: list[tuple[str, int]]) -> None:
+    """In the order of the calls, counted as soon as they are accepted, and never more than a chunk of them."""
+
+    async def main() -> None:
+        transport = PlainSocket()
+        async with writing(transport) as connection:
+            kept, is_open = 0, True
+            frames: list[Frame] = []
+            for way, size in steps:
+                frame = Frame.Binary(bytes([len(frames)]) * size)
+                if way == "close":
+                    connection.ends.close(CloseReason(1000))
+                    kept, is_open = 0, False
+                    continue
+                if way == "aside":
+                    is_taken = connection.writing.put_aside(frame)
+                    assert is_taken is (is_open and kept > 0)
+                else:
+                    is_taken = connection.writing.write_through(frame, keep=way == "keep")
+                    assert is_taken is is_open
+                if is_taken:
+                    frames.append(frame)
+                    kept += size + 2
+                    kept = 0 if way == "write" or kept >= CHUNK else kept
+                if is_open:
+                    assert connection.conversation.outgoing.frames_sent == len(frames)
+                    assert kept > 0 or transport.frames == frames
+            await settle()
+            assert transport.frames[: len(frames)] == frames
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_a_chunk_of_empty_messages_is_not_put_aside_for_ever() -> None:
+    """Their heads count."""
+
+    async def main() -> None:
+        transport = PlainSocket()
+        async with writing(transport) as connection:
+            assert connection.writing.write_through(Frame.Binary(b""), keep=True)
+            for _ in range(CHUNK // 2):
+                if not connection.writing.put_aside(Frame.Binary(b"")):
+                    break
+            assert len(transport.writes) == 1
+
+    trio.run(main)
+
+
+async def test_where_extensions_are_at_work_nothing_is_put_aside_as_it_is(autojump_clock: MockClock) -> None:
+    """They see each message in its turn."""
+    transport = PlainSocket()
+    async with writing(transport, extensions=(Marker(Marking("marking", 0)),)) as connection:
+        assert connection.writing.write_through(Frame.Text("first"), keep=True)
+        assert not connection.writing.put_aside(Frame.Text("second"))
+        assert connection.writing.write_through(Frame.Text("second"), keep=True)
+        assert connection.writing.write_through(Frame.Text("third"), keep=False)
+        assert transport.frames == texts("firstx", "secondx", "thirdx")
+        assert len(transport.writes) == 1
 
 
 async def test_nothing_is_put_aside_where_nobody_would_call() -> None:

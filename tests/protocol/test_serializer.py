@@ -11,6 +11,7 @@ from trioktor.protocol.errors import ProtocolError
 from trioktor.protocol.frames import CloseFrame, Frame, check_close
 from trioktor.protocol.from_wire import frame_from_wire
 from trioktor.protocol.mask import mask
+from trioktor.protocol.parser import FrameParser
 from trioktor.protocol.serializer import Serializer, head, is_sendable
 
 
@@ -247,6 +248,42 @@ def test_control_frames_and_empty_ones_are_masked_too() -> None:
         data = client_bytes(frame)
         assert data[:2] == start
         assert len(data) == 6 + len(frame.data)
+
+
+@given(
+    items=st.lists(
+        st.one_of(
+            st.builds(Frame.Text, st.text(max_size=5)),
+            st.builds(Frame.Binary, st.sampled_from([b"", b"x", bytes(125), bytes(126), bytes(1024), bytes(70_000)])),
+            st.binary(max_size=5),
+        )
+    ),
+    masking=st.booleans(),
+    is_behind=st.booleans(),
+)
+def test_messages_that_were_judged_are_written_together_as_one_by_one(
+    items: list[Frame | bytes], masking: bool, is_behind: bool
+) -> None:
+    """What is bytes already stands between them; a message whose fragments were added first comes behind them."""
+    together, apart = Serializer(masking=masking), Serializer(masking=masking)
+    if is_behind:
+        together.add(Frame.Text("open", fin=False), [])
+    pieces: list[bytes] = []
+    together.add_all(items, pieces)
+    expected: list[bytes] = []
+    for item in items:
+        if isinstance(item, bytes):
+            expected.append(item)
+        else:
+            apart.add(item, expected)
+    if masking:
+        assert [len(piece) for piece in pieces] == [len(piece) for piece in expected]
+        frames = [item for item in items if isinstance(item, Frame)]
+        theirs = [piece for piece, item in zip(pieces, items, strict=True) if isinstance(item, Frame)]
+        assert list(FrameParser(masked=True, max_frame_size=None).feed(b"".join(theirs))) == frames
+    else:
+        assert pieces == expected
+    assert together.is_in_message is is_behind
 
 
 def test_keys_come_from_the_systems_random_source(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,6 +117,16 @@ def test_every_frame_that_goes_is_seen() -> None:
     assert seen == [(">", frame) for frame in frames]
 
 
+def test_frames_that_go_together_are_seen_one_by_one() -> None:
+    """Also where they were put aside with what is bytes already, which was seen before."""
+    seen: Seen = []
+    serializer = WatchedSerializer(lambda way, frame: seen.append((way, frame)), masking=False)
+    pieces: list[bytes] = []
+    serializer.add_all([Frame.Text("a"), b"bytes", Frame.Binary(b"")], pieces)
+    assert seen == [(">", Frame.Text("a")), (">", Frame.Binary(b""))]
+    assert b"".join(pieces) == b"\x81\x01abytes\x82\x00"
+
+
 def test_a_frame_that_may_not_go_is_not_seen() -> None:
     """It is refused as ever; masking is as it is told."""
     seen: Seen = []

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from hypothesis import given, strategies as st
 from trio.testing import MockClock
 
 from tests.support.helpers import close, connected
 from tests.support.listening import talking
+from tests.support.plain_transport import PlainSocket, PlainTransport, running
 from trioktor import (
     CLOSE,
     ChannelConfig,
@@ -20,12 +22,26 @@ from trioktor import (
     ConnectionClosed,
     Frame,
     ProtocolError,
+    WebSockets,
     WebSocketSession,
 )
+from trioktor.engine.connection import Connection
 from trioktor.errors import ConnectionClosedHere
 from trioktor.protocol.prepared import PreparedMessage
+from trioktor.session.channel import FrameChannel
 
 Clock = MockClock
+
+
+class Plain(FrameChannel):
+    """A session's channel alone."""
+
+    def _is_sent_as_control(self, frame: Frame) -> bool:
+        return False
+
+    async def aclose(self) -> None:
+        raise NotImplementedError
+
 
 # receiving
 
@@ -479,3 +495,36 @@ async def test_the_channels_are_made_once_and_are_the_sessions_own(autojump_cloc
     async with connected(handler) as (client, _):
         await client.send(Frame.Text("one"), Frame.Text("two"))
         assert [await client.receive() for _ in range(2)] == [Frame.Text("three"), Frame.Text("four")]
+
+
+@pytest.mark.parametrize("kind", [PlainSocket, PlainTransport])
+@given(
+    items=st.lists(
+        st.tuples(st.sampled_from([Frame.Text, Frame.Binary]), st.booleans(), st.sampled_from([b"", b"x", bytes(2000)]))
+    )
+)
+def test_a_message_is_refused_inside_another_ones_fragments_and_only_there(
+    kind: type[PlainTransport], items: list[tuple[type[Frame.Text | Frame.Binary], bool, bytes]]
+) -> None:
+    """Whatever way the fragments and messages before it went: straight, put aside, or queued."""
+
+    async def main() -> None:
+        transport = kind()
+        connection = Connection(transport, WebSockets())
+        async with running(connection):
+            channel = Plain(connection)
+            opened: type[Frame] | None = None
+            accepted: list[Frame] = []
+            for make, fin, data in items:
+                frame = Frame.Text(data.decode(), fin=fin) if make is Frame.Text else Frame.Binary(data, fin=fin)
+                if opened not in (None, make):
+                    with pytest.raises(ProtocolError, match="finish the fragmented"):
+                        channel.send_nowait(frame)
+                else:
+                    channel.send_nowait(frame)
+                    accepted.append(frame)
+                    opened = None if fin else make
+            await connection.flush(())
+            assert transport.frames == accepted
+
+    trio.run(main)

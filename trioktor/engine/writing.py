@@ -10,7 +10,7 @@ to the `ClosingHandshake`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 import trio
 
@@ -26,6 +26,9 @@ from .part import Part
 from .shields import TIME_IS_UP, Shields
 from .transport import CHUNK, Transport
 from .writer import Writer
+
+_HEAD: Final = 2
+"""Bytes of a frame's head, at least: so that empty messages count, too."""
 
 
 class Owner(Protocol):
@@ -63,7 +66,6 @@ class Writing(Part[Owner]):
         "_is_direct",
         "_kept",
         "_kept_bytes",
-        "_kept_frames",
         "_later",
         "_outbox",
         "_outgoing",
@@ -85,9 +87,8 @@ class Writing(Part[Owner]):
         self._response = response  # until it was called
         self._later = later
         self._own_later: Later | None = None
-        self._kept: list[bytes] | None = None  # what was put aside
+        self._kept: list[Frame | bytes] | None = None  # what was put aside, item by item
         self._kept_bytes = 0
-        self._kept_frames = 0
         self.writer: Writer | None = None
         self._watching: trio.CancelScope | None = None  # of the write timeout
 
@@ -113,12 +114,10 @@ class Writing(Part[Owner]):
 
         With `keep` it is put aside, for others will follow. What the system does not take is left to the writer.
         """
-        pieces = self._kept  # what was put aside shows that nothing is in the way
-        outbox = self._outbox
-        if pieces is None or not outbox.is_direct:
-            if not self._is_road_free(keep=keep):
-                return False
-            pieces = []
+        kept = self._kept  # what was put aside shows that nothing is in the way
+        if (kept is None or not self._outbox.is_direct) and not self._is_road_free(keep=keep):
+            return False
+        pieces: list[bytes] = []
         outgoing = self._outgoing
         if outgoing.extensions or type(item) is PreparedMessage:
             if not outgoing.add_now(item, pieces):
@@ -126,16 +125,35 @@ class Writing(Part[Owner]):
         else:  # most of them
             outgoing.serializer.add(item, pieces)
             outgoing.frames_sent += 1
-        if self._kept is None:
+        if kept is None:
             if not keep:
                 self._write_straight(pieces)
                 return True
-            self._kept, self._kept_frames, self._kept_bytes = pieces, 0, 0
+            self._kept = kept = []
+            self._kept_bytes = 0
             assert self._later is not None
             self._later.call(self.uncork)
-        self._kept_frames += 1
         self._kept_bytes += len(pieces[-1])
-        if not keep or self._kept_bytes >= CHUNK:
+        if keep and self._kept_bytes < CHUNK:
+            kept.append(b"".join(pieces))
+        else:
+            self._kept = None
+            self._write_straight(outgoing.joined(kept) + pieces, len(kept) + 1)
+        return True
+
+    @trio.lowlevel.enable_ki_protection
+    def put_aside(self, frame: Frame) -> bool:
+        """As `write_through`, of a whole message that was judged, behind others that were put aside.
+
+        False, and nothing is done, if there are none, or if it takes more than a head to make bytes of it.
+        """
+        kept, outgoing = self._kept, self._outgoing
+        if kept is None or outgoing.extensions or not self._outbox.is_direct:
+            return False
+        kept.append(frame)
+        outgoing.frames_sent += 1
+        self._kept_bytes = size = self._kept_bytes + len(frame.data) + _HEAD
+        if size >= CHUNK:
             self.uncork()
         return True
 
@@ -166,9 +184,9 @@ class Writing(Part[Owner]):
 
     def uncork(self) -> None:
         """Write what was put aside."""
-        pieces, self._kept = self._kept, None
-        if pieces is not None:
-            self._write_straight(pieces, self._kept_frames)
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            self._write_straight(self._outgoing.joined(kept), len(kept))
 
     def _write_straight(self, pieces: list[bytes], frames: int = 1) -> None:
         """Write what was accepted; if that fails, it is lost with the connection."""
@@ -179,10 +197,10 @@ class Writing(Part[Owner]):
 
     def take_kept(self, pieces: list[bytes]) -> None:
         """Append what was put aside: whoever calls writes it, in front of everything else."""
-        if self._kept is not None:
-            pieces.extend(self._kept)
-            self._kept = None
-            self._outbox.note_taken(self._kept_frames, self._kept_bytes)
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            pieces += self._outgoing.joined(kept)
+            self._outbox.note_taken(len(kept), self._kept_bytes)
 
     def _write_now(self, pieces: list[bytes], frames: int) -> None:
         """Write while nobody else does, and leave to the writer what the system does not take."""

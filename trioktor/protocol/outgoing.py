@@ -7,7 +7,7 @@ get (`PreparedMessage`) may be bytes already.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, final
 
 from .errors import ProtocolError
@@ -103,6 +103,12 @@ class Outgoing:
             return False
         self.add(item, pieces)
         return True
+
+    def joined(self, items: Iterable[Frame | bytes]) -> list[bytes]:
+        """The bytes of whole messages that were judged, and what was made bytes before, in order."""
+        pieces: list[bytes] = []
+        self.serializer.add_all(items, pieces)
+        return pieces
 
     def finish(self, frame: Frame, pieces: list[bytes]) -> None:
         """Append what the last of such steps gave."""

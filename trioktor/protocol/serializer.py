@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import codecs
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 
 from .close import may_be_sent
@@ -80,16 +80,37 @@ class Serializer:
         else:
             start = heads[size] if size < _SHORT else head(first_byte, size, self._mask_bit)
         if self._mask_bit:
-            at = self._next_key
-            if at == len(self._keys):
-                self._keys = os.urandom(_KEYS)
-                at = 0
-            self._next_key = at + 4
-            pieces.append(mask_frame(start, data, self._keys[at : at + 4]))
+            pieces.append(self._masked(start, data))
             return
         pieces.append(start)
         if size:
             pieces.append(data)
+
+    def _masked(self, start: bytes, data: bytes) -> bytes:
+        at = self._next_key
+        if at == len(self._keys):
+            self._keys = os.urandom(_KEYS)
+            at = 0
+        self._next_key = at + 4
+        return mask_frame(start, data, self._keys[at : at + 4])
+
+    def add_all(self, items: Iterable[Frame | bytes], pieces: list[bytes]) -> None:
+        """As `add`, of whole messages that were judged, in front of all that was added, and of what is bytes."""
+        heads, mask_bit = self._heads, self._mask_bit
+        for item in items:
+            if isinstance(item, bytes):
+                pieces.append(item)
+                continue
+            assert isinstance(item, Frame)
+            data = item.data
+            size = len(data)
+            start = heads[item.first_byte][size] if size < _SHORT else head(item.first_byte, size, mask_bit)
+            if mask_bit:
+                pieces.append(self._masked(start, data))
+                continue
+            pieces.append(start)
+            if size:
+                pieces.append(data)
 
     def _check(self, frame: Frame) -> int:
         """Check a frame against what went out before it; returns the first byte it has on the wire."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias, final
 
 from .first_byte import CONTROL
@@ -68,3 +68,10 @@ class WatchedSerializer(Serializer):
         """As `Serializer.add`."""
         super().add(frame, pieces)
         self._on_frame(">", frame)
+
+    def add_all(self, items: Iterable[Frame | bytes], pieces: list[bytes]) -> None:
+        """As `Serializer.add_all`, one by one."""
+        for item in items:
+            super().add_all([item], pieces)
+            if isinstance(item, Frame):
+                self._on_frame(">", item)

@@ -242,17 +242,20 @@ class FrameChannel(trio.abc.Channel[Frame]):
 
     def _put_nowait(self, frame: Frame) -> bool:
         """Send a frame if there is room for it; False if there is not."""
-        first_byte = frame.first_byte
-        outbox, outgoing = self._outbox, self._outgoing
-        is_plain = first_byte == WHOLE_BINARY or (first_byte == WHOLE_TEXT and frame.decoded is not None)
-        if not is_plain or outgoing.opened is not None:
+        first_byte, outbox, outgoing = frame.first_byte, self._outbox, self._outgoing
+        is_whole = first_byte == WHOLE_BINARY or (first_byte == WHOLE_TEXT and frame.decoded is not None)
+        is_plain = is_whole and outgoing.opened is None
+        if not is_plain:
             if self._is_sent_as_control(frame):
                 return True
             outgoing.check(frame)
         # The first answer to the last message there is goes straight out; others may have company.
         keep = not self._may_write_through or self._inbox.has_more
         self._may_write_through = False
-        if self._connection.writing.write_through(frame, keep=keep):
+        writing = self._connection.writing
+        if keep and is_plain and writing.put_aside(frame):
+            return True
+        if writing.write_through(frame, keep=keep):
             if not is_plain:
                 outgoing.note_accepted(frame)
             return True
@@ -261,7 +264,7 @@ class FrameChannel(trio.abc.Channel[Frame]):
                 return False
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._raise_over()
-        if not is_plain or outgoing.opened is not None:
+        if not is_plain:
             outgoing.note_accepted(frame)
         return True
 
@@ -289,11 +292,9 @@ class FrameChannel(trio.abc.Channel[Frame]):
         return kind(self._connection.closing.reason, self)
 
     def _raise_over(self) -> NoReturn:
-        connection = self._connection
-        if (
-            connection.closing.closed_here or connection.closing.reason is None
-        ):  # None: this handle was closed, a clone lives
+        closing = self._connection.closing
+        if closing.closed_here or closing.reason is None:  # None: this handle was closed, a clone lives
             raise self._error(ConnectionClosedHere) from None
-        if connection.closing.is_clean:
+        if closing.is_clean:
             raise self._error(ConnectionClosed) from None
-        raise self._error(ConnectionBroken) from connection.closing.cause
+        raise self._error(ConnectionBroken) from closing.cause
