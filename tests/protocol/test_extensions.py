@@ -13,7 +13,6 @@ from trioktor.protocol.extension_header import ExtensionHeader
 from trioktor.protocol.extensions import (
     Extension,
     ExtensionFactory,
-    encode,
     encode_alone_in_steps,
     encode_in_steps,
     reserved_bits,
@@ -43,7 +42,7 @@ def test_encoding_is_in_the_order_of_installation_and_decoding_in_reverse() -> N
     answers, extensions = negotiate(factories, ["second, first"])
     assert ["first", "second"] == [str(answer) for answer in answers]
     assert RSV1 | RSV2 | RSV3 == reserved_bits(extensions)
-    encoded = encode(extensions, Frame.Text("m"))
+    encoded = run(encode_in_steps(extensions, Frame.Text("m")))
     assert b"m1a2" == encoded.data
     frames = FrameReader(client=True, max_frame_size=100, extensions=extensions)
     assert [Frame.Text("m")] == list(frames.feed(b"\xf1\x04m1a2"))

@@ -143,13 +143,6 @@ def encode_alone_in_steps(extensions: Sequence[Extension], message: Frame) -> St
     return message
 
 
-def encode(extensions: Sequence[Extension], message: Frame) -> Frame:
-    """Pass a message through extensions on its way out, in one go."""
-    for extension in extensions:
-        message = extension.encode(message)
-    return message
-
-
 def begin_decode(extensions: Sequence[Extension], message: Frame, max_size: Callable[[], int | None]) -> Frame | Steps:
     """Pass a message through extensions, in this order, on its way in; steps where it takes more than a moment.
 
@@ -158,7 +151,7 @@ def begin_decode(extensions: Sequence[Extension], message: Frame, max_size: Call
     """
     for number, extension in enumerate(extensions, 1):
         own = extension.factory.reserved
-        if not own or message.first_byte & own:
+        if message.first_byte & own or not own:
             begun = extension.begin_decode(message, max_size())
             if not isinstance(begun, Frame):
                 return _go_on(begun, extensions[number:], max_size)

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from typing import Final, final
 
 from .errors import ProtocolError
-from .extensions import Extension, Steps, encode, encode_alone_in_steps, encode_in_steps
-from .first_byte import CONTROL, FIN, RESERVED, FrameType
+from .extensions import Extension, Steps, encode_alone_in_steps, encode_in_steps
+from .first_byte import CONTROL, FIN, RESERVED, WHOLE_TEXT, FrameType
 from .frames import Frame, TextFrame, check_utf8
 from .prepared import Key, PreparedMessage, shared_key
 from .serializer import Serializer
@@ -88,10 +88,13 @@ class Outgoing:
             frame = item
         first_byte = frame.first_byte
         if self.extensions and first_byte >= FIN and not first_byte & CONTROL and not self.serializer.is_in_message:
-            self._check_plain(frame)  # fragments, and what ends them, go out as they are
+            # fragments, and what ends them, go out as they are
+            if first_byte & RESERVED or (frame.decoded is None and first_byte == WHOLE_TEXT):
+                self._check_plain(frame)
             if len(frame.data) > LONG:
                 return encode_in_steps(self.extensions, frame)
-            frame = encode(self.extensions, frame)
+            for extension in self.extensions:
+                frame = extension.encode(frame)
         self.serializer.add(frame, pieces)
         self.frames_sent += 1
         return None
@@ -134,5 +137,4 @@ class Outgoing:
         """Refuse what extensions cannot be given."""
         if frame.first_byte & RESERVED:
             raise ProtocolError(f"{frame!r}: its reserved bits are the extensions'")
-        if type(frame) is TextFrame and frame.decoded is None:
-            check_utf8(frame)
+        check_utf8(frame)

@@ -41,10 +41,10 @@ class Serializer:
     __slots__ = ("_decoder", "_heads", "_keys", "_mask_bit", "_next_key", "_open", "reserved")
 
     def __init__(self, *, masking: bool, reserved: int = 0) -> None:
+        self.reserved: int = reserved
         self.masking = masking
         self._keys = b""  # random bytes, four for each frame that is masked
         self._next_key = 0
-        self.reserved: int = reserved
         self._open: FrameType | None = None  # the type of the message whose fragments are going out
         self._decoder: codecs.IncrementalDecoder | None = None  # judges its text
 
@@ -56,7 +56,7 @@ class Serializer:
     @masking.setter
     def masking(self, on: bool) -> None:
         self._mask_bit = 0x80 if on else 0
-        self._heads = _short_heads(self._mask_bit)
+        self._heads = _short_heads(self._mask_bit, self.reserved & RSV1)
 
     @property
     def is_in_message(self) -> bool:
@@ -154,9 +154,13 @@ def head(first_byte: int, size: int, mask_bit: int = 0) -> bytes:
 
 
 @cache
-def _short_heads(mask_bit: int) -> Mapping[int, tuple[bytes, ...]]:
-    """The heads of short messages, which are most of them, ready made: 80 KiB for all connections together."""
+def _short_heads(mask_bit: int, reserved: int) -> Mapping[int, tuple[bytes, ...]]:
+    """The heads of short messages, which are most of them, ready made: 80 KiB for all connections together.
+
+    With that reserved bit as much again for those that have it.
+    """
     return {
-        first_byte: tuple(head(first_byte, size, mask_bit) for size in range(_SHORT))
+        first_byte | bit: tuple(head(first_byte | bit, size, mask_bit) for size in range(_SHORT))
         for first_byte in (WHOLE_TEXT, WHOLE_BINARY)
+        for bit in {0, reserved}
     }
