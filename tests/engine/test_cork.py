@@ -140,6 +140,24 @@ async def test_what_was_put_aside_goes_first(how: str, autojump_clock: Clock) ->
     assert how != "ping" or Frame.Ping(b"!") in frames
 
 
+async def test_a_long_message_behind_many_short_ones(autojump_clock: Clock, writes: list[int]) -> None:
+    """They leave together, though the system takes no more than 1,024 parts in one call."""
+
+    async def handler(session: Session) -> None:
+        await session.receive()
+        del writes[:]
+        for number in range(1500):
+            session.send_nowait(str(number))
+        session.send_nowait(bytes(100_000))
+        await session.receive()
+
+    async with talking(handler) as (client, _):
+        await client.send(Frame.Text("go"))
+        frames = await receive(client, 1501)
+    assert frames == [*[Frame.Text(str(number)) for number in range(1500)], Frame.Binary(bytes(100_000))]
+    assert writes[1] > 100_000 + 1499 * 3  # the first went straight out
+
+
 async def test_a_chunk_is_not_put_aside(autojump_clock: Clock, writes: list[int]) -> None:
     """What is kept for company is bounded, in one step of the handler, too."""
     held: list[int] = []

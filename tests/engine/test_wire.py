@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, final
+from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from trioktor.engine.transport import HangUp, Transport
+from trioktor.engine.transport import CHUNK, HangUp, Transport
 from trioktor.engine.wire import Wire
 
 
-@final
 class Taking(Transport):
     """A stream that takes as many bytes at once as it is told, and all when waited for."""
 
@@ -49,6 +48,16 @@ class Taking(Transport):
 
     async def aclose(self) -> None:
         raise NotImplementedError
+
+
+class Parts(Taking):
+    """The same, which sees parts."""
+
+    parts: list[bytes]
+
+    def send_parts_nowait(self, parts: list[bytes]) -> int:
+        self.parts = parts
+        return self.send_nowait(b"".join(parts))
 
 
 async def test_a_wire_takes_one_piece_after_the_other(autojump_clock: MockClock) -> None:
@@ -101,3 +110,18 @@ async def test_a_drain_that_is_cut_short_leaves_the_wire_torn(autojump_clock: Mo
     assert not wire.is_clear
     with pytest.raises(RuntimeError):
         wire.write(b"x")
+
+
+@pytest.mark.parametrize("taken", [0, 1, 5, 9, 10, 11, 100, CHUNK + 9, CHUNK + 10])
+async def test_a_long_part_is_not_copied_to_be_written_with_others(taken: int) -> None:
+    """Those before it are joined; what is not taken is pending in order."""
+    transport = Parts(taken)
+    wire = Wire(transport)
+    assert wire.takes_parts
+    long = bytes([7]) * CHUNK
+    assert wire.write_parts([b"01", b"", b"234", b"56789", long]) is (taken == CHUNK + 10)
+    assert transport.parts == [b"0123456789", long]
+    assert transport.parts[1] is long
+    await wire.drain()
+    assert wire.bytes_written == CHUNK + 10
+    assert transport.taken == b"0123456789" + long

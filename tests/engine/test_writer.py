@@ -12,7 +12,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from tests.support.helpers import close
-from tests.support.plain_transport import PlainTransport, running, settle, texts
+from tests.support.plain_transport import PlainSocket, PlainTransport, running, settle, texts
 from trioktor import Frame, WebSockets, WriteTimeout
 from trioktor.engine.connection import Connection
 from trioktor.engine.streamed import StreamedMessage
@@ -58,6 +58,19 @@ async def test_a_write_is_about_a_chunk(autojump_clock: MockClock) -> None:
         sizes = [len(data) for data in transport.writes]
         assert max(sizes) <= CHUNK + 1004
         assert min(sizes[:-1]) >= CHUNK - 1004
+
+
+async def test_a_socket_is_given_a_long_frame_with_its_head(autojump_clock: MockClock) -> None:
+    """And with what waits before it: it takes parts."""
+    transport = PlainSocket()
+    connection = Connection(transport, WebSockets(outgoing=10))
+    async with running(connection):
+        long = b"0123456789" * CHUNK
+        connection.outbox.channel.send_nowait("before")
+        connection.outbox.channel.send_nowait(long)
+        await settle()
+        assert transport.frames == [Frame.Text("before"), Frame.Binary(long)]
+        assert len(transport.writes) == 1
 
 
 async def test_a_long_frame_is_handed_over_by_itself(autojump_clock: MockClock) -> None:

@@ -47,6 +47,11 @@ class Wire:
         return self.write_parts([response])
 
     @property
+    def takes_parts(self) -> bool:
+        """Whether a long part needs no copy to be written with others."""
+        return self._transport.takes_nowait
+
+    @property
     def is_clear(self) -> bool:
         """Whether all that was written is with the system."""
         return not self.pending
@@ -77,13 +82,13 @@ class Wire:
             if sent < len(data):
                 self.pending = memoryview(data)[sent:] if sent else data
             return not self.pending
-        before = sum(map(len, parts)) - len(last)
-        sent = self._transport.send_parts_nowait(parts)
+        before = b"".join(parts[:-1])  # the system takes few parts at once
+        sent = self._transport.send_parts_nowait([before, last])
         self._written += sent
-        if sent < before:
-            self.pending = memoryview(b"".join(parts))[sent:]
-        elif sent < before + len(last):
-            self.pending = memoryview(last)[sent - before :]
+        if sent < len(before):
+            self.pending = memoryview(before + last)[sent:]
+        elif sent < len(before) + len(last):
+            self.pending = memoryview(last)[sent - len(before) :]
         return not self.pending
 
     async def drain(self) -> None:

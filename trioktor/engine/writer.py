@@ -1,11 +1,11 @@
 """The writer: the one task that writes to the stream.
 
-It takes what waits in the outbox, joins it, and hands it over in one write of about 64 KiB; a frame longer
-than that is handed over by itself. Under Trio draining alone joins little, because each `await send` of a
-handler is a point at which this task runs. So while unread messages wait for the handler, the writer
-lingers: up to three passes of the scheduler, each gathering what has come since. Three, because a
-handler's receive and send are two checkpoints (measured: one pass gains nothing, a fourth no more). A
-lone message pays nothing: nothing is pending then.
+It takes what waits in the outbox, joins it, and hands it over in one write of about 64 KiB; a frame longer than
+that is handed over by itself, where joining it to its head would copy it. Under Trio draining alone joins little,
+because each `await send` of a handler is a point at which this task runs. So while unread messages wait for the
+handler, the writer lingers: up to three passes of the scheduler, each gathering what has come since. Three, because
+a handler's receive and send are two checkpoints (measured: one pass gains nothing, a fourth no more). A lone message
+pays nothing: nothing is pending then.
 
 The writer parks on the outgoing channel, or on the message that goes out in pieces, inside a scope that is
 cancelled for one purpose only: to have it look at the control lane, or at what a sender could not write whole.
@@ -115,13 +115,14 @@ class Writer:
         return size
 
     async def _hand_over(self, pieces: list[bytes]) -> None:
-        last = pieces.pop() if len(pieces[-1]) >= CHUNK else b""  # joining would copy it once more
+        # joining would copy it once more
+        last = pieces.pop() if len(pieces[-1]) >= CHUNK and not self._wire.takes_parts else b""
         if pieces:
-            await self._send(b"".join(pieces))
+            await self._send(pieces)
             pieces.clear()
         if last:
-            await self._send(last)
+            await self._send([last])
 
-    async def _send(self, data: bytes) -> None:
-        if not self._wire.write(data):
+    async def _send(self, parts: list[bytes]) -> None:
+        if not self._wire.write_parts(parts):
             await self._wire.drain()
