@@ -161,7 +161,6 @@ def test_any_order_of_inputs_comes_to_one_end(kind: str, names: list[str]) -> No
         assert (handshake.sent is not None) <= (handshake.goodbye is not None)
         assert handshake.is_over == (handshake.theirs is not Theirs.OPEN)
         assert handshake.is_open == (handshake.reason is None)
-        assert handshake.is_ending == (handshake.ours is not Ours.OPEN or handshake.is_over)
         if handshake.ours is not Ours.OPEN and handshake.theirs is not Theirs.OPEN:
             assert handshake.reason is not None
     if not names:

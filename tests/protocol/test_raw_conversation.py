@@ -71,7 +71,7 @@ def test_a_close_is_shown_before_it_counts() -> None:
     conversation = RawConversation()
     frames = conversation.receive(client_bytes(Frame.Close()))
     assert next(frames) == Frame.Close()
-    assert not conversation.closing.is_ending
+    assert not conversation.closing.is_over
     assert list(frames) == []
     assert conversation.closing.received == CloseReason(1005)
 

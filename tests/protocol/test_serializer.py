@@ -286,6 +286,30 @@ def test_messages_that_were_judged_are_written_together_as_one_by_one(
     assert together.is_in_message is is_behind
 
 
+@given(
+    frame=st.one_of(
+        st.builds(Frame.Ping, st.binary(max_size=125)),
+        st.builds(Frame.Pong, st.binary(max_size=125)),
+        st.builds(CloseReason, st.integers(3000, 4999), st.text(max_size=30)).map(Frame.Close),
+        st.just(Frame.Close()),
+    ),
+    is_inside=st.booleans(),
+)
+def test_a_control_frame_that_was_judged_is_written_as_any_other(frame: Frame, is_inside: bool) -> None:
+    """Between the fragments of a message, too, which stays open."""
+    for masking in (False, True):
+        serializer = Serializer(masking=masking)
+        if is_inside:
+            serializer.add(Frame.Text("open", fin=False), [])
+        judged: list[bytes] = []
+        pieces: list[bytes] = []
+        serializer.add_control(frame, judged)
+        serializer.add(frame, pieces)
+        assert list(FrameParser(masked=masking, max_frame_size=None).feed(b"".join(judged))) == [frame]
+        assert masking or b"".join(judged) == b"".join(pieces)
+        assert serializer.is_in_message is is_inside
+
+
 def test_keys_come_from_the_systems_random_source(monkeypatch: pytest.MonkeyPatch) -> None:
     """RFC 6455 §5.3: nobody can foresee them."""
     asked: list[int] = []

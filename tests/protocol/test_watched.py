@@ -123,8 +123,9 @@ def test_frames_that_go_together_are_seen_one_by_one() -> None:
     serializer = WatchedSerializer(lambda way, frame: seen.append((way, frame)), masking=False)
     pieces: list[bytes] = []
     serializer.add_all([Frame.Text("a"), b"bytes", Frame.Binary(b"")], pieces)
-    assert seen == [(">", Frame.Text("a")), (">", Frame.Binary(b""))]
-    assert b"".join(pieces) == b"\x81\x01abytes\x82\x00"
+    serializer.add_control(Frame.Ping(b"?"), pieces)
+    assert seen == [(">", Frame.Text("a")), (">", Frame.Binary(b"")), (">", Frame.Ping(b"?"))]
+    assert b"".join(pieces) == b"\x81\x01abytes\x82\x00\x89\x01?"
 
 
 def test_a_frame_that_may_not_go_is_not_seen() -> None:

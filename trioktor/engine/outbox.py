@@ -39,9 +39,6 @@ class Writes(Protocol):
     def wake(self) -> None:
         """There is something to write that cannot go straight out."""
 
-    def take_kept(self, pieces: list[bytes]) -> None:
-        """Append what was put aside, in front of everything else."""
-
 
 class Owner(Protocol):
     """What an outbox sees of its connection."""
@@ -253,12 +250,10 @@ class Outbox(Part[Owner]):
 
     def gather(self, pieces: list[bytes]) -> int:
         """Serialize what waits, up to about one chunk; returns the bytes of all pieces, about."""
-        self._connection.writing.take_kept(pieces)
-        conversation = self._conversation
-        if conversation.has_control:
-            control, outgoing = conversation.control, conversation.outgoing
-            self.flushes.controls_taken += control.waiting
-            outgoing.frames_sent += control.take(outgoing.serializer, pieces)
+        conversation, lane = self._conversation, self._conversation.lane
+        if lane is not None and lane.is_waiting:
+            self.flushes.controls_taken += lane.waiting
+            conversation.outgoing.frames_sent += lane.take(conversation.serializer, pieces)
         size = sum(map(len, pieces))
         queue = self._pending.queue
         if not size and queue is not None:

@@ -29,26 +29,32 @@ _LINGER_PASSES: Final = 3
 
 
 class Writer:
-    """Write what an outbox holds to a transport, until it is sealed and empty."""
+    """Write what an outbox holds to a transport, until it is sealed and empty.
+
+    Args:
+      pieces: what goes in front of it.
+    """
 
     __slots__ = (
         "_ends",
         "_inbox",
         "_is_woken",
         "_outbox",
+        "_pieces",
         "_scope",
         "_shields",
         "_wire",
         "is_done",
     )
 
-    def __init__(self, outbox: Outbox, inbox: Inbox, shields: Shields, ends: Ends) -> None:
+    def __init__(self, outbox: Outbox, inbox: Inbox, shields: Shields, ends: Ends, pieces: list[bytes]) -> None:
         self._outbox = outbox
         self._inbox = inbox
         self._wire = outbox.wire
         self._ends = ends
         self._scope: trio.CancelScope | None = None
         self._is_woken = False
+        self._pieces = pieces
         self._shields = shields
         self.is_done: bool = False
 
@@ -76,8 +82,7 @@ class Writer:
             self._scope.cancel("control frames wait")
 
     async def _write(self) -> None:
-        outbox = self._outbox
-        pieces: list[bytes] = []
+        outbox, pieces = self._outbox, self._pieces
         while True:
             if not self._wire.is_clear:  # what somebody wrote was not taken whole
                 await self._wire.drain()

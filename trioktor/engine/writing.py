@@ -102,7 +102,8 @@ class Writing(Part[Owner]):
             self.writer.wake()
         elif nursery is not None:  # else `Connection.begin` looks
             connection.outbox.open()
-            self.writer = Writer(connection.outbox, connection.inbox, connection.shields, connection.ends)
+            kept = self._take_kept()
+            self.writer = Writer(connection.outbox, connection.inbox, connection.shields, connection.ends, kept)
             nursery.start_soon(self._write, self.writer, name="trioktor writer")
             if not connection.transport.takes_nowait:
                 self._watching = trio.CancelScope(shield=True)  # here: it may be cancelled before its first turn
@@ -195,12 +196,13 @@ class Writing(Part[Owner]):
         except trio.BrokenResourceError as error:
             self.failed(error)
 
-    def take_kept(self, pieces: list[bytes]) -> None:
-        """Append what was put aside: whoever calls writes it, in front of everything else."""
+    def _take_kept(self) -> list[bytes]:
+        """What was put aside: whoever calls writes it, in front of everything else."""
         kept, self._kept = self._kept, None
-        if kept is not None:
-            pieces += self._outgoing.joined(kept)
-            self._outbox.note_taken(len(kept), self._kept_bytes)
+        if kept is None:
+            return []
+        self._outbox.note_taken(len(kept), self._kept_bytes)
+        return self._outgoing.joined(kept)
 
     def _write_now(self, pieces: list[bytes], frames: int) -> None:
         """Write while nobody else does, and leave to the writer what the system does not take."""
@@ -226,7 +228,7 @@ class Writing(Part[Owner]):
         outbox = self._outbox
         if outbox.has_queue or self._wire.pending:
             return False
-        pieces: list[bytes] = []
+        pieces = self._take_kept()
         outbox.gather(pieces)
         if pieces:
             self._write_now(pieces, 0)  # it was counted when it was gathered

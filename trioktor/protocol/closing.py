@@ -37,12 +37,13 @@ class ClosingHandshake:
       ours, theirs: the two halves.
       reason: what ended the conversation; None while it goes on.
       cause: the error behind a broken end, if there is one.
-      sent, received: what the Close frames said, once they are with the system, or have come (empty: 1005).
+      received: what the peer's Close said, once it has come (empty: 1005).
       closed_here: whether we were first to say Close.
       goodbye: the Close that is to stand behind everything else we said; None if there is none (yet).
     """
 
     __slots__ = (
+        "_sent",
         "_table",
         "_write_error",
         "cause",
@@ -53,7 +54,6 @@ class ClosingHandshake:
         "ours",
         "reason",
         "received",
-        "sent",
         "theirs",
     )
 
@@ -66,7 +66,7 @@ class ClosingHandshake:
         self.reason: CloseReason | None = None
         self.cause: BaseException | None = None
         self._write_error: BaseException | None = None
-        self.sent: CloseReason | None = None
+        self._sent: CloseFrame | None = None
         self.received: CloseReason | None = None
         self.closed_here: bool = False
         self.goodbye: CloseFrame | None = None
@@ -80,6 +80,11 @@ class ClosingHandshake:
         return WORDS.get((self.ours, self.theirs)) or ("CLOSED" if self.is_clean else "BROKEN")
 
     @property
+    def sent(self) -> CloseReason | None:
+        """What our Close said, once it is with the system (empty: 1005)."""
+        return None if self._sent is None else self._sent.reason or _NO_STATUS
+
+    @property
     def step(self) -> Step:
         """What to wait for now, and the timer that runs."""
         return self._table[self.ours, self.theirs]
@@ -88,11 +93,6 @@ class ClosingHandshake:
     def is_open(self) -> bool:
         """Whether nobody has begun to end it."""
         return self.reason is None
-
-    @property
-    def is_ending(self) -> bool:
-        """Whether one half has left OPEN."""
-        return self.ours is not Ours.OPEN or self.theirs is not Theirs.OPEN
 
     @property
     def is_said(self) -> bool:
@@ -209,8 +209,7 @@ class ClosingHandshake:
         """What was accepted, and our Close behind it, is with the system."""
         if self.ours is Ours.CLOSING:
             self.ours = Ours.CLOSED
-            if self.goodbye is not None:
-                self.sent = self.goodbye.reason or _NO_STATUS
+            self._sent = self.goodbye
 
     def write_failed(self, error: BaseException) -> None:
         """The peer takes nothing more; what it said before may still be there to be read."""

@@ -58,7 +58,7 @@ class ControlLane:
         """Append the bytes of all that waits; returns how many frames that were."""
         frames = self._frames + self._pongs
         for frame in frames:
-            serializer.add(frame, pieces)
+            serializer.add_control(frame, pieces)
         self.drop()
         return len(frames)
 

@@ -282,7 +282,7 @@ class Conversation:
         if goodbye is None or self._is_goodbye_taken:
             return False
         self._is_goodbye_taken = True
-        self.serializer.add(goodbye, pieces)
+        self.serializer.add_control(goodbye, pieces)
         self.outgoing.frames_sent += 1
         return True
 

@@ -94,6 +94,11 @@ class Serializer:
         self._next_key = at + 4
         return mask_frame(start, data, self._keys[at : at + 4])
 
+    def add_control(self, frame: Frame, pieces: list[bytes]) -> None:
+        """As `add`, of a control frame that was judged when it was made."""
+        start = head(frame.first_byte, len(frame.data), self._mask_bit)
+        pieces.append(self._masked(start, frame.data) if self._mask_bit else start + frame.data)
+
     def add_all(self, items: Iterable[Frame | bytes], pieces: list[bytes]) -> None:
         """As `add`, of whole messages that were judged, in front of all that was added, and of what is bytes."""
         heads, mask_bit = self._heads, self._mask_bit

@@ -69,6 +69,11 @@ class WatchedSerializer(Serializer):
         super().add(frame, pieces)
         self._on_frame(">", frame)
 
+    def add_control(self, frame: Frame, pieces: list[bytes]) -> None:
+        """As `Serializer.add_control`."""
+        super().add_control(frame, pieces)
+        self._on_frame(">", frame)
+
     def add_all(self, items: Iterable[Frame | bytes], pieces: list[bytes]) -> None:
         """As `Serializer.add_all`, one by one."""
         for item in items:

@@ -170,7 +170,7 @@ class FrameChannel(trio.abc.Channel[Frame]):
 
     def _raise_end(self, end: type[Exception] = trio.EndOfChannel) -> NoReturn:
         """Tell a broken end of `incoming` from a clean one."""
-        if self._connection.closing.is_clean:
+        if self._connection.conversation.closing.is_clean:
             raise end from None
         raise self._error(ConnectionBroken) from self._connection.closing.cause
 
