@@ -69,6 +69,31 @@ async def test_messages_that_were_judged_are_made_bytes_together(
     assert len(apart) == 2
 
 
+async def test_what_was_put_aside_is_written_whole_whoever_interrupts(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C between the taking of what was put aside and the keeping of what the system did not take loses nothing."""
+    seen: list[bool] = []
+    write = SocketTransport.send_nowait
+
+    def looking(self: SocketTransport, data: bytes | memoryview) -> int:
+        seen.append(trio.lowlevel.currently_ki_protected())
+        return write(self, data)
+
+    async def handler(session: Session) -> None:
+        await session.receive()
+        for word in ("straight", "aside", "aside", "by flush"):
+            session.send_nowait(word)
+        await session.flush()
+
+    monkeypatch.setattr(SocketTransport, "send_nowait", looking)
+    async with talking(handler) as (client, _):
+        await client.send(Frame.Text("go"))
+        await receive(client, 4)
+    assert [True] * len(seen) == seen
+    assert len(seen) >= 3
+
+
 async def test_what_was_put_aside_waits_for_no_traffic(autojump_clock: Clock, writes: list[int]) -> None:
     """The second of two answers before a sleep, and a push to a silent client, are there at once."""
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 
 import pytest
+from trio.testing import MockClock
 
-from trioktor import CloseReason, Frame
+from tests.support.helpers import RawClient
+from tests.support.listening import talking
+from trioktor import CloseReason, Frame, FrameType, WebSocketSession, broadcast
 from trioktor.engine.frame_log import is_logging, log_frame
 
 NAME = "trioktor.frames"
@@ -59,3 +62,36 @@ def test_a_long_payload_is_cut(size: int, shown: int, caplog: pytest.LogCaptureF
     log_frame(">", "somebody", Frame.Binary(b"x" * size))
     [record] = caplog.records
     assert record.getMessage() == f"somebody > <Frame BINARY fin=True, {size} bytes> b'{'x' * shown}'"
+
+
+async def test_every_frame_is_logged_once_in_its_order(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By whatever way it goes: put aside, straight, queued, in pieces, to many, by itself."""
+    caplog.set_level(logging.DEBUG, NAME)
+    rest = [Frame.Text("last"), Frame.Text("frag", fin=False), Frame.Text(b"ment"), Frame.Ping(b"!")]
+
+    async def handler(session: WebSocketSession) -> None:
+        for _ in range(5):
+            await session.send((await session.receive()).data)
+        for frame in rest:
+            session.send_nowait(frame)
+        await broadcast([session], "to all")
+        async with session.message(FrameType.BINARY) as message:
+            await message.send(b"pi")
+            await message.send(b"ece")
+        session.outgoing.send_nowait("queued")
+        await session.flush()
+
+    seen: list[Frame] = []
+    async with talking(handler) as (client, _):
+        client = RawClient(client.stream, raw=True)
+        sent = [Frame.Text(str(number)) for number in range(5)]
+        await client.send(*sent)
+        while frame := await client.receive():
+            seen.append(frame)
+    logged = [record.getMessage().partition("> ")[2] for record in caplog.records if record.name == NAME]
+    for way, frames in ((">", seen), ("<", sent)):
+        lines = [line for line in logged if line.startswith(way)]
+        assert lines == [f"{way} {frame!r} {frame.data!r}" for frame in frames]
+    assert len(seen) == 15

@@ -112,6 +112,17 @@ async def test_a_drain_that_is_cut_short_leaves_the_wire_torn(autojump_clock: Mo
         wire.write(b"x")
 
 
+async def test_a_long_part_alone_is_handed_over_as_it_is(autojump_clock: MockClock) -> None:
+    """To join it to nothing would copy it."""
+    for transport in (Parts(CHUNK), Parts(0), Parts(1)):
+        wire = Wire(transport)
+        long = bytes(CHUNK)
+        wire.write(long)
+        assert [part is long for part in transport.parts] == [True]
+        await wire.drain()
+        assert transport.taken == long
+
+
 @pytest.mark.parametrize("taken", [0, 1, 5, 9, 10, 11, 100, CHUNK + 9, CHUNK + 10])
 async def test_a_long_part_is_not_copied_to_be_written_with_others(taken: int) -> None:
     """Those before it are joined; what is not taken is pending in order."""

@@ -83,7 +83,7 @@ class Wire:
                 self.pending = memoryview(data)[sent:] if sent else data
             return not self.pending
         before = b"".join(parts[:-1])  # the system takes few parts at once
-        sent = self._transport.send_parts_nowait([before, last])
+        sent = self._transport.send_parts_nowait([before, last] if before else [last])
         self._written += sent
         if sent < len(before):
             self.pending = memoryview(before + last)[sent:]

@@ -27,8 +27,7 @@ from .shields import TIME_IS_UP, Shields
 from .transport import CHUNK, Transport
 from .writer import Writer
 
-_HEAD: Final = 2
-"""Bytes of a frame's head, at least: so that empty messages count, too."""
+_HEAD: Final = 2  # bytes, at least: so that empty messages count, too
 
 
 class Owner(Protocol):
@@ -64,6 +63,7 @@ class Writing(Part[Owner]):
         "_closing",
         "_conversation",
         "_is_direct",
+        "_keeps_frames",
         "_kept",
         "_kept_bytes",
         "_later",
@@ -89,6 +89,7 @@ class Writing(Part[Owner]):
         self._own_later: Later | None = None
         self._kept: list[Frame | bytes] | None = None  # what was put aside, item by item
         self._kept_bytes = 0
+        self._keeps_frames = not (self._outgoing.extensions or self._outgoing.serializer.is_watched)
         self.writer: Writer | None = None
         self._watching: trio.CancelScope | None = None  # of the write timeout
 
@@ -144,15 +145,12 @@ class Writing(Part[Owner]):
 
     @trio.lowlevel.enable_ki_protection
     def put_aside(self, frame: Frame) -> bool:
-        """As `write_through`, of a whole message that was judged, behind others that were put aside.
-
-        False, and nothing is done, if there are none, or if it takes more than a head to make bytes of it.
-        """
-        kept, outgoing = self._kept, self._outgoing
-        if kept is None or outgoing.extensions or not self._outbox.is_direct:
+        """Put a whole message that was judged behind others that were put aside; False if that can't be."""
+        kept = self._kept
+        if kept is None or not self._keeps_frames or not self._outbox.is_direct:
             return False
         kept.append(frame)
-        outgoing.frames_sent += 1
+        self._outgoing.frames_sent += 1
         self._kept_bytes = size = self._kept_bytes + len(frame.data) + _HEAD
         if size >= CHUNK:
             self.uncork()
@@ -183,6 +181,7 @@ class Writing(Part[Owner]):
             nursery.start_soon(self._own_later.run, name="trioktor waker")
         return self._later.is_running
 
+    @trio.lowlevel.enable_ki_protection
     def uncork(self) -> None:
         """Write what was put aside."""
         kept, self._kept = self._kept, None

@@ -37,7 +37,7 @@ class Outgoing:
     def __init__(self, serializer: Serializer, extensions: tuple[Extension, ...]) -> None:
         self.serializer: Serializer = serializer
         self.extensions: tuple[Extension, ...] = extensions
-        self.shared_key: Key | None = shared_key(extensions)
+        self.shared_key: Key | None = None if serializer.is_watched else shared_key(extensions)
         self.frames_sent: int = 0
         self.opened: FrameType | None = None
 

@@ -11,6 +11,7 @@ import codecs
 import os
 from collections.abc import Iterable, Mapping
 from functools import cache
+from typing import ClassVar
 
 from .close import may_be_sent
 from .errors import ProtocolError
@@ -39,6 +40,8 @@ class Serializer:
     """
 
     __slots__ = ("_decoder", "_heads", "_keys", "_mask_bit", "_next_key", "_open", "reserved")
+    is_watched: ClassVar[bool] = False
+    """Whether each frame has to pass by itself, in its turn."""
 
     def __init__(self, *, masking: bool, reserved: int = 0) -> None:
         self.reserved: int = reserved

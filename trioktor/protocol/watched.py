@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import TypeAlias, final
 
 from .first_byte import CONTROL
@@ -59,6 +59,7 @@ class WatchedSerializer(Serializer):
     """A serializer whose frames are seen."""
 
     __slots__ = ("_on_frame",)
+    is_watched = True
 
     def __init__(self, on_frame: OnFrame, *, masking: bool, reserved: int = 0) -> None:
         super().__init__(masking=masking, reserved=reserved)
@@ -73,10 +74,3 @@ class WatchedSerializer(Serializer):
         """As `Serializer.add_control`."""
         super().add_control(frame, pieces)
         self._on_frame(">", frame)
-
-    def add_all(self, items: Iterable[Frame | bytes], pieces: list[bytes]) -> None:
-        """As `Serializer.add_all`, one by one."""
-        for item in items:
-            super().add_all([item], pieces)
-            if isinstance(item, Frame):
-                self._on_frame(">", item)
