@@ -354,3 +354,14 @@ def test_a_long_text_that_is_none_is_refused(data: bytes) -> None:
     with pytest.raises(ProtocolError) as error:
         list(check_text_in_steps(Frame.Text(data)))
     assert CloseCode.NOT_CONSISTENT == error.value.close_code
+
+
+def test_what_was_joined_for_an_extension_before_counts_against_the_limit() -> None:
+    """The parser counts no more once pieces are given."""
+    assembler = new(limit=3)
+    first, second, last = fragments(Frame.Text, b"\xff\xff", b"\xfe", b"\xfd", bits=RSV1)
+    assembler.add(first)
+    assembler.begin_pieces()
+    assert given_of(assembler, [second]) == []
+    with pytest.raises(FrameTooBig):
+        given_of(assembler, [last])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, strategies as st
 
@@ -195,6 +197,25 @@ def test_what_an_extension_made_is_no_text() -> None:
     assert written(Frame.Text(b"\xff", rsv1=True), reserved=0x40) == "c101ff"
     first, last = Frame.Text(b"\xff", rsv1=True, fin=False), Frame.Text("a")
     assert written(first, last, reserved=0x40) == "4101ff" + "800161"
+
+
+@pytest.mark.parametrize("cuts", [[2], [0, 1, 3]])
+def test_a_compressed_text_may_be_cut_anywhere(cuts: list[int]) -> None:
+    """Its fragments are no text as they stand; but those of the next message are."""
+    serializer = Serializer(masking=False, reserved=0x40)
+    pieces: list[bytes] = []
+    data = b"\xff\xc3\x80\xfe"
+    bounds = [0, *cuts, len(data)]
+    for start, end in pairwise(bounds):
+        serializer.add(Frame.Text(data[start:end], fin=end == len(data), rsv1=start == 0 and not pieces), pieces)
+    assert not serializer.is_in_message
+    parser = FrameParser(masked=False, max_frame_size=None, reserved=0x40)
+    frames = list(parser.feed(b"".join(pieces)))
+    assert b"".join(frame.data for frame in frames) == data
+    assert [frame.rsv1 for frame in frames] == [True] + [False] * (len(frames) - 1)
+    serializer.add(Frame.Text(b"\xc3", fin=False), [])
+    with pytest.raises(ProtocolError, match="not UTF-8"):
+        serializer.add(Frame.Text(b"\xff"), [])
 
 
 def test_a_compressed_message_may_not_stand_inside_another() -> None:

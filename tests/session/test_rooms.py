@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
-from tests.support.helpers import RawClient, application, close, records_above_info
+from tests.support.helpers import RawClient, application, close, connected, records_above_info
+from tests.support.listening import talking
 from trioktor import (
     CLOSE,
     SKIP,
@@ -24,6 +26,7 @@ from trioktor import (
     Frame,
     FrameType,
     PerMessageDeflate,
+    ProtocolError,
     Room,
     WebSockets,
     WebSocketSession,
@@ -221,3 +224,29 @@ def test_sessions_without_extensions_are_all_alike() -> None:
     assert agreed is not None
     assert shared_key((agreed[1],)) is not None
     assert shared_key((agreed[1], Extension(PerMessageDeflate()))) is None
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [Frame.Text("x", rsv1=True), Frame.Binary(b"x", rsv3=True), Frame.Text(b"\xff"), Frame.Text(bytes(5000) + b"\xff")],
+)
+@pytest.mark.parametrize("way", [connected, talking])
+async def test_what_no_session_could_send_is_refused_before_anybody_has_it(
+    way: Any, frame: Frame, autojump_clock: Clock
+) -> None:
+    """A peer would end its connection for it; whichever way it would have gone."""
+    sessions: list[Session] = []
+
+    async def handler(session: Session) -> None:
+        sessions.append(session)
+        async for _ in session:
+            pass
+
+    async with way(handler) as (client, _):
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises((ProtocolError, UnicodeDecodeError)):
+            await sessions[0].send(frame)
+        with pytest.raises((ProtocolError, UnicodeDecodeError)):
+            await broadcast(sessions, frame)
+        assert 1 == await broadcast(sessions, "still there")
+        assert Frame.Text("still there") == await client.receive()

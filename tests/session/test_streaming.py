@@ -8,6 +8,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.support.extensions import Marking
 from tests.support.helpers import RawClient, application, client_bytes, close, connected, masked, records_above_info
 from trioktor import (
     CloseReason,
@@ -20,6 +21,7 @@ from trioktor import (
     ProtocolError,
     WebSocketSession,
 )
+from trioktor.protocol.first_byte import RSV2
 from trioktor.testing import handle_websocket_conversation, open_test_host
 
 Clock = trio.testing.MockClock
@@ -536,3 +538,47 @@ async def test_receive_nowait_joins_too(autojump_clock: Clock) -> None:
         await client.send_bytes(masked(0x80, b"o"))
         await client.send(Frame.Text("three"))
         assert close(1000) == await client.receive()
+
+
+async def test_receive_gives_messages_though_a_task_asks_for_pieces_meanwhile(autojump_clock: Clock) -> None:
+    """Also where that begins in the one pass of a full checkpoint; either task may be first, so it is tried often."""
+    for _ in range(30):
+        received: list[Frame] = []
+
+        async def receive(session: Session, received: list[Frame]) -> None:
+            received.append(await session.receive())
+
+        async def take_pieces(session: Session) -> None:
+            async for _ in await session.receive_message():
+                pass
+
+        async def handler(session: Session, received: list[Frame] = received) -> None:
+            await trio.sleep(1)
+            session._turns = 31
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(receive, session, received)
+                nursery.start_soon(take_pieces, session)
+
+        async with connected(handler) as (client, _):
+            await client.send(Frame.Text("whole"))
+            for fragment in (masked(0x02, b"xx"), masked(0x80, b"yy")):
+                await trio.sleep(2)
+                await client.send_bytes(fragment)
+            assert await client.receive() == close(1000)
+        assert received in ([Frame.Text("whole")], [Frame.Binary(b"xxyy")])
+
+
+@pytest.mark.parametrize("reserved", [0, RSV2])
+async def test_an_extension_without_a_bit_reads_messages_whole(reserved: int, autojump_clock: Clock) -> None:
+    """So they are given whole; with a bit of its own it reads those that have it, and the others come in pieces."""
+    given: list[str | bytes] = []
+
+    async def handler(session: Session) -> None:
+        async for piece in await session.receive_message():
+            given.append(piece)
+
+    factory = Marking(None, reserved)
+    async with connected(handler, extensions=[factory]) as (client, _):
+        await client.send(Frame.Binary(b"ab", fin=False), Frame.Binary(b"cdx"))
+        assert await client.receive() == close(1000)
+    assert given == ([b"ab", b"cdx"] if reserved else [b"abcd"])

@@ -223,7 +223,7 @@ class Conversation:
         `max_frame_size` bounds only those that an extension reads. Not at once: what is being received may have
         stopped between two messages, and is judged by one rule to its end.
         """
-        self._wants_pieces = True
+        self._wants_pieces = all(extension.factory.reserved for extension in self._decoders)  # else all are read whole
 
     def _receive_pieces(self, data: bytes) -> Iterator[Frame | None]:
         assembler = self._get_assembler()

@@ -29,6 +29,7 @@ _EXTENDED = (WHOLE_TEXT | RSV1, WHOLE_BINARY | RSV1)
 """First bytes of compressed messages (RFC 7692): an extension has looked at them."""
 
 _new_decoder = codecs.getincrementaldecoder("utf-8")
+_takes_all = codecs.getincrementaldecoder("latin-1")
 
 
 class Serializer:
@@ -130,8 +131,11 @@ class Serializer:
             return frame.first_byte
         if self._open is not None and self._open is not frame.type:
             raise ProtocolError(f"{frame!r}: inside the fragments of a {self._open.name} message")
-        if type(frame) is TextFrame and not frame.first_byte & RESERVED:  # else an extension has made it bytes
-            self._check_text(frame)
+        if type(frame) is TextFrame:
+            if not frame.first_byte & RESERVED:
+                self._check_text(frame)
+            elif frame.first_byte < FIN:  # an extension has made it bytes, and all that follows
+                self._decoder = _takes_all()
         first_byte = frame.first_byte & ~OPCODE | (frame.type.opcode if self._open is None else 0)
         self._open = None if frame.first_byte >= FIN else frame.type
         return first_byte

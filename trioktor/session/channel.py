@@ -71,9 +71,7 @@ class FrameChannel(trio.abc.Channel[Frame]):
     @property
     def incoming(self) -> trio.MemoryReceiveChannel[Frame]:
         """What the peer sends. It ends with `trio.EndOfChannel` after whatever was buffered, however the
-        conversation ended. Closing it says that no input is wanted.
-
-        The channel comes into being when it is first asked for.
+        conversation ended. Closing it says that no input is wanted. It comes into being when it is first asked for.
 
         Raises:
           RuntimeError: asked for in another thread.
@@ -85,7 +83,8 @@ class FrameChannel(trio.abc.Channel[Frame]):
     def outgoing(self) -> trio.MemorySendChannel[Message]:
         """Takes frames, str and bytes; closing its last handle is `close()`.
 
-        The channel comes into being when it is first asked for.
+        The channel comes into being when it is first asked for. The fragments of a message go all into it, or all to
+        `send`; what is no message is found when it is to be written, and ends the conversation with 1011.
 
         Raises:
           RuntimeError: asked for in another thread.
@@ -106,8 +105,7 @@ class FrameChannel(trio.abc.Channel[Frame]):
     async def receive(self) -> Frame:
         """Receive the next message.
 
-        Always a cancel point, and a schedule point at least every 32nd call. Cancelled, it has taken
-        nothing.
+        Always a cancel point, and a schedule point at least every 32nd call. Cancelled, it has taken nothing.
 
         Raises:
           trio.EndOfChannel: the conversation ended with the peer's Close.
@@ -120,9 +118,9 @@ class FrameChannel(trio.abc.Channel[Frame]):
         """As `receive`, with the exception that a clean end is told by."""
         if get_ident() != self._thread:
             self._check_thread("receive")
-        if self._pieces is not None:
+        pieces, inbox = self._pieces, self._inbox
+        if pieces is not None:
             return await self._receive_joined(end)
-        inbox = self._inbox
         frame: Frame | None = None
         try:
             if inbox.queue or not inbox.is_plain:  # else it waits, which is a checkpoint
@@ -131,6 +129,8 @@ class FrameChannel(trio.abc.Channel[Frame]):
                     await _checkpoint_if_cancelled()
                 else:
                     await _checkpoint()
+                    if self._pieces is not None:  # a task asked for them meanwhile
+                        return await self._receive_joined(end)
                 frame = inbox.take()
             if frame is None:
                 self._parked += 1
@@ -252,10 +252,9 @@ class FrameChannel(trio.abc.Channel[Frame]):
         # The first answer to the last message there is goes straight out; others may have company.
         keep = not self._may_write_through or self._inbox.has_more
         self._may_write_through = False
-        writing = self._connection.writing
-        if keep and is_plain and writing.put_aside(frame):
+        if keep and is_plain and self._connection.writing.put_aside(frame):
             return True
-        if writing.write_through(frame, keep=keep):
+        if self._connection.writing.write_through(frame, keep=keep):
             if not is_plain:
                 outgoing.note_accepted(frame)
             return True

@@ -16,7 +16,9 @@ import trio
 from ..config import CLOSE, SKIP, Overflow
 from ..engine.items import Message, as_frame
 from ..errors import ConnectionClosed
-from ..protocol.first_byte import CONTROL
+from ..protocol.errors import ProtocolError
+from ..protocol.first_byte import CONTROL, RESERVED
+from ..protocol.frames import TextFrame, check_utf8
 from ..protocol.prepared import PreparedMessage
 from .base import BaseSession
 
@@ -35,7 +37,7 @@ async def broadcast(sessions: Iterable[BaseSession], message: Message, *, on_ful
     message and the rest have not.
 
     Raises:
-      TypeError, ValueError: this is no message, or no policy.
+      TypeError, ValueError, ProtocolError: this is no message, or no policy; nobody has got anything.
     """
     if on_full not in (SKIP, CLOSE):
         raise ValueError(f"on_full must be SKIP or CLOSE, not {on_full!r}")
@@ -44,6 +46,10 @@ async def broadcast(sessions: Iterable[BaseSession], message: Message, *, on_ful
         raise ValueError(f"only whole messages can be broadcast, not {frame!r}")
     if frame.first_byte & CONTROL:
         raise ValueError(f"only messages can be broadcast, not {frame!r}")
+    if frame.first_byte & RESERVED:
+        raise ProtocolError(f"{frame!r}: a reserved bit is an extension's, and each session has its own")
+    if isinstance(frame, TextFrame):
+        check_utf8(frame)
     prepared = PreparedMessage(frame)
     taken = 0
     turn = max(1, min(_TURN, _TURN_BYTES // (len(frame.data) + 1)))
