@@ -13,6 +13,7 @@ from tests.support.listening import talking
 from trioktor import Frame, FrameType, PerMessageDeflate, WebSocketSession, broadcast
 from trioktor.engine.poller import Poller
 from trioktor.engine.sockets import SocketTransport
+from trioktor.engine.transport import CHUNK
 from trioktor.protocol.serializer import Serializer
 
 Clock = trio.testing.MockClock
@@ -163,6 +164,26 @@ async def test_what_was_put_aside_goes_first(how: str, autojump_clock: Clock) ->
     assert texts == {"channel": "12345", "message": "12345", "fragments": "12345"}.get(how, "123")
     assert close(1000) == frames[-1]
     assert how != "ping" or Frame.Ping(b"!") in frames
+
+
+@pytest.mark.parametrize("size", [CHUNK - 5, CHUNK - 4, CHUNK - 3, CHUNK - 1, CHUNK])
+@pytest.mark.parametrize("way", ["close", "ping"])
+async def test_what_follows_a_chunk_that_was_put_aside(way: str, size: int, autojump_clock: Clock) -> None:
+    """With its head it is a chunk and more: our Close, or a Ping, stands behind it all the same."""
+
+    async def handler(session: Session) -> None:
+        await session.receive()
+        await session.send(bytes(size))  # another message waits
+        if way == "ping":
+            await session.send(Frame.Ping(b"!"))
+            await session.flush()
+
+    async with talking(handler) as (client, _):
+        await client.send(Frame.Text("one"), Frame.Text("two"))
+        assert await client.receive() == Frame.Binary(bytes(size))
+        if way == "ping":
+            assert await client.receive() == Frame.Ping(b"!")
+        assert await client.receive() == close(1000)
 
 
 async def test_a_long_message_behind_many_short_ones(autojump_clock: Clock, writes: list[int]) -> None:

@@ -224,13 +224,14 @@ class Writing(Part[Owner]):
     @trio.lowlevel.enable_ki_protection
     def _write_rest(self) -> bool:
         """Write all of that in one step; False if it needs a writer."""
-        outbox = self._outbox
-        if outbox.has_queue or self._wire.pending:
+        if self._outbox.has_queue:
             return False
-        pieces = self._take_kept()
-        outbox.gather(pieces)
-        if pieces:
-            self._write_now(pieces, 0)  # it was counted when it was gathered
+        size = CHUNK
+        while size >= CHUNK and not self._wire.pending:  # more may be left behind a chunk
+            pieces = self._take_kept()
+            size = self._outbox.gather(pieces)
+            if pieces:
+                self._write_now(pieces, 0)  # it was counted when it was gathered
         return not self._wire.pending
 
     @trio.lowlevel.enable_ki_protection
