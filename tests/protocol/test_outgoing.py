@@ -50,7 +50,11 @@ def written(outgoing: Outgoing, *items: Frame | PreparedMessage) -> bytes:
         ([], Frame.Text("a"), None),
         ([], Frame.Binary(b"\xff", fin=False), None),
         ([], PreparedMessage(Frame.Text("a")), None),
-        ([Frame.Text("a", fin=False)], Frame.Text(b"\xff"), None),
+        ([Frame.Text("a", fin=False)], Frame.Text(b"\xff"), "not UTF-8"),
+        ([Frame.Text(b"\xc3", fin=False)], Frame.Text(b"\xa9\xc3", fin=False), None),
+        ([Frame.Text(b"\xc3", fin=False)], Frame.Text(b"\xa9\xc3"), "not UTF-8"),
+        ([Frame.Text(b"\xc3", fin=False), Frame.Text(b"\xa9")], Frame.Text(b"\xa9", fin=False), "not UTF-8"),
+        ([Frame.Text(b"\xc3", fin=False), Frame.Ping(b"\xff")], Frame.Text(b"\xa9"), None),
         ([Frame.Text("a", fin=False)], Frame.Ping(), None),
         ([Frame.Text("a", fin=False)], Frame.Close(), None),
         ([Frame.Text("a", fin=False), Frame.Ping()], Frame.Text("b"), None),
@@ -93,12 +97,19 @@ def test_it_is_kept_in_mind_which_message_is_open() -> None:
 
 
 def test_a_text_that_is_none_is_found_at_once() -> None:
-    """A whole one: of fragments the serializer knows."""
+    """A whole one, and a fragment; but what an extension has made bytes is no text."""
     outgoing = way()
     with pytest.raises(UnicodeDecodeError):
         outgoing.check(Frame.Text(b"\xff"))
     outgoing.check(Frame.Binary(b"\xff"))
-    outgoing.check(Frame.Text(b"\xff", fin=False))
+    with pytest.raises(ProtocolError, match="not UTF-8"):
+        outgoing.check(Frame.Text(b"\xff", fin=False))
+    coded = Outgoing(Serializer(masking=False, reserved=RSV1), ())  # of a raw session
+    for frame in (Frame.Text(b"\xff", fin=False, rsv1=True), Frame.Text(b"\xfe", fin=False), Frame.Text(b"\xfd")):
+        coded.check(frame)
+        coded.note_accepted(frame)
+    with pytest.raises(ProtocolError, match="not UTF-8"):
+        coded.check(Frame.Text(b"\xff", fin=False))
 
 
 def test_reserved_bits_are_the_applications_where_no_extension_is_at_work() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -526,5 +527,34 @@ def test_a_message_is_refused_inside_another_ones_fragments_and_only_there(
                     opened = None if fin else make
             await connection.flush(())
             assert transport.frames == accepted
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize("kind", [PlainSocket, PlainTransport])
+@given(text=st.text(max_size=8), cuts=st.lists(st.integers(0, 30), max_size=4), spoilt=st.integers(0, 30))
+def test_a_fragment_with_which_a_text_is_none_is_refused_at_once(
+    kind: type[PlainTransport], text: str, cuts: list[int], spoilt: int
+) -> None:
+    """Whatever way it would go; what was accepted before may still be brought to a good end."""
+
+    async def main() -> None:
+        data = ("é" + text + "日").encode()
+        bounds = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
+        transport = kind()
+        connection = Connection(transport, WebSockets())
+        async with running(connection):
+            channel = Plain(connection)
+            frames = [Frame.Text(data[a:b], fin=b == len(data)) for a, b in pairwise(bounds)]
+            for frame in frames:
+                with pytest.raises((ProtocolError, UnicodeDecodeError)):
+                    channel.send_nowait(Frame.Text(b"\xff" + frame.data[spoilt:], fin=frame.fin))
+                if not frame.fin and len(frames) > 1:
+                    with pytest.raises((ProtocolError, UnicodeDecodeError)):
+                        channel.send_nowait(Frame.Text(frame.data + b"\xc3", fin=True))
+                channel.send_nowait(frame)
+            await connection.flush(())
+            assert b"".join(frame.data for frame in transport.frames) == data
+            assert connection.conversation.closing.is_open
 
     trio.run(main)

@@ -7,6 +7,7 @@ get (`PreparedMessage`) may be bytes already.
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterable, Iterator
 from typing import Final, final
 
@@ -15,7 +16,7 @@ from .extensions import Extension, Steps, encode_alone_in_steps, encode_in_steps
 from .first_byte import CONTROL, FIN, RESERVED, WHOLE_TEXT, FrameType
 from .frames import Frame, TextFrame, check_utf8
 from .prepared import Key, PreparedMessage, shared_key
-from .serializer import Serializer
+from .serializer import Serializer, new_byte_decoder, new_text_decoder
 
 LONG: Final = 1 << 15
 """Bytes beyond which a message passes its extensions in steps."""
@@ -32,7 +33,7 @@ class Outgoing:
       opened: the kind of the message whose fragments were accepted from sessions, until its last one.
     """
 
-    __slots__ = ("extensions", "frames_sent", "opened", "serializer", "shared_key")
+    __slots__ = ("_decoder", "extensions", "frames_sent", "opened", "serializer", "shared_key")
 
     def __init__(self, serializer: Serializer, extensions: tuple[Extension, ...]) -> None:
         self.serializer: Serializer = serializer
@@ -40,6 +41,7 @@ class Outgoing:
         self.shared_key: Key | None = None if serializer.is_watched else shared_key(extensions)
         self.frames_sent: int = 0
         self.opened: FrameType | None = None
+        self._decoder: codecs.IncrementalDecoder | None = None  # of a text whose fragments were accepted
 
     # what may be said
 
@@ -47,7 +49,8 @@ class Outgoing:
         """Refuse what may not be sent behind what was accepted.
 
         Raises:
-          ProtocolError: a reserved bit without its extension, or a message inside another one's fragments.
+          ProtocolError: a reserved bit without its extension, a message inside another one's fragments, or a fragment
+            with which a Text can't be UTF-8.
           UnicodeDecodeError: a Text message that is not UTF-8.
         """
         if isinstance(item, Frame):
@@ -57,10 +60,15 @@ class Outgoing:
             if item.first_byte & CONTROL:
                 return
             if self.opened is None:
-                if isinstance(item, TextFrame) and item.first_byte >= FIN and not item.first_byte & RESERVED:
-                    check_utf8(item)
+                if isinstance(item, TextFrame) and not item.first_byte & RESERVED:
+                    if item.first_byte >= FIN:
+                        check_utf8(item)
+                    else:
+                        self._check_fragment(item)
                 return
             if self.opened is item.type:
+                if isinstance(item, TextFrame):
+                    self._check_fragment(item)
                 return
         if self.opened is not None:
             raise ProtocolError(f"{item!r}: finish the fragmented {self.opened.name} message first")
@@ -68,7 +76,25 @@ class Outgoing:
     def note_accepted(self, item: object) -> None:
         """Keep in mind which message is open behind a fragment, or a message, that was accepted."""
         if isinstance(item, Frame) and not item.first_byte & CONTROL:
-            self.opened = None if item.first_byte >= FIN else item.type
+            is_last = item.first_byte >= FIN
+            self.opened = None if is_last else item.type
+            if is_last:
+                self._decoder = None
+            elif isinstance(item, TextFrame):
+                if self._decoder is None:
+                    self._decoder = new_byte_decoder() if item.first_byte & RESERVED else new_text_decoder()
+                self._decoder.decode(item.data)
+
+    def _check_fragment(self, fragment: TextFrame) -> None:
+        """Refuse a fragment with which its message can't be UTF-8; whether it is accepted is not known yet."""
+        decoder = self._decoder or new_text_decoder()
+        state = decoder.getstate()
+        try:
+            decoder.decode(fragment.data, fragment.first_byte >= FIN)
+        except UnicodeDecodeError as error:
+            raise ProtocolError(f"{fragment!r}: not UTF-8: {error.reason}") from None
+        finally:
+            decoder.setstate(state)
 
     # bytes
 

@@ -28,8 +28,9 @@ _KEYS = 256
 _EXTENDED = (WHOLE_TEXT | RSV1, WHOLE_BINARY | RSV1)
 """First bytes of compressed messages (RFC 7692): an extension has looked at them."""
 
-_new_decoder = codecs.getincrementaldecoder("utf-8")
-_takes_all = codecs.getincrementaldecoder("latin-1")
+new_text_decoder = codecs.getincrementaldecoder("utf-8")
+new_byte_decoder = codecs.getincrementaldecoder("latin-1")
+"""Takes everything: a text whose bytes an extension has made."""
 
 
 class Serializer:
@@ -135,14 +136,14 @@ class Serializer:
             if not frame.first_byte & RESERVED:
                 self._check_text(frame)
             elif frame.first_byte < FIN:  # an extension has made it bytes, and all that follows
-                self._decoder = _takes_all()
+                self._decoder = new_byte_decoder()
         first_byte = frame.first_byte & ~OPCODE | (frame.type.opcode if self._open is None else 0)
         self._open = None if frame.first_byte >= FIN else frame.type
         return first_byte
 
     def _check_text(self, frame: TextFrame) -> None:
         last = frame.first_byte >= FIN
-        decoder = self._decoder or _new_decoder()
+        decoder = self._decoder or new_text_decoder()
         try:
             decoder.decode(frame.data, last)
         except UnicodeDecodeError as error:
