@@ -363,8 +363,12 @@ def test_a_run_of_messages_is_taken_in_one_step() -> None:
     conversation = Conversation()
     conversation.stream()
     watched = Conversation(on_frame=lambda direction, frame: None)
-    for other in (conversation, watched, Conversation(extensions=tuple(extensions))):
+    coded = Conversation(extensions=tuple(extensions))
+    for other in (conversation, watched, coded):
         assert other.receive_run(text, *everything) == ([], text)
+    plain = Conversation()
+    assert [plain.may_run(data) for data in (text, binary + ping, ping + text, b"")] == [True, True, False, False]
+    assert [other.may_run(text) for other in (conversation, coded)] == [False, False]
 
 
 @needs_native

@@ -115,7 +115,7 @@ class Intake(Part[Owner]):
     def _receive(self, data: bytes) -> bool:
         conversation, inbox = self._conversation, self._inbox
         self._seen = conversation.frames_received
-        if conversation.parser.may_run(data):
+        if conversation.may_run(data):
             messages, data = conversation.receive_run(data, *inbox.room)
             if messages:
                 self._is_full = not inbox.extend(messages)

@@ -163,6 +163,10 @@ class Conversation:
         self.frames_received += frame is not None
         return frame
 
+    def may_run(self, data: bytes) -> bool:
+        """Whether it is worth while to ask for a run; if not, `receive` has all of it."""
+        return not self._decoders and not self._wants_pieces and bool(data) and not data[0] & CONTROL
+
     def receive_run(self, data: bytes, most: int, size: int) -> tuple[list[Frame], bytes]:
         """The short messages at the front of `data`, until there are so many or so many bytes of them; and the rest."""
         is_judged = self._decoders or self._wants_pieces

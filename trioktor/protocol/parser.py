@@ -174,11 +174,6 @@ class FrameParser:
         frame: Frame | None = single(data, longest, self.masked, MESSAGE_KINDS)
         return frame
 
-    @staticmethod
-    def may_run(data: bytes) -> bool:
-        """Whether it is worth while to ask for a run: if not, it begins with a control frame."""
-        return not data or not data[0] & CONTROL
-
     def run(self, data: bytes, most: int, size: int) -> tuple[list[Frame], bytes]:
         """The short whole messages at the front of `data`, and the rest of it: `feed` in one step.
 
