@@ -25,9 +25,6 @@ _SHORT = 1024
 _KEYS = 256
 """Bytes that are taken from the system's source at once: a call for each frame costs as much as the masking."""
 
-_EXTENDED = (WHOLE_TEXT | RSV1, WHOLE_BINARY | RSV1)
-"""First bytes of compressed messages (RFC 7692): an extension has looked at them."""
-
 new_text_decoder = codecs.getincrementaldecoder("utf-8")
 new_byte_decoder = codecs.getincrementaldecoder("latin-1")
 """Takes everything: a text whose bytes an extension has made."""
@@ -79,9 +76,7 @@ class Serializer:
         size = len(data)
         heads = self._heads.get(first_byte)
         if heads is None or self._open is not None or (first_byte == WHOLE_TEXT and frame.decoded is None):
-            if first_byte not in _EXTENDED or not self.reserved & RSV1 or self._open is not None:
-                first_byte = self._check(frame)
-            start = head(first_byte, size, self._mask_bit)
+            start = head(self._check(frame), size, self._mask_bit)
         else:
             start = heads[size] if size < _SHORT else head(first_byte, size, self._mask_bit)
         if self._mask_bit:
@@ -170,7 +165,7 @@ def head(first_byte: int, size: int, mask_bit: int = 0) -> bytes:
 def _short_heads(mask_bit: int, reserved: int) -> Mapping[int, tuple[bytes, ...]]:
     """The heads of short messages, which are most of them, ready made: 80 KiB for all connections together.
 
-    With that reserved bit as much again for those that have it.
+    With the reserved bit of compressed messages (RFC 7692), which an extension has looked at, as much again.
     """
     return {
         first_byte | bit: tuple(head(first_byte | bit, size, mask_bit) for size in range(_SHORT))
