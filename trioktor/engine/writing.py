@@ -60,7 +60,6 @@ class Writing(Part[Owner]):
     """
 
     __slots__ = (
-        "_closing",
         "_conversation",
         "_is_direct",
         "_keeps_frames",
@@ -78,7 +77,6 @@ class Writing(Part[Owner]):
 
     def __init__(self, connection: Owner, response: Callable[[], bytes] | None, later: Later | None) -> None:
         super().__init__(connection)
-        self._closing = connection.conversation.closing
         self._outbox = connection.outbox
         self._conversation = connection.conversation
         self._outgoing = connection.conversation.outgoing
@@ -215,7 +213,7 @@ class Writing(Part[Owner]):
         """Write what goes out by itself: control frames, and what is left in an outbox that is sealed."""
         try:
             if self._write_rest():
-                self._closing.written()
+                self._conversation.closing.written()
             else:
                 self.wake()
         except trio.BrokenResourceError as error:
@@ -249,7 +247,7 @@ class Writing(Part[Owner]):
                 self._outbox.note_written()
             if not self._outbox.is_idle:
                 if self._write_rest():
-                    self._closing.written()
+                    self._conversation.closing.written()
                 else:
                     self.wake()
         except trio.BrokenResourceError as error:
@@ -272,14 +270,14 @@ class Writing(Part[Owner]):
         """The peer takes nothing more; what it said before may still be there to be read."""
         connection = self._connection
         cause = error.__cause__ or error
-        self._closing.write_failed(cause)
+        self._conversation.closing.write_failed(cause)
         if connection.inbox.pause is not None:
-            self._closing.lose(cause)
+            self._conversation.closing.lose(cause)
         connection.look_up()
 
     async def _write(self, writer: Writer) -> None:
         connection = self._connection
-        closing = self._closing
+        closing = self._conversation.closing
         try:
             if await writer.run():
                 closing.written()
