@@ -192,6 +192,18 @@ async def test_at_first_the_socket_is_lent_or_watched(lends: bool) -> None:
         assert not nursery.child_tasks
 
 
+async def test_a_socket_that_cannot_be_watched_is_not_paused() -> None:
+    """Its connection has ended by then; what came with the handshake is not read."""
+    async with trio.open_nursery() as nursery:
+        parts = Parts(trailing=b"trailing")
+        parts.poller.error = OSError("no space left")
+        parts.intake.fail = parts.closing.lose
+        parts.reader.start(nursery)
+        assert not nursery.child_tasks
+    assert parts.closing.cause is parts.poller.error
+    assert parts.intake.seen == []
+
+
 async def test_what_is_over_before_it_begins_is_never_known_to_the_poller() -> None:
     """Nobody would forget it; to stop and to wait does nothing then."""
     async with trio.open_nursery() as nursery:

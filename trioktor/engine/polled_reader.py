@@ -77,7 +77,7 @@ class PolledReader:
         self._poller.add(self._fd, self)
         if not self._lend():
             self._watch()
-        if self._trailing_data:
+        if self._trailing_data and not self._closing.is_over:  # it is if the socket can't be watched
             self._begin_pause()
 
     def fileno(self) -> int:
