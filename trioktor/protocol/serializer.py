@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import codecs
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import ClassVar
 
@@ -25,8 +25,9 @@ _SHORT = 1024
 _KEYS = 256
 """Bytes that are taken from the system's source at once: a call for each frame costs as much as the masking."""
 
-new_text_decoder = codecs.getincrementaldecoder("utf-8")
-new_byte_decoder = codecs.getincrementaldecoder("latin-1")
+new_text_decoder: Callable[[], codecs.IncrementalDecoder] = codecs.getincrementaldecoder("utf-8")
+"""Judges a text piece by piece."""
+new_byte_decoder: Callable[[], codecs.IncrementalDecoder] = codecs.getincrementaldecoder("latin-1")
 """Takes everything: a text whose bytes an extension has made."""
 
 
