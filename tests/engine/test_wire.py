@@ -65,16 +65,16 @@ async def test_a_wire_takes_one_piece_after_the_other(autojump_clock: MockClock)
     transport = Taking(3, 0, 100)
     wire = Wire(transport)
     assert wire.is_clear is True
-    assert wire.write(b"abcde") is False
+    assert wire.write([b"abcde"]) is False
     assert (wire.is_clear, wire.bytes_written, transport.taken) == (False, 3, b"abc")
     with pytest.raises(RuntimeError, match="two writers"):
-        wire.write(b"x")
+        wire.write([b"x"])
     await wire.drain()
     assert (wire.is_clear, wire.bytes_written, transport.taken) == (True, 5, b"abcde")
-    assert wire.write(b"fgh") is False
+    assert wire.write([b"fgh"]) is False
     assert (wire.is_clear, wire.bytes_written, transport.taken) == (False, 5, b"abcde")
     await wire.drain()
-    assert wire.write(b"i") is True
+    assert wire.write([b"i"]) is True
     assert (wire.is_clear, wire.bytes_written, transport.taken) == (True, 9, b"abcdefghi")
     await wire.drain()
     assert transport.taken == b"abcdefghi"
@@ -86,30 +86,30 @@ async def test_the_response_is_pending_from_the_beginning(taken: int) -> None:
     transport = Taking(taken, 100)
     wire = Wire(transport, is_begun=False)
     with pytest.raises(RuntimeError):
-        wire.write(b"x")
+        wire.write([b"x"])
     assert wire.answer(b"response") is (taken == 8)
     if taken < 8:
         with pytest.raises(RuntimeError):
-            wire.write(b"x")
+            wire.write([b"x"])
     assert wire.bytes_written == 0
     await wire.drain()
     assert wire.is_clear
     assert wire.bytes_written == 0
-    assert wire.write(b"xy") is True
+    assert wire.write([b"xy"]) is True
     assert (transport.taken, wire.bytes_written) == (b"responsexy", 2)
 
 
 async def test_a_drain_that_is_cut_short_leaves_the_wire_torn(autojump_clock: MockClock) -> None:
     """Nothing can be written behind it."""
     wire = Wire(Taking(1, 100))
-    wire.write(b"abc")
+    wire.write([b"abc"])
     with trio.CancelScope() as scope:
         scope.cancel()
         await wire.drain()
     assert scope.cancelled_caught
     assert not wire.is_clear
     with pytest.raises(RuntimeError):
-        wire.write(b"x")
+        wire.write([b"x"])
 
 
 async def test_a_long_part_alone_is_handed_over_as_it_is(autojump_clock: MockClock) -> None:
@@ -117,7 +117,7 @@ async def test_a_long_part_alone_is_handed_over_as_it_is(autojump_clock: MockClo
     for transport in (Parts(CHUNK), Parts(0), Parts(1)):
         wire = Wire(transport)
         long = bytes(CHUNK)
-        wire.write(long)
+        wire.write([long])
         assert [part is long for part in transport.parts] == [True]
         await wire.drain()
         assert transport.taken == long
@@ -130,7 +130,7 @@ async def test_a_long_part_is_not_copied_to_be_written_with_others(taken: int) -
     wire = Wire(transport)
     assert wire.takes_parts
     long = bytes([7]) * CHUNK
-    assert wire.write_parts([b"01", b"", b"234", b"56789", long]) is (taken == CHUNK + 10)
+    assert wire.write([b"01", b"", b"234", b"56789", long]) is (taken == CHUNK + 10)
     assert transport.parts == [b"0123456789", long]
     assert transport.parts[1] is long
     await wire.drain()

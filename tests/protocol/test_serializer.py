@@ -218,6 +218,15 @@ def test_a_compressed_text_may_be_cut_anywhere(cuts: list[int]) -> None:
         serializer.add(Frame.Text(b"\xff"), [])
 
 
+def test_what_was_no_text_ends_with_its_message() -> None:
+    """However it ends: also by a fragment with the bit, which a raw session may send."""
+    serializer = Serializer(masking=False, reserved=0x40)
+    for frame in (Frame.Text(b"\xff", fin=False, rsv1=True), Frame.Text(b"\xfe", rsv1=True)):
+        serializer.add(frame, [])
+    with pytest.raises(ProtocolError, match="not UTF-8"):
+        serializer.add(Frame.Text(b"\xff"), [])
+
+
 def test_a_compressed_message_may_not_stand_inside_another() -> None:
     """As any other."""
     with pytest.raises(ProtocolError, match="inside the fragments"):

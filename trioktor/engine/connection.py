@@ -207,8 +207,8 @@ class Connection:
         lane = conversation.lane
         if lane is not None and lane.answered:
             self.pinging.pings.note_answers()
-        is_ending = closing.theirs is not Theirs.OPEN
-        if is_ending and not self.inbox.is_ended:
+        is_over = closing.theirs is not Theirs.OPEN
+        if is_over and not self.inbox.is_ended:
             self._end_input()
         if closing.ours is Ours.CLOSING or (lane is not None and lane.is_waiting):
             self.writing.write_rest()
@@ -219,7 +219,7 @@ class Connection:
                 self._pinging.stop()
         if self._ending is not None:
             self._ending.look_up()
-        elif (is_ending or closing.ours is not Ours.OPEN) and self._nursery is not None and not self.tasks.has_returned:
+        elif (is_over or closing.ours is not Ours.OPEN) and self._nursery is not None and not self.tasks.has_returned:
             # Most handlers return, and see to it. But somebody may wait for it, or there may be nothing to answer.
             is_urgent = self._closed is not None or self.answer_grace <= 0
             if is_urgent or not self._reader.call_at_look(self._begin_end):

@@ -129,8 +129,10 @@ class Outbox(Part[Owner]):
     def is_idle(self) -> bool:
         """Whether nothing is left to be written, but for what was put aside."""
         conversation = self._conversation
-        if self._is_done or (self.is_direct and conversation.lane is None):  # nothing has ever been queued
-            return self._is_done or not self.wire.pending
+        if self._is_done:
+            return True
+        if self.is_direct and conversation.lane is None:  # nothing has ever been queued
+            return self.wire.is_clear
         is_ahead = conversation.has_control or self._pending.backlog or conversation.is_goodbye_due
         return self.is_wire_free and not is_ahead
 

@@ -44,7 +44,7 @@ class Wire:
         """Write the answer to the handshake, which opens the wire; the same as `write`."""
         self.pending = b""
         self._written = -len(response)
-        return self.write_parts([response])
+        return self.write([response])
 
     @property
     def takes_parts(self) -> bool:
@@ -61,17 +61,15 @@ class Wire:
         """Bytes that the system took."""
         return max(0, self._written)
 
-    def write(self, data: bytes) -> bool:
-        """Write bytes; False if some of them are pending, and `drain` has to see them out.
+    def write(self, parts: list[bytes]) -> bool:
+        """Write bytes, which may be in parts; False if some are pending, and `drain` has to see them out.
+
+        A long part at the end is not copied where the system takes parts.
 
         Raises:
           RuntimeError: something is pending already.
           trio.BrokenResourceError: the connection is lost.
         """
-        return self.write_parts([data])
-
-    def write_parts(self, parts: list[bytes]) -> bool:
-        """As `write`, of one piece in parts; a long one is not copied for that."""
         if self.pending:
             raise RuntimeError("two writers on one wire: something is pending")
         last = parts[-1] if parts else b""

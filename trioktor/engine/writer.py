@@ -129,5 +129,5 @@ class Writer:
             await self._send([last])
 
     async def _send(self, parts: list[bytes]) -> None:
-        if not self._wire.write_parts(parts):
+        if not self._wire.write(parts):
             await self._wire.drain()

@@ -1,7 +1,8 @@
 """Writes for one connection: at once, where nothing is in the way, else by the writer's task.
 
-An answer that others will follow is put aside, as bytes: it leaves with the next that is not, with a chunk of it, or
-when the waker calls, whichever comes first. What is put aside goes in front of everything else that is written.
+An answer that others will follow is put aside, as it is where nothing but its head is missing. It leaves with the next
+that is not, with a chunk of it, or when the waker calls, whichever comes first. What is put aside goes in front of
+everything else that is written.
 
 The task is started when something has to wait for the first time, and lives to the end. What comes of writing is told
 to the `ClosingHandshake`.
@@ -203,7 +204,7 @@ class Writing(Part[Owner]):
 
     def _write_now(self, pieces: list[bytes], frames: int) -> None:
         """Write while nobody else does, and leave to the writer what the system does not take."""
-        if self._wire.write_parts(pieces):
+        if self._wire.write(pieces):
             self._outbox.flushes.note_direct(frames)
         else:
             self.wake()

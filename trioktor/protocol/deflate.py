@@ -180,13 +180,10 @@ class Deflate(Extension):
 
     def encode(self, message: Frame) -> Frame:
         """Compress a message in one go."""
-        data, settings = message.data, self._settings
-        if len(data) <= settings.compress_if_bigger_than or (
-            settings.compress_if and not settings.compress_if(message)
-        ):
+        if not self._wants(message):
             return message
         compressor = self._compressor or self._new_compressor()
-        return self._packed(message, compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH))
+        return self._packed(message, compressor.compress(message.data) + compressor.flush(zlib.Z_SYNC_FLUSH))
 
     def encode_in_steps(self, message: Frame) -> Steps:
         """Compress a message slice by slice."""

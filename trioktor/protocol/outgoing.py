@@ -115,8 +115,10 @@ class Outgoing:
         first_byte = frame.first_byte
         if self.extensions and first_byte >= FIN and not first_byte & CONTROL and not self.serializer.is_in_message:
             # fragments, and what ends them, go out as they are
-            if first_byte & RESERVED or (frame.decoded is None and first_byte == WHOLE_TEXT):
-                self._check_plain(frame)
+            if first_byte & RESERVED:
+                raise ProtocolError(f"{frame!r}: its reserved bits are the extensions'")
+            if first_byte == WHOLE_TEXT:
+                check_utf8(frame)
             if len(frame.data) > LONG:
                 return encode_in_steps(self.extensions, frame)
             for extension in self.extensions:
@@ -158,9 +160,3 @@ class Outgoing:
     def _may_take_prepared(self) -> bool:
         """Whether the bytes that others get, too, can stand here."""
         return self.shared_key is not None and not self.serializer.masking and not self.serializer.is_in_message
-
-    def _check_plain(self, frame: Frame) -> None:
-        """Refuse what extensions cannot be given."""
-        if frame.first_byte & RESERVED:
-            raise ProtocolError(f"{frame!r}: its reserved bits are the extensions'")
-        check_utf8(frame)

@@ -107,7 +107,6 @@ class Serializer:
             if isinstance(item, bytes):
                 pieces.append(item)
                 continue
-            assert isinstance(item, Frame)
             data = item.data
             size = len(data)
             start = heads[item.first_byte][size] if size < _SHORT else head(item.first_byte, size, mask_bit)
@@ -131,8 +130,8 @@ class Serializer:
         if type(frame) is TextFrame:
             if not frame.first_byte & RESERVED:
                 self._check_text(frame)
-            elif frame.first_byte < FIN:  # an extension has made it bytes, and all that follows
-                self._decoder = new_byte_decoder()
+            else:  # an extension has made it bytes, and all that follows
+                self._decoder = new_byte_decoder() if frame.first_byte < FIN else None
         first_byte = frame.first_byte & ~OPCODE | (frame.type.opcode if self._open is None else 0)
         self._open = None if frame.first_byte >= FIN else frame.type
         return first_byte

@@ -170,9 +170,10 @@ class FrameChannel(trio.abc.Channel[Frame]):
 
     def _raise_end(self, end: type[Exception] = trio.EndOfChannel) -> NoReturn:
         """Tell a broken end of `incoming` from a clean one."""
-        if self._connection.conversation.closing.is_clean:
+        closing = self._connection.closing
+        if closing.is_clean:
             raise end from None
-        raise self._error(ConnectionBroken) from self._connection.closing.cause
+        raise self._error(ConnectionBroken) from closing.cause
 
     def __anext__(self) -> Coroutine[Any, Any, Frame]:
         return self._receive(StopAsyncIteration)
