@@ -124,6 +124,62 @@ async def test_others_have_their_turn_at_every_32nd_call(way: str, autojump_cloc
     assert max(later - earlier for earlier, later in zip([0, *turns], [*turns, 320], strict=True)) <= 64
 
 
+@pytest.fixture
+def checkpoints(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """One item for each full checkpoint of a session."""
+    seen: list[None] = []
+
+    async def checkpoint() -> None:
+        seen.append(None)
+        await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr("trioktor.session.channel._checkpoint", checkpoint)
+    return seen
+
+
+async def test_who_answers_has_a_full_checkpoint_no_more_often(checkpoints: list[None], autojump_clock: Clock) -> None:
+    """One at every 32nd call of either kind is enough for the other."""
+    turns: list[int] = []
+
+    async def handler(session: WebSocketSession) -> None:
+        await trio.sleep(1)
+        count = 0
+
+        async def other() -> None:
+            while True:
+                turns.append(count)
+                await trio.lowlevel.checkpoint()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other)
+            for _ in range(300):
+                await session.receive()
+                await session.send("y")
+                count += 1
+            nursery.cancel_scope.cancel()
+
+    async with connected(handler, incoming=400, outgoing=400) as (client, _):
+        await client.send(*[Frame.Text("x")] * 300)
+        assert len([frame for frame in await client.receive_rest() if frame == Frame.Text("y")]) == 300
+    gaps = [later - earlier for earlier, later in zip([0, *turns], [*turns, 300], strict=True)]
+    assert 31 <= max(gaps) <= 64
+    assert len(checkpoints) == 299 // 32
+
+
+async def test_who_waits_needs_no_full_checkpoint(checkpoints: list[None], autojump_clock: Clock) -> None:
+    """Others have had their turn then."""
+
+    async def handler(session: WebSocketSession) -> None:
+        async for frame in session:
+            await session.send(frame)
+
+    async with connected(handler) as (client, _):
+        for _ in range(100):
+            await client.send(Frame.Text("x"))
+            assert await client.receive() == Frame.Text("x")
+    assert checkpoints == []
+
+
 async def test_receive_nowait_does_it_or_has_done_nothing(autojump_clock: Clock) -> None:
     """Without a checkpoint either way."""
 

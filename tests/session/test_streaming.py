@@ -554,7 +554,7 @@ async def test_receive_gives_messages_though_a_task_asks_for_pieces_meanwhile(au
 
         async def handler(session: Session, received: list[Frame] = received) -> None:
             await trio.sleep(1)
-            session._turns = 31
+            session._receives = 31
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(receive, session, received)
                 nursery.start_soon(take_pieces, session)

@@ -1,16 +1,16 @@
 """A session as a channel of frames: receiving, sending, and how either ends.
 
 `incoming` and `outgoing` are the connection's memory channels themselves. The session's own `receive` and
-`send` do the same and are several times faster under load: they check for cancellation (on every 32nd call
-with a full checkpoint, so that others get their turn and deadlines fire), then take or put without
-waiting, and after that nothing can be cancelled. So a cancelled call has done nothing, a finished one all.
+`send` do the same and are several times faster under load: they check for cancellation (every 32nd
+`receive` and every 32nd `send` with a full checkpoint, so that others get their turn and deadlines fire), then
+take or put without waiting; behind that nothing is cancelled. So a cancelled call has done nothing, a finished one all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Coroutine, Iterator
 from threading import get_ident
-from typing import Any, NoReturn, TypeVar, TypeVarTuple
+from typing import Any, NoReturn
 
 import trio
 
@@ -23,11 +23,8 @@ from ..protocol.frames import Frame
 from ..protocol.prepared import PreparedMessage
 from .pieces import Pieces
 
-F = TypeVar("F", bound=Frame)
-Ts = TypeVarTuple("Ts")
-
 _FULL_CHECKPOINT = 0x1F
-"""Calls between full checkpoints, less one: `checkpoint_if_cancelled` never reads the clock."""
+"""Calls of a kind between full checkpoints, less one: `checkpoint_if_cancelled` never reads the clock."""
 
 _THREADS: dict[int, int] = {}
 """Identifiers of threads that had sessions, each once."""
@@ -50,8 +47,9 @@ class FrameChannel(trio.abc.Channel[Frame]):
         "_outgoing",
         "_parked",
         "_pieces",
+        "_receives",
+        "_sends",
         "_thread",
-        "_turns",
         "_unparked",
     )
 
@@ -62,7 +60,7 @@ class FrameChannel(trio.abc.Channel[Frame]):
         self._outgoing = connection.conversation.outgoing
         ident = get_ident()  # an object of its own each time
         self._thread = _THREADS.setdefault(ident, ident)
-        self._turns = 0
+        self._receives = self._sends = 0  # since either waited, or was a full checkpoint
         self._pieces: Pieces | None = None  # once messages may come in pieces
         self._parked = 0  # tasks that wait in `receive` for a message
         self._unparked: trio.Event | None = None  # set when there are none
@@ -124,16 +122,18 @@ class FrameChannel(trio.abc.Channel[Frame]):
         frame: Frame | None = None
         try:
             if inbox.queue or not inbox.is_plain:  # else it waits, which is a checkpoint
-                self._turns = turns = self._turns + 1
-                if turns & _FULL_CHECKPOINT:
+                self._receives = receives = self._receives + 1
+                if receives & _FULL_CHECKPOINT:
                     await _checkpoint_if_cancelled()
                 else:
+                    self._sends = 0
                     await _checkpoint()
                     if self._pieces is not None:  # a task asked for them meanwhile
                         return await self._receive_joined(end)
                 frame = inbox.take()
             if frame is None:
                 self._parked += 1
+                self._receives = self._sends = 0
                 try:
                     while frame is None and inbox.is_plain and not inbox.queue:  # again where a lease has ended
                         frame = await inbox.takers.wait()
@@ -194,10 +194,11 @@ class FrameChannel(trio.abc.Channel[Frame]):
         if get_ident() != self._thread:
             self._check_thread("send")
         frame = value if isinstance(value, Frame) else as_frame(value)
-        self._turns = turns = self._turns + 1
-        if turns & _FULL_CHECKPOINT:
+        self._sends = sends = self._sends + 1
+        if sends & _FULL_CHECKPOINT:
             await _checkpoint_if_cancelled()
         else:
+            self._receives = 0
             await _checkpoint()
         if not self._put_nowait(frame):
             await self._put(frame)
@@ -251,16 +252,13 @@ class FrameChannel(trio.abc.Channel[Frame]):
                 return True
             outgoing.check(frame)
         # The first answer to the last message there is goes straight out; others may have company.
-        keep = not self._may_write_through or self._inbox.has_more
+        inbox, writing = self._inbox, self._connection.writing
+        keep = not self._may_write_through or bool(inbox.queue) or inbox.has_more
         self._may_write_through = False
-        if keep and is_plain and self._connection.writing.put_aside(frame):
-            return True
-        if self._connection.writing.write_through(frame, keep=keep):
-            if not is_plain:
-                outgoing.note_accepted(frame)
+        if keep and is_plain and writing.put_aside(frame):
             return True
         try:
-            if not outbox.accept(frame):
+            if not writing.write_through(frame, keep=keep) and not outbox.accept(frame):
                 return False
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._raise_over()
