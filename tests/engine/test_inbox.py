@@ -134,6 +134,22 @@ async def test_the_sizes_of_messages_that_were_taken_are_forgotten(inbox: Make, 
         assert len(one._sizes) <= 7
 
 
+async def test_what_was_taken_takes_no_room_from_what_comes(autojump_clock: MockClock) -> None:
+    """Neither from the next read, nor from the channel that is asked for then."""
+    one = Inbox(ChannelConfig(10), 100)
+    for _ in range(2):
+        assert one.offer(Frame.Binary(bytes(40)))
+        assert one.take() is not None
+    assert one.room == (10, 100)
+    assert one.offer(Frame.Binary(bytes(40)))
+    assert one.room == (9, 60)
+    for _ in range(2):
+        assert one.take() is not None or one.offer(Frame.Binary(bytes(40)))
+    assert one.channel.statistics().current_buffer_used == 1
+    assert one.offer(Frame.Binary(bytes(40)))
+    assert not one.offer(Frame.Binary(bytes(40)))
+
+
 async def test_the_peak_is_the_most_that_was_seen(inbox: Make, autojump_clock: MockClock) -> None:
     """By whoever looked."""
     one = inbox()

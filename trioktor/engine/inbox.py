@@ -2,8 +2,8 @@
 
 While there is no channel, a message goes straight to the task that waits for it, or into a list. The channel comes into
 being when somebody asks for `incoming`; from then on everything goes through it. It bounds the number of messages.
-Their bytes are bounded as well. The handler may take from the channel unseen, so the sizes of what was put in
-are kept, and once their sum passes the limit the channel is asked how many of the newest are still there.
+Their bytes are bounded as well. What is put in is added up, and once the sum passes the limit, what still waits is
+counted. The handler may take from the channel unseen, so the sizes of what was put in are kept for that.
 
 `offer` and `extend` say False when the reader has to pause (`engine.stall`): that is the back-pressure. The reader also
 asks in the middle of a message (`has_room_beside`), or what is half there would come on top of all that waits.
@@ -97,11 +97,11 @@ class Inbox:
         """The channel: `session.incoming`; opened when it is first asked for."""
         if self._channel is None:
             self._sizes = [len(message.data) for message in self.queue]
+            self._bytes = sum(self._sizes)
             self.is_plain = False
             self._send, self._channel = trio.open_memory_channel[Frame](self._config.capacity)
-            for message in self.queue:
-                self._send.send_nowait(message)
-            self.queue.clear()
+            while self.queue:
+                self._send.send_nowait(self.queue.pop(0))
             if self.is_ended:
                 self._send.close()
             self.takers.wake()  # to wait there
@@ -122,7 +122,6 @@ class Inbox:
                 return None
         elif self.queue:
             message = self.queue.pop(0)
-            self._bytes -= len(message.data)
             if self._held is not None:  # or whoever waits for a message could be given a later one first
                 self._put_held_nowait()
         elif self.is_ended:
@@ -139,11 +138,8 @@ class Inbox:
             handed = await self.takers.wait()
             if handed is not None:
                 return handed
-        if self._channel is None:
-            message = self.take()
-            assert message is not None
-            return message
-        message = await self._channel.receive()
+        message = self.take() if self._channel is None else await self._channel.receive()
+        assert message is not None
         if self._room is not None:
             self._room.set()
         return message
@@ -152,6 +148,8 @@ class Inbox:
 
     def offer(self, message: Frame) -> bool:
         """Queue a message without waiting; False means: wait before the next one."""
+        if not self._offered:
+            self._first_offer = trio.current_time()
         if self._send is not None:
             return self._offer_to(self._send, message)
         if self.takers:
@@ -160,10 +158,12 @@ class Inbox:
             return True
         places = self._config.capacity - len(self.queue)
         if (places <= 0 and places + self.takers.by_lease <= 0) or (self._overflows and not self._has_room()):
-            if not self._overflows:
-                self._held = message
+            self._held = None if self._overflows else message
             return self._overflows
-        return self.extend([message]) or self._overflows
+        self._offered += 1
+        self.queue.append(message)
+        self._bytes += len(message.data)
+        return self._bytes <= self._max_bytes or self._overflows or self._has_room()
 
     @property
     def room(self) -> tuple[int, int]:
@@ -171,6 +171,7 @@ class Inbox:
         if self._send is not None or self._overflows:
             return 0, 0
         places = self._config.capacity + self.takers.by_lease
+        self._has_room()  # counts
         return min(places - len(self.queue), TURN), min(self._max_bytes - self._bytes, _MUCH)
 
     def extend(self, messages: list[Frame]) -> bool:
@@ -181,8 +182,7 @@ class Inbox:
         while self.takers and messages:
             self.takers.hand(messages.pop(0))
         self.queue += messages
-        self._bytes += sum([len(message.data) for message in messages])
-        return self._bytes <= self._max_bytes
+        return self._has_room()
 
     def _offer_to(self, channel: trio.MemorySendChannel[Frame], message: Frame) -> bool:
         """As `offer`, through the channel."""
@@ -191,14 +191,10 @@ class Inbox:
         try:
             channel.send_nowait(message)
         except trio.WouldBlock:
-            if not self._overflows:
-                self._held = message
-                return False
-            return True
+            self._held = None if self._overflows else message
+            return self._overflows
         except trio.BrokenResourceError:  # the handler closed `incoming`: it wants no input
             return True
-        if not self._offered:
-            self._first_offer = trio.current_time()
         self._offered += 1
         size = len(message.data)
         self._bytes += size
@@ -233,7 +229,9 @@ class Inbox:
     def _has_room(self) -> bool:
         """Count the bytes that still wait; whether they leave room for more."""
         still_there = self.waiting
-        if self._send is not None and still_there < len(self._sizes):
+        if self._send is None:
+            self._bytes = sum([len(message.data) for message in self.queue])
+        elif still_there < len(self._sizes):
             del self._sizes[: len(self._sizes) - still_there]
             self._bytes = sum(self._sizes)
         return not still_there or self._bytes + self._beside <= self._max_bytes
