@@ -21,7 +21,7 @@ from trioktor.protocol import native, parser as parser_module, partial as partia
 from trioktor.protocol.conversation import Conversation
 from trioktor.protocol.errors import ProtocolError
 from trioktor.protocol.frames import BinaryFrame, TextFrame
-from trioktor.protocol.from_wire import MESSAGE_KINDS
+from trioktor.protocol.from_wire import MESSAGE_KINDS, frame_from_wire
 from trioktor.protocol.mask import mask as pure_mask, mask_frame as pure_mask_frame
 from trioktor.protocol.negotiation import negotiate
 from trioktor.protocol.serializer import head
@@ -369,6 +369,68 @@ def test_a_run_of_messages_is_taken_in_one_step() -> None:
     plain = Conversation()
     assert [plain.may_run(data) for data in (text, binary + ping, ping + text, b"")] == [True, True, False, False]
     assert [other.may_run(text) for other in (conversation, coded)] == [False, False]
+
+
+FRAMES = st.builds(
+    frame_from_wire,
+    st.just(BinaryFrame),
+    st.integers(0, 255),
+    st.sampled_from([0, 1, 125, 126, 0xFFFF, 0x10000, 70_000]).map(bytes),
+)
+
+
+@needs_native
+@given(items=st.lists(st.one_of(FRAMES, st.binary(max_size=3))))
+def test_frames_are_joined_as_they_are_written(items: list[Frame | bytes]) -> None:
+    """Each with the fewest length bytes; what is bytes already stands between them."""
+    join: Any = native.join
+    expected = [
+        item if isinstance(item, bytes) else head(item.first_byte, len(item.data)) + item.data for item in items
+    ]
+    assert join(items) == b"".join(expected)
+
+
+@needs_native
+def test_what_cannot_be_joined_is_refused() -> None:
+    """Nothing of it is written, and nothing of it is kept."""
+    join: Any = native.join
+    good = Frame.Text("x" * 100)
+    for first_byte in (-1, 256, 1 << 70):
+        with pytest.raises((ValueError, OverflowError)):
+            join([good, frame_from_wire(BinaryFrame, first_byte, b"")])
+    wrong: Any
+    for wrong in (None, "x", bytearray(b"x"), 1, frame_from_wire(BinaryFrame, "1", b"")):  # type: ignore[arg-type]
+        with pytest.raises((TypeError, AttributeError)):
+            join([good, wrong])
+    for wrong in ("x", None, memoryview(b"x")):
+        with pytest.raises(TypeError, match="a payload is bytes"):
+            join([good, frame_from_wire(BinaryFrame, 0x82, wrong)])
+    for wrong in (None, (good,), b"x", iter([good])):
+        with pytest.raises(TypeError, match="a list"):
+            join(wrong)
+    before = sys.getrefcount(good.data)
+    with pytest.raises(AttributeError):
+        join([good] * 50 + [None])
+    assert len(join([good] * 50)) == 50 * 102
+    after = sys.getrefcount(good.data)
+    assert after == before
+
+
+@needs_native
+def test_a_list_that_shrinks_while_it_is_joined_is_no_danger() -> None:
+    """An attribute may be anybody's code."""
+    join: Any = native.join
+
+    class Odd:
+        first_byte = 0x82
+
+        @property
+        def data(self) -> bytes:
+            items.clear()
+            return b"odd"
+
+    items: list[Any] = [Frame.Binary(b"x"), Odd(), *(Frame.Binary(bytes([number])) for number in range(50))]
+    assert join(items) == b"\x82\x01x\x82\x03odd"
 
 
 @needs_native

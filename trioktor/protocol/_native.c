@@ -561,7 +561,121 @@ scan(PyObject *module, PyObject *const *args, Py_ssize_t arguments)
     return Py_BuildValue("(Nn)", run, position);
 }
 
+/* RFC 6455 §5.2: the fewest bytes that state a length, beyond the one that every head has for it. */
+static int
+more_length_bytes(Py_ssize_t length)
+{
+    return length < 126 ? 0 : length < 0x10000 ? 2 : 8;
+}
+
+/* Returns where the payload begins. */
+static char *
+write_head(char *to, int first_byte, Py_ssize_t length)
+{
+    const int more = more_length_bytes(length);
+    to[0] = (char)first_byte;
+    to[1] = (char)(more == 0 ? length : more == 2 ? 126 : 127);
+    for (int byte = 0; byte < more; byte++) {
+        to[2 + byte] = (char)((uint64_t)length >> 8 * (more - 1 - byte));
+    }
+    return to + 2 + more;
+}
+
+/* What an item of `join` holds: a frame's payload, with its first byte; or, with none (-1), bytes as they are. */
+typedef struct {
+    PyObject *bytes;
+    int first_byte;
+} Joined;
+
+static int
+read_item(const Names *names, PyObject *item, Joined *joined)
+{
+    if (PyBytes_Check(item)) {
+        joined->bytes = Py_NewRef(item);
+        joined->first_byte = -1;
+        return 0;
+    }
+    PyObject *number = PyObject_GetAttr(item, names->first_byte);
+    if (number == NULL) {
+        return -1;
+    }
+    const long first_byte = PyLong_AsLong(number);
+    Py_DECREF(number);
+    if (first_byte < 0 || first_byte > 0xFF) {
+        if (!PyErr_Occurred()) {
+            PyErr_SetString(PyExc_ValueError, "a first byte is one byte");
+        }
+        return -1;
+    }
+    PyObject *bytes = PyObject_GetAttr(item, names->data);
+    if (bytes != NULL && !PyBytes_Check(bytes)) {
+        PyErr_SetString(PyExc_TypeError, "a payload is bytes");
+        Py_CLEAR(bytes);
+    }
+    joined->bytes = bytes;
+    joined->first_byte = (int)first_byte;
+    return bytes == NULL ? -1 : 0;
+}
+
+static PyObject *
+write_items(const Joined *items, Py_ssize_t count)
+{
+    Py_ssize_t size = 0;
+    for (Py_ssize_t at = 0; at < count; at++) {
+        const Py_ssize_t length = PyBytes_Size(items[at].bytes);
+        const int head = items[at].first_byte < 0 ? 0 : 2 + more_length_bytes(length);
+        if (length > PY_SSIZE_T_MAX - head - size) {
+            return PyErr_NoMemory();
+        }
+        size += head + length;
+    }
+    PyObject *all = PyBytes_FromStringAndSize(NULL, size);
+    if (all == NULL) {
+        return NULL;
+    }
+    char *to = PyBytes_AsString(all);
+    for (Py_ssize_t at = 0; at < count; at++) {
+        const Py_ssize_t length = PyBytes_Size(items[at].bytes);
+        if (items[at].first_byte >= 0) {
+            to = write_head(to, items[at].first_byte, length);
+        }
+        memcpy(to, PyBytes_AsString(items[at].bytes), (size_t)length);
+        to += length;
+    }
+    return all;
+}
+
+PyDoc_STRVAR(join_doc, "join(items, /)\n--\n\n"
+    "The bytes of a list of frames that are not masked, and of what is bytes already, in order.");
+
+static PyObject *
+join(PyObject *module, PyObject *list)
+{
+    if (!PyList_Check(list)) {
+        PyErr_SetString(PyExc_TypeError, "join takes a list");
+        return NULL;
+    }
+    const Py_ssize_t count = PyList_Size(list);
+    Joined *items = PyMem_Malloc((size_t)(count ? count : 1) * sizeof *items);
+    if (items == NULL) {
+        return PyErr_NoMemory();
+    }
+    Py_ssize_t read = 0;
+    /* What an attribute is looked up by may be anybody's code, which may change the list. */
+    while (read < count && read < PyList_Size(list)
+           && read_item(PyModule_GetState(module), PyList_GetItem(list, read), &items[read]) == 0) {
+        read++;
+    }
+    PyObject *bytes = PyErr_Occurred() ? NULL : write_items(items, read);
+    while (read > 0) {
+        Py_DECREF(items[--read].bytes);
+    }
+    PyMem_Free(items);
+    return bytes;
+}
+
 static PyMethodDef methods[] = {
+    {"join", (PyCFunction)join, METH_O, join_doc},
     {"mask", (PyCFunction)(void (*)(void))mask, METH_FASTCALL, mask_doc},
     {"mask_frame", (PyCFunction)(void (*)(void))mask_frame, METH_FASTCALL, mask_frame_doc},
     {"scan", (PyCFunction)(void (*)(void))scan, METH_FASTCALL, scan_doc},

@@ -25,6 +25,8 @@ mask_frame: Callable[[bytes, bytes | memoryview, bytes], bytes] = pure_mask_fram
 """A masked frame, of what its head begins with, its payload and a key."""
 Filling: Callable[[int, bytes | None], NativeFilling] | None = None
 """Takes the payload of a long frame, of a length and with a key, while it arrives; None where `BytesIO` does."""
+join: Callable[[list[Any]], bytes] | None = None
+"""The bytes of frames that are not masked, and of what is bytes already; None where `Serializer` joins."""
 single: Callable[[bytes, int, int, Kinds], Any] | None = None
 """The frame that the bytes are, if they are one plain message, or None; see `FrameParser.single`."""
 scan: Scan | None = None
@@ -32,7 +34,7 @@ scan: Scan | None = None
 
 if not os.environ.get("TRIOKTOR_PURE"):
     try:
-        from ._native import Filling, mask, mask_frame, scan, single  # noqa: F401  # for who imports it from here
+        from ._native import Filling, join, mask, mask_frame, scan, single  # noqa: F401  # for who imports it from here
     except ImportError:  # it could not be built
         pass
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import codecs
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import ClassVar
 
@@ -17,11 +17,13 @@ from .close import may_be_sent
 from .errors import ProtocolError
 from .first_byte import CONTROL, FIN, OPCODE, RESERVED, RSV1, WHOLE_BINARY, WHOLE_TEXT, FrameType
 from .frames import CloseFrame, Frame, TextFrame, check_close
-from .native import mask_frame
+from .native import join, mask_frame
 
 _LENGTH_16 = 126
 """From here on a length takes two bytes more."""
 _SHORT = 1024
+_NOT_COPIED = 1 << 16
+"""Bytes of a payload that is joined to nothing."""
 _KEYS = 256
 """Bytes that are taken from the system's source at once: a call for each frame costs as much as the masking."""
 
@@ -100,9 +102,17 @@ class Serializer:
         start = head(frame.first_byte, len(frame.data), self._mask_bit)
         pieces.append(self._masked(start, frame.data) if self._mask_bit else start + frame.data)
 
-    def add_all(self, items: Iterable[Frame | bytes], pieces: list[bytes]) -> None:
-        """As `add`, of whole messages that were judged, in front of all that was added, and of what is bytes."""
+    def add_all(self, items: list[Frame | bytes], pieces: list[bytes]) -> None:
+        """As `add`, of whole messages that were judged, in front of all that was added, and of what is bytes.
+
+        The last alone may be a long one, which is not copied.
+        """
         heads, mask_bit = self._heads, self._mask_bit
+        if join is not None and items and not mask_bit:
+            last = items[-1]
+            is_long = not isinstance(last, bytes) and len(last.data) >= _NOT_COPIED
+            pieces.append(join(items[:-1] if is_long else items))
+            items = items[-1:] if is_long else []
         for item in items:
             if isinstance(item, bytes):
                 pieces.append(item)
