@@ -14,11 +14,12 @@ from trioktor.protocol.errors import FrameTooBig, ProtocolError
 from trioktor.protocol.first_byte import FIN, RSV1
 from trioktor.protocol.frames import KEPT_TEXT, Frame, Unkept
 from trioktor.protocol.from_wire import frame_from_wire
+from trioktor.protocol.parser import FrameParser
 
 
 def new(*, limit: int | None = None, fragments: int | None = None) -> MessageAssembler:
     """One with nothing under way."""
-    return MessageAssembler(lambda: limit, fragments)
+    return MessageAssembler(FrameParser(masked=True, max_frame_size=limit), fragments)
 
 
 def fragments(kind: type[Frame], *parts: bytes, bits: int = 0) -> list[Frame]:

@@ -18,11 +18,12 @@ an extension has to read first are joined all the same, within the limit.
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from io import BytesIO
 
 from .close import CloseCode
 from .errors import FrameTooBig, ProtocolError
+from .extensions import Limit
 from .first_byte import FIN, RESERVED
 from .frames import KEPT_TEXT, Frame, TextFrame, Unkept, check_utf8
 from .from_wire import frame_from_wire
@@ -41,14 +42,14 @@ class MessageAssembler:
     """Turn the fragments of one direction into whole messages, or into pieces of them.
 
     Args:
-      max_size: asked for the bytes that a message may have which an extension reads; None is no limit.
+      limit: says how many bytes a message may have which an extension reads.
       max_fragments: fragments beyond one for every 64 bytes; None is no limit.
     """
 
-    __slots__ = ("_decoder", "_first", "_fragments", "_max_size", "_payload", "_seen", "_size", "max_fragments")
+    __slots__ = ("_decoder", "_first", "_fragments", "_limit", "_payload", "_seen", "_size", "max_fragments")
 
-    def __init__(self, max_size: Callable[[], int | None], max_fragments: int | None) -> None:
-        self._max_size = max_size
+    def __init__(self, limit: Limit, max_fragments: int | None) -> None:
+        self._limit = limit
         self.max_fragments: int | None = max_fragments
         # the fragmented message under way
         self._first: Frame | None = None
@@ -167,7 +168,7 @@ class MessageAssembler:
 
     def _coded_piece(self, frame: Frame, *, is_last: bool) -> Iterator[Frame]:
         """Join the pieces of a message that an extension reads, and give it whole."""
-        limit = self._max_size()
+        limit = self._limit.max_frame_size
         if limit is not None and self._size > limit:
             raise FrameTooBig(self._size, limit)
         if self._first is None:

@@ -98,9 +98,6 @@ class Conversation:
         self._is_goodbye_taken = False
         self.has_news: bool = False
 
-    def _max_frame_size(self) -> int | None:
-        return self.parser.max_frame_size
-
     @property
     def kept(self) -> int:
         """Bytes that are kept of a message that is not complete."""
@@ -138,13 +135,13 @@ class Conversation:
                         continue
                     frame = message  # it stands for its fragments from here on
                 if self._decoders:
-                    decoded = begin_decode(self._decoders, frame, self._max_frame_size)
+                    decoded = begin_decode(self._decoders, frame, self.parser)
                     if not isinstance(decoded, Frame):
                         yield from self._decode(decoded)
                         continue
-                    if decoded.decoded is None and type(decoded) is TextFrame:
-                        check_text(decoded)
                     frame = decoded
+                    if frame.decoded is None and type(frame) is TextFrame:
+                        check_text(frame)
                     inflated += len(frame.data)
                 self.frames_received += 1
                 yield frame
@@ -176,7 +173,7 @@ class Conversation:
 
     def _get_assembler(self) -> MessageAssembler:
         if self._assembler is None:
-            self._assembler = MessageAssembler(self._max_frame_size, self._max_fragments)
+            self._assembler = MessageAssembler(self.parser, self._max_fragments)
         return self._assembler
 
     def _decode(self, decoded: Frame | Steps) -> Iterator[Frame | None]:
@@ -251,7 +248,7 @@ class Conversation:
     def _give(self, pieces: Iterator[Frame]) -> Iterator[Frame | None]:
         for piece in pieces:
             if self._decoders and piece.first_byte >= FIN:
-                yield from self._decode(begin_decode(self._decoders, piece, self._max_frame_size))
+                yield from self._decode(begin_decode(self._decoders, piece, self.parser))
             else:
                 self.frames_received += 1
                 yield piece

@@ -10,8 +10,8 @@ How the two sides agree on them stands in `protocol.negotiation`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Hashable, Iterable, Sequence
-from typing import TypeAlias
+from collections.abc import Generator, Hashable, Iterable, Sequence
+from typing import Protocol, TypeAlias
 
 from .extension_header import ExtensionHeader
 from .frames import Frame
@@ -28,6 +28,12 @@ def run(steps: Steps) -> Frame:
         except StopIteration as done:
             frame: Frame = done.value
             return frame
+
+
+class Limit(Protocol):
+    """What says how long a message may be, which can change at any time."""
+
+    max_frame_size: int | None
 
 
 class Extension:
@@ -143,7 +149,7 @@ def encode_alone_in_steps(extensions: Sequence[Extension], message: Frame) -> St
     return message
 
 
-def begin_decode(extensions: Sequence[Extension], message: Frame, max_size: Callable[[], int | None]) -> Frame | Steps:
+def begin_decode(extensions: Sequence[Extension], message: Frame, limit: Limit) -> Frame | Steps:
     """Pass a message through extensions, in this order, on its way in; steps where it takes more than a moment.
 
     Raises:
@@ -152,17 +158,17 @@ def begin_decode(extensions: Sequence[Extension], message: Frame, max_size: Call
     for number, extension in enumerate(extensions, 1):
         own = extension.factory.reserved
         if message.first_byte & own or not own:
-            begun = extension.begin_decode(message, max_size())
+            begun = extension.begin_decode(message, limit.max_frame_size)
             if not isinstance(begun, Frame):
-                return _go_on(begun, extensions[number:], max_size)
+                return _go_on(begun, extensions[number:], limit)
             message = begun
     return message
 
 
-def _go_on(begun: Steps, extensions: Sequence[Extension], max_size: Callable[[], int | None]) -> Steps:
+def _go_on(begun: Steps, extensions: Sequence[Extension], limit: Limit) -> Steps:
     message = yield from begun
     for extension in extensions:
         own = extension.factory.reserved
         if not own or message.first_byte & own:
-            message = yield from extension.decode_in_steps(message, max_size())
+            message = yield from extension.decode_in_steps(message, limit.max_frame_size)
     return message

@@ -8,7 +8,7 @@ get (`PreparedMessage`) may be bytes already.
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final, final
 
 from .errors import ProtocolError
@@ -117,7 +117,7 @@ class Outgoing:
             # fragments, and what ends them, go out as they are
             if first_byte & RESERVED:
                 raise ProtocolError(f"{frame!r}: its reserved bits are the extensions'")
-            if first_byte == WHOLE_TEXT:
+            if frame.decoded is None and first_byte == WHOLE_TEXT:
                 check_utf8(frame)
             if len(frame.data) > LONG:
                 return encode_in_steps(self.extensions, frame)
@@ -135,7 +135,7 @@ class Outgoing:
         self.add(item, pieces)
         return True
 
-    def joined(self, items: Iterable[Frame | bytes]) -> list[bytes]:
+    def joined(self, items: list[Frame | bytes]) -> list[bytes]:
         """The bytes of whole messages that were judged, and what was made bytes before, in order."""
         pieces: list[bytes] = []
         self.serializer.add_all(items, pieces)
