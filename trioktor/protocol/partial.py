@@ -3,8 +3,8 @@
 What is kept is what arrived, whatever the header claims, in one buffer, however small the pieces: a `BytesIO` gives
 away what it holds without another copy. Each piece is unmasked as it comes. Of a Binary frame, which nobody has to look
 into before it is complete, a native `Filling` keeps the pieces where there is one: a socket can be read straight into
-it (`target`), and what was read is unmasked where it
-stands. It makes room for little more than 32 times what arrived, and never for more than the frame.
+it (`target`), and what was read is unmasked where it stands. It makes room for little more than 32 times what arrived,
+and never for more than the frame.
 """
 
 from __future__ import annotations

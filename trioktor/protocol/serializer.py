@@ -120,12 +120,7 @@ class Serializer:
             data = item.data
             size = len(data)
             start = heads[item.first_byte][size] if size < _SHORT else head(item.first_byte, size, mask_bit)
-            if mask_bit:
-                pieces.append(self._masked(start, data))
-                continue
-            pieces.append(start)
-            if size:
-                pieces.append(data)
+            pieces += (self._masked(start, data),) if mask_bit else (start, data)
 
     def _check(self, frame: Frame) -> int:
         """Check a frame against what went out before it; returns the first byte it has on the wire."""
