@@ -86,7 +86,7 @@ async def test_an_idle_connection_is_its_handlers_task_and_nothing_else(autojump
         assert connection._nursery is not None
         assert set() == connection._nursery.child_tasks
         assert connection.writing.writer is None
-        assert (None, False) == (connection.inbox._channel, connection.outbox.has_queue)
+        assert (None, None) == (connection.inbox._channel, connection.outbox.pending.queue)
 
 
 @needs_native

@@ -23,7 +23,7 @@ class _Flush:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, weakref_slot=False)
 class Flushes:
     """What was taken to be written, what is written, and who waits for it.
 

@@ -64,19 +64,20 @@ class Outbox(Part[Owner]):
     Attributes:
       is_direct: there is no queue, and never was an end: sends may go past this.
       peak: the most that waited when the writer looked.
+      pending: what sessions sent.
     """
 
     __slots__ = (
         "_config",
         "_conversation",
+        "_encoder",
         "_is_done",
         "_max_bytes",
-        "_pending",
-        "encoder",
         "flushes",
         "is_direct",
         "is_sealed",
         "peak",
+        "pending",
         "wire",
     )
 
@@ -88,9 +89,9 @@ class Outbox(Part[Owner]):
         self._config = config
         self._max_bytes = max_bytes
         self._conversation = conversation
-        self.encoder: Encoder = Encoder(owner.ends, conversation)
+        self._encoder: Encoder | None = None  # once the writer needs one
         self.flushes: Flushes = Flushes(taken=0 if wire.is_clear else 1)  # the answer to the handshake
-        self._pending = Pending(conversation, self.flushes)
+        self.pending: Pending = Pending(conversation, self.flushes)
         self.is_direct: bool = True
         self.is_sealed: bool = False
         self._is_done = False
@@ -99,11 +100,11 @@ class Outbox(Part[Owner]):
     @property
     def waiting(self) -> int:
         """Frames that nobody has taken to be written yet."""
-        return self._pending.waiting + self._conversation.is_goodbye_due
+        return self.pending.waiting + self._conversation.is_goodbye_due
 
     def has_room_for(self, item: Counted) -> bool:
         """Whether the bytes of an item may wait; else `session.send` does, whatever the channel has room for."""
-        return self.is_sealed or self._pending.queue is None or self._pending.queue.has_room_for(item)
+        return self.is_sealed or self.pending.queue is None or self.pending.queue.has_room_for(item)
 
     @property
     def is_to_close_when_full(self) -> bool:
@@ -113,17 +114,12 @@ class Outbox(Part[Owner]):
     @property
     def is_wire_free(self) -> bool:
         """Whether something may be written now, in one step, by whoever asks: nobody is writing."""
-        return self.wire.is_clear if self._pending.queue is None else self._pending.queue.is_writer_parked
+        return self.wire.is_clear if self.pending.queue is None else self.pending.queue.is_writer_parked
 
     @property
-    def has_queue(self) -> bool:
-        """Whether the channel was asked for."""
-        return self._pending.queue is not None
-
-    @property
-    def is_writer_parked(self) -> bool:
-        """Whether the writer waits for something to write, and nothing has been handed to it."""
-        return self._pending.is_writer_parked
+    def is_encoding(self) -> bool:
+        """Whether a long message is in the middle of its extensions; `encode_on` does a slice of that."""
+        return self._encoder is not None and self._encoder.steps is not None
 
     @property
     def is_idle(self) -> bool:
@@ -133,8 +129,9 @@ class Outbox(Part[Owner]):
             return True
         if self.is_direct and conversation.lane is None:  # nothing has ever been queued
             return self.wire.is_clear
-        is_ahead = conversation.has_control or self._pending.backlog or conversation.is_goodbye_due
-        return self.is_wire_free and not is_ahead
+        return self.is_wire_free and not (
+            conversation.has_control or self.pending.backlog or conversation.is_goodbye_due
+        )
 
     # the sending side
 
@@ -144,21 +141,21 @@ class Outbox(Part[Owner]):
         return self._open().channel
 
     def _open(self) -> SendQueue:
-        if self._pending.queue is None:
+        if self.pending.queue is None:
             self.open()
             if not self.is_sealed:
                 self._connection.writing.wake()
-        assert self._pending.queue is not None
-        return self._pending.queue
+        assert self.pending.queue is not None
+        return self.pending.queue
 
     def open(self) -> None:
         """Open the channel: from now on there is a writer, and the wire is its own."""
-        if self._pending.queue is None:
+        if self.pending.queue is None:
             if self.is_sealed and self.is_idle:
                 self.note_done()  # there will be no writer to say so
-            self._pending.queue = SendQueue(self._config.capacity, self._max_bytes, self._conversation.outgoing)
+            self.pending.queue = SendQueue(self._config.capacity, self._max_bytes, self._conversation.outgoing)
             if self.is_sealed:
-                self._pending.queue.shut()
+                self.pending.queue.shut()
             self.is_direct = False
 
     def accept(self, item: Counted) -> bool:
@@ -167,7 +164,7 @@ class Outbox(Part[Owner]):
         Raises:
           trio.BrokenResourceError, trio.ClosedResourceError: nothing more is accepted, or this handle was closed.
         """
-        queue = self._pending.queue or self._open()
+        queue = self.pending.queue or self._open()
         if not self.is_sealed and not queue.has_room_for(item):
             return False
         return queue.put(item)
@@ -175,17 +172,15 @@ class Outbox(Part[Owner]):
     async def wait_for_room(self, item: Counted) -> None:
         """Queue an item once there is room for it, behind all who wait already. A checkpoint. Cancelled, it was not.
 
-        Raises:
-          trio.BrokenResourceError, trio.ClosedResourceError, ProtocolError, UnicodeDecodeError: as `Outgoing.check`
-            and `accept`.
+        It raises what `Outgoing.check` and `accept` raise.
         """
         await self._open().senders.wait(item)
 
     def note_taken(self, frames: int, unwritten: int) -> None:
         """So many frames were taken to be written, past the channel; so many bytes are not with the system yet."""
         self.flushes.taken += frames
-        if self._pending.queue is not None:
-            self._pending.queue.unwritten = unwritten
+        if self.pending.queue is not None:
+            self.pending.queue.unwritten = unwritten
 
     async def flush(self) -> None:
         """Wait until all that was sent before is with the system, or the connection is over. A checkpoint."""
@@ -194,7 +189,7 @@ class Outbox(Part[Owner]):
         elif self.is_sealed:
             await self.flushes.wait_for_all()
         else:
-            queue = self._pending.queue
+            queue = self.pending.queue
             ahead = 0 if queue is None else queue.is_handing_over + queue.waiting  # handed over, and not counted yet
             controls = self.flushes.controls_taken + self._conversation.control.waiting
             await self.flushes.wait(self.flushes.taken + ahead, controls)
@@ -210,7 +205,7 @@ class Outbox(Part[Owner]):
             return None
         self.is_sealed = True
         self.is_direct = False
-        close = self._pending.seal(drop=drop_queued)
+        close = self.pending.seal(drop=drop_queued)
         self.flushes.expect_all()
         return close
 
@@ -218,10 +213,10 @@ class Outbox(Part[Owner]):
         """Nothing will be written any more: refuse new sends, let go of those who wait."""
         if not self.is_sealed:
             self.seal(drop_queued=True)
-        if self._pending.backlog is not None:
-            self._pending.backlog.drop()
+        if self.pending.backlog is not None:
+            self.pending.backlog.drop()
         self._conversation.abandon()
-        self.encoder.steps = None
+        self._encoder = None
         self.note_done()
 
     def note_done(self) -> None:
@@ -237,7 +232,7 @@ class Outbox(Part[Owner]):
         Raises:
           trio.EndOfChannel: the last handle on the channel was closed.
         """
-        pending = self._pending
+        pending = self.pending
         if pending.stream is None:
             self.flushes.release()
         item = await pending.wait()
@@ -257,13 +252,13 @@ class Outbox(Part[Owner]):
             self.flushes.controls_taken += lane.waiting
             conversation.outgoing.frames_sent += lane.take(conversation.serializer, pieces)
         size = sum(map(len, pieces))
-        queue = self._pending.queue
+        queue = self.pending.queue
         if not size and queue is not None:
             self._look_at(queue)
-        while size < CHUNK and self.encoder.steps is None:
-            item = self._pending.take(at_start=not pieces)
+        while size < CHUNK and not self.is_encoding:
+            item = self.pending.take(at_start=not pieces)
             if item is None:
-                if self.is_sealed and self._pending.stream is None and conversation.add_goodbye(pieces):
+                if self.is_sealed and self.pending.stream is None and conversation.add_goodbye(pieces):
                     self.flushes.taken += 1
                 break
             start = len(pieces)
@@ -277,9 +272,16 @@ class Outbox(Part[Owner]):
 
     def _encode(self, item: Item, pieces: list[bytes]) -> None:
         if type(item) is StreamedMessage:
-            self._pending.stream = item
+            self.pending.stream = item
         else:
-            self.encoder.add(item, pieces, is_sealed=self.is_sealed)
+            if self._encoder is None:
+                self._encoder = Encoder(self._connection.ends, self._conversation)
+            self._encoder.add(item, pieces, is_sealed=self.is_sealed)
+
+    def encode_on(self, pieces: list[bytes]) -> None:
+        """Do a slice of the work on a long message; the last appends its bytes."""
+        assert self._encoder is not None
+        self._encoder.step(pieces)
 
     def _look_at(self, queue: SendQueue) -> None:
         self.peak = max(self.peak, queue.waiting)
@@ -288,10 +290,10 @@ class Outbox(Part[Owner]):
 
     def note_written(self) -> None:
         """All pieces gathered so far are with the system."""
-        if self._pending.queue is not None:
-            self._pending.queue.unwritten = 0
-        stream = self._pending.stream
+        if self.pending.queue is not None:
+            self.pending.queue.unwritten = 0
+        stream = self.pending.stream
         is_open = stream is not None and not stream.is_over
-        self.flushes.note_written(is_open + (self.encoder.steps is not None))
+        self.flushes.note_written(is_open + self.is_encoding)
         if stream is not None:
             stream.flushes.note_written(0)

@@ -77,7 +77,7 @@ class Writer:
 
     def wake(self) -> None:
         """Have a parked writer look at the control lane; a busy one looks by itself."""
-        if self._scope is not None and self._outbox.is_writer_parked:
+        if self._scope is not None and self._outbox.pending.is_writer_parked:
             self._is_woken = True
             self._scope.cancel("control frames wait")
 
@@ -88,8 +88,8 @@ class Writer:
                 await self._wire.drain()
                 outbox.note_written()
             size = outbox.gather(pieces)
-            if not pieces and outbox.encoder.steps is not None:
-                outbox.encoder.step(pieces)
+            if not pieces and outbox.is_encoding:
+                outbox.encode_on(pieces)
                 await trio.lowlevel.checkpoint()
                 if not pieces:
                     continue
@@ -103,7 +103,7 @@ class Writer:
                 except trio.EndOfChannel:
                     self._ends.last_handle_closed()
                 continue
-            if size < CHUNK and self._inbox.waiting and outbox.encoder.steps is None:
+            if size < CHUNK and self._inbox.waiting and not outbox.is_encoding:
                 size = await self._linger(pieces)
             await self._hand_over(pieces)
             outbox.note_written()

@@ -223,7 +223,7 @@ class Writing(Part[Owner]):
     @trio.lowlevel.enable_ki_protection
     def _write_rest(self) -> bool:
         """Write all of that in one step; False if it needs a writer."""
-        if self._outbox.has_queue:
+        if self._outbox.pending.queue is not None:
             return False
         size = CHUNK
         while size >= CHUNK and not self._wire.pending:  # more may be left behind a chunk

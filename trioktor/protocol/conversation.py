@@ -56,7 +56,6 @@ class Conversation:
         "_assembler",
         "_decoders",
         "_is_goodbye_taken",
-        "_is_streaming",
         "_max_fragments",
         "_wants_pieces",
         "closing",
@@ -92,7 +91,6 @@ class Conversation:
         self._assembler: MessageAssembler | None = None  # once there is a fragment
         self._decoders: tuple[Extension, ...] = () if self.is_raw else extensions[::-1]
         self._wants_pieces = False
-        self._is_streaming = False
         self.frames_received: int = 0
         self.lane: ControlLane | None = None  # once there is a Ping or Pong
         self._is_goodbye_taken = False
@@ -228,8 +226,7 @@ class Conversation:
 
     def _receive_pieces(self, data: bytes) -> Iterator[Frame | None]:
         assembler = self._get_assembler()
-        if not self._is_streaming:
-            self._is_streaming = True
+        if not self.parser.is_streaming:
             self.parser.stream()
             assembler.begin_pieces()
         yield from self._give(assembler.take_joined())
