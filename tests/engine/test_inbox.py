@@ -150,6 +150,50 @@ async def test_what_was_taken_takes_no_room_from_what_comes(autojump_clock: Mock
     assert not one.offer(Frame.Binary(bytes(40)))
 
 
+@pytest.mark.parametrize("size", [0, 60])
+async def test_behind_what_was_dropped_all_is_dropped(inbox: Make, size: int, autojump_clock: MockClock) -> None:
+    """There is no gap in what is received: also when there is a place again, or somebody waits."""
+    one = inbox(capacity=2 if not size else 10)
+    one.discard_overflow()
+    frames = [Frame.Binary(bytes([number]) + bytes(size)) for number in range(4)]
+    for frame in frames:
+        assert one.offer(frame)
+    taken = [one.take(), one.take()]
+    assert one.offer(Frame.Binary(b"later"))
+    async with trio.open_nursery() as nursery:
+
+        async def receive() -> None:
+            with pytest.raises(trio.EndOfChannel):
+                taken.append(await one.receive())
+
+        nursery.start_soon(receive)
+        await trio.testing.wait_all_tasks_blocked()
+        assert one.offer(Frame.Binary(b"latest"))
+        one.end()
+    assert taken == frames[:2]
+
+
+async def test_behind_what_was_held_all_is_dropped(inbox: Make, autojump_clock: MockClock) -> None:
+    """It had no place when the input was not wanted any more."""
+    one = inbox(capacity=1)
+    assert one.offer(Frame.Binary(b"first"))
+    assert not one.offer(Frame.Binary(b"held"))
+    one.discard_overflow()
+    assert one.take() == Frame.Binary(b"first")
+    assert one.offer(Frame.Binary(b"later"))
+    assert one.take() is None
+
+
+async def test_whoever_is_not_wanted_any_more_is_not_full(inbox: Make, autojump_clock: MockClock) -> None:
+    """Its reader may be about to pause when the handler returns."""
+    one = inbox(capacity=2)
+    assert one.offer(Frame.Binary(bytes(90)))
+    assert not one.offer(Frame.Binary(bytes(90)))
+    assert one.is_full
+    one.discard_overflow()
+    assert not one.is_full
+
+
 async def test_the_peak_is_the_most_that_was_seen(inbox: Make, autojump_clock: MockClock) -> None:
     """By whoever looked."""
     one = inbox()

@@ -8,6 +8,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from trioktor import Frame
+from trioktor.engine.flushes import Flushes
 from trioktor.engine.streamed import StreamedMessage
 
 
@@ -91,13 +92,14 @@ async def test_a_writer_waits_for_the_next_piece_or_the_end(autojump_clock: Mock
     assert (stream.is_awaited, woken) == (False, ["piece", "end"])
 
 
-async def test_the_flush_of_a_message_waits_for_its_pieces_alone(autojump_clock: MockClock) -> None:
+async def test_the_flush_of_a_message_waits_for_its_pieces(autojump_clock: MockClock) -> None:
     """For those that were accepted, and those that wait."""
     stream = StreamedMessage()
+    stream.reach(1)
     done: list[str] = []
 
     async def flush() -> None:
-        await stream.flush()
+        await stream.flush(Flushes(), 0)
         done.append("flushed")
 
     await stream.put(piece(b"1"))
@@ -211,27 +213,53 @@ async def test_where_there_is_no_task_nobody_sends_it() -> None:
     assert not stream.is_sent_by(None)
 
 
+async def test_the_flush_of_a_message_waits_for_what_stands_before_it(autojump_clock: MockClock) -> None:
+    """Until the writer has come to it nobody knows how much that is; control frames overtake all of it."""
+    outbox, stream = Flushes(), StreamedMessage()
+    seen: list[str] = []
+
+    async def flush() -> None:
+        await stream.flush(outbox, 1)
+        seen.append("flushed")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(flush)
+        await trio.testing.wait_all_tasks_blocked()
+        outbox.taken = 3  # two others, and the message
+        stream.reach(outbox.taken)
+        await trio.testing.wait_all_tasks_blocked()
+        outbox.note_written(2)
+        await trio.testing.wait_all_tasks_blocked()
+        outbox.note_written(1)
+        await trio.testing.wait_all_tasks_blocked()
+        assert seen == []
+        outbox.controls_taken = 1
+        outbox.note_written(1)
+    assert seen == ["flushed"]
+
+
 @pytest.mark.parametrize("is_finished", [False, True])
 async def test_a_flush_ends_with_the_message(is_finished: bool, autojump_clock: MockClock) -> None:
     """When it is shut nothing of it will be written any more."""
     stream = StreamedMessage()
     await stream.put(piece(b"1", fin=is_finished))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(stream.flush)
+        nursery.start_soon(stream.flush, Flushes(), 0)
         await trio.testing.wait_all_tasks_blocked()
         assert [piece(b"1", fin=is_finished)] == stream.seal()
     assert stream.is_over == is_finished
     with trio.fail_after(1), trio.testing.assert_checkpoints():
-        await stream.flush()
+        await stream.flush(Flushes(), 0)
 
 
 async def test_a_writer_that_waits_lets_go_of_those_who_flush(autojump_clock: MockClock) -> None:
     """It has written all that it took."""
     stream = StreamedMessage()
+    stream.reach(1)
     await stream.put(piece(b"1"))
     stream.take()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(stream.flush)
+        nursery.start_soon(stream.flush, Flushes(), 0)
         await trio.testing.wait_all_tasks_blocked()
         writer = trio.CancelScope()
 

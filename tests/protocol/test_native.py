@@ -417,17 +417,26 @@ def test_what_cannot_be_joined_is_refused() -> None:
 
 
 @needs_native
-def test_a_list_that_shrinks_while_it_is_joined_is_no_danger() -> None:
-    """An attribute may be anybody's code."""
+@pytest.mark.parametrize("shrinks_at", ["first_byte", "data"])
+def test_a_list_that_shrinks_while_it_is_joined_is_no_danger(shrinks_at: str) -> None:
+    """An attribute may be anybody's code, and the list may have been all that kept its object alive."""
     join: Any = native.join
 
     class Odd:
-        first_byte = 0x82
+        def __init__(self) -> None:
+            self.filling = [1] * 10
+
+        @property
+        def first_byte(self) -> int:
+            if shrinks_at == "first_byte":
+                items.clear()
+            return 0x82
 
         @property
         def data(self) -> bytes:
-            items.clear()
-            return b"odd"
+            if shrinks_at == "data":
+                items.clear()
+            return b"odd"[: len(self.filling)]
 
     items: list[Any] = [Frame.Binary(b"x"), Odd(), *(Frame.Binary(bytes([number])) for number in range(50))]
     assert join(items) == b"\x82\x01x\x82\x03odd"

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
 from tests.support.extensions import Marking
-from tests.support.helpers import RawClient, application, client_bytes, close, connected, masked, records_above_info
+from tests.support.helpers import (
+    RawClient,
+    application,
+    client_bytes,
+    close,
+    connected,
+    connected_raw,
+    masked,
+    records_above_info,
+)
 from trioktor import (
     CloseReason,
     ConnectionBroken,
@@ -260,6 +271,84 @@ async def test_flush_inside_a_message_waits_for_its_pieces(autojump_clock: Clock
 
     async with connected(handler) as (client, _):
         assert [Frame.Text("piece"), Frame.Text("behind"), close(1000)] == [await client.receive() for _ in range(3)]
+
+
+@pytest.mark.parametrize("way", ["send", "outgoing"])
+async def test_flush_inside_a_message_waits_for_what_was_sent_before_it(way: str, autojump_clock: Clock) -> None:
+    """Also where no piece was sent yet."""
+    written: list[int] = []
+
+    async def handler(session: Session) -> None:
+        for _ in range(3):
+            await (session.send if way == "send" else session.outgoing.send)(b"x" * 100_000)
+        async with session.message(FrameType.TEXT) as message:
+            await session.flush()
+            written.append(session.statistics().bytes_sent)
+            await message.send("piece")
+
+    async with connected(handler) as (client, _):
+        await client.receive_rest()
+    assert written[0] >= 300_000
+
+
+@pytest.mark.parametrize("way", ["pieces", "joined", "raw"])
+async def test_what_is_dropped_leaves_no_gap(way: str, autojump_clock: Clock) -> None:
+    """Who receives beside `aclose` gets what came first, and then the end: never parts of several messages as one."""
+    got: list[str | bytes] = []
+
+    async def handler(session: Any) -> None:
+        async def receive() -> None:
+            with contextlib.suppress(trio.EndOfChannel, ConnectionBroken):
+                if way == "joined":
+                    await (await session.receive_message()).skip()
+                while True:
+                    if way == "pieces":
+                        async for piece in await session.receive_message():
+                            got.append(piece)
+                            await trio.sleep(0.1)
+                    else:
+                        frame = await session.receive()
+                        got.append(frame.data.decode())
+                        await trio.sleep(0.1)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive)
+            await trio.sleep(0.01)
+            await session.aclose(4000)
+
+    connection: Any = connected_raw if way == "raw" else connected
+    async with connection(handler, incoming=2) as (client, _):
+        await trio.sleep(0.5)
+        words = b"".join(
+            masked((0x81 if number == 4 else 0x01) & ~(1 if number else 0), letter.encode())
+            for word in ("first", "secnd", "third")
+            for number, letter in enumerate(word)
+        )
+        await client.send_bytes(client_bytes(Frame.Text("start")) + words)
+        await trio.sleep(2)
+        await client.send(Frame.Text("LATER"))
+        await trio.sleep(0.1)
+        await client.send(close(4000))
+        await client.receive_rest()
+    text = "".join(str(part) for part in got if part != close(4000).data.decode("latin-1"))
+    assert "startfirstsecndthirdLATER".removeprefix("start" if way == "joined" else "").startswith(text)
+    assert "LATER" not in text
+
+
+async def test_flush_inside_a_message_waits_for_pings(autojump_clock: Clock) -> None:
+    """They overtake it, and yet they are sent by the same task before the flush."""
+
+    async def handler(session: Session) -> None:
+        async with session.message(FrameType.TEXT) as message:
+            await message.send("piece")
+            await session.flush()
+            before = session.statistics().bytes_sent
+            await session.send(Frame.Ping(b"ping"))
+            await session.flush()
+            assert session.statistics().bytes_sent - before == 6
+
+    async with connected(handler) as (client, _):
+        assert Frame.Ping(b"ping") in await client.receive_rest()
 
 
 # receiving

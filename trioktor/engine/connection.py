@@ -279,7 +279,8 @@ class Connection:
         self.writing.uncork()
         for stream in streams:
             if stream.is_sent_by(trio.lowlevel.current_task()):
-                await stream.flush()
+                flushes = self.outbox.flushes
+                await stream.flush(flushes, flushes.controls_taken + self.conversation.control.waiting)
                 if not stream.is_shut:
                     return
         await self.outbox.flush()

@@ -143,7 +143,10 @@ class Ends(Part[Owner]):
 
     def overflowed(self) -> None:
         """More was put into `outgoing` than it holds, and that is to end the conversation."""
-        overflow = ChannelOverflow(f"outgoing was full with {self._connection.outbox.waiting} frames")
+        outbox = self._connection.outbox
+        queue = outbox.pending.queue
+        size = 0 if queue is None else queue.queued + queue.unwritten
+        overflow = ChannelOverflow(f"outgoing was full with {outbox.waiting} frames, {size} bytes of it not written")
         self.fail(CloseReason(CloseCode.TRY_AGAIN_LATER), overflow, drop_queued=False)
 
     def message_given_up(self) -> None:

@@ -2,8 +2,8 @@
 
 While there is no channel, a message goes straight to the task that waits for it, or into a list. The channel comes into
 being when somebody asks for `incoming`; from then on everything goes through it. It bounds the number of messages.
-Their bytes are bounded as well. What is put in is added up, and once the sum passes the limit, what still waits is
-counted. The handler may take from the channel unseen, so the sizes of what was put in are kept for that.
+Their bytes are bounded as well. The handler may take from the channel unseen, so the sizes of what was put in
+are kept, and once their sum passes the limit the channel is asked how many of the newest are still there.
 
 `offer` and `extend` say False when the reader has to pause (`engine.stall`): that is the back-pressure. The reader also
 asks in the middle of a message (`has_room_beside`), or what is half there would come on top of all that waits.
@@ -18,11 +18,12 @@ import trio
 from ..config import ChannelConfig, Overflow
 from ..errors import ChannelOverflow
 from ..protocol.conversation import TURN
-from ..protocol.frames import Frame
+from ..protocol.frames import BinaryFrame, Frame
 from .takers import Takers
 
 _MUCH: Final = 1 << 20  # bytes: more than one read brings
 _NONE: Final[list[int]] = []  # what all inboxes without a channel have
+_DROPPED: Final = BinaryFrame(b"")  # stands in the place of a message that was dropped
 
 
 class Inbox:
@@ -90,14 +91,11 @@ class Inbox:
         """Whether more messages wait for the handler, so that more answers will follow; seen from the last read."""
         return bool(self.queue) if self._send is None else self.is_batch
 
-    # the handler's side
-
     @property
     def channel(self) -> trio.MemoryReceiveChannel[Frame]:
         """The channel: `session.incoming`; opened when it is first asked for."""
         if self._channel is None:
             self._sizes = [len(message.data) for message in self.queue]
-            self._bytes = sum(self._sizes)
             self.is_plain = False
             self._send, self._channel = trio.open_memory_channel[Frame](self._config.capacity)
             while self.queue:
@@ -122,6 +120,7 @@ class Inbox:
                 return None
         elif self.queue:
             message = self.queue.pop(0)
+            self._bytes -= len(message.data)
             if self._held is not None:  # or whoever waits for a message could be given a later one first
                 self._put_held_nowait()
         elif self.is_ended:
@@ -144,10 +143,10 @@ class Inbox:
             self._room.set()
         return message
 
-    # the reader's side
-
     def offer(self, message: Frame) -> bool:
         """Queue a message without waiting; False means: wait before the next one."""
+        if self._overflows and self._held is _DROPPED:
+            return True
         if not self._offered:
             self._first_offer = trio.current_time()
         if self._send is not None:
@@ -158,12 +157,11 @@ class Inbox:
             return True
         places = self._config.capacity - len(self.queue)
         if (places <= 0 and places + self.takers.by_lease <= 0) or (self._overflows and not self._has_room()):
-            self._held = None if self._overflows else message
-            return self._overflows
+            return self._refuse(message)
         self._offered += 1
         self.queue.append(message)
         self._bytes += len(message.data)
-        return self._bytes <= self._max_bytes or self._overflows or self._has_room()
+        return self._bytes <= self._max_bytes or self._overflows
 
     @property
     def room(self) -> tuple[int, int]:
@@ -171,7 +169,6 @@ class Inbox:
         if self._send is not None or self._overflows:
             return 0, 0
         places = self._config.capacity + self.takers.by_lease
-        self._has_room()  # counts
         return min(places - len(self.queue), TURN), min(self._max_bytes - self._bytes, _MUCH)
 
     def extend(self, messages: list[Frame]) -> bool:
@@ -182,17 +179,17 @@ class Inbox:
         while self.takers and messages:
             self.takers.hand(messages.pop(0))
         self.queue += messages
-        return self._has_room()
+        self._bytes += sum([len(message.data) for message in messages])
+        return self._bytes <= self._max_bytes
 
     def _offer_to(self, channel: trio.MemorySendChannel[Frame], message: Frame) -> bool:
         """As `offer`, through the channel."""
         if self._overflows and self._bytes > self._max_bytes and not self._has_room():
-            return True
+            return self._refuse(message)
         try:
             channel.send_nowait(message)
         except trio.WouldBlock:
-            self._held = None if self._overflows else message
-            return self._overflows
+            return self._refuse(message)
         except trio.BrokenResourceError:  # the handler closed `incoming`: it wants no input
             return True
         self._offered += 1
@@ -202,6 +199,11 @@ class Inbox:
         if self._bytes > self._max_bytes or len(self._sizes) > 2 * self._config.capacity:
             return self._has_room() or self._overflows
         return True
+
+    def _refuse(self, message: Frame) -> bool:
+        """There is no place: hold it until there is one, or drop it, and all behind it."""
+        self._held = _DROPPED if self._overflows else message
+        return self._overflows
 
     def answer_grace(self, seconds: float) -> float:
         """How long the handler may still answer when nothing more comes, at most `seconds`; asked before `end`.
@@ -229,9 +231,7 @@ class Inbox:
     def _has_room(self) -> bool:
         """Count the bytes that still wait; whether they leave room for more."""
         still_there = self.waiting
-        if self._send is None:
-            self._bytes = sum([len(message.data) for message in self.queue])
-        elif still_there < len(self._sizes):
+        if self._send is not None and still_there < len(self._sizes):
             del self._sizes[: len(self._sizes) - still_there]
             self._bytes = sum(self._sizes)
         return not still_there or self._bytes + self._beside <= self._max_bytes
@@ -250,7 +250,7 @@ class Inbox:
     @property
     def is_full(self) -> bool:
         """Whether the reader has to wait: for a place, or for bytes."""
-        return self._held is not None or not self._has_room()
+        return not self._overflows and (self._held is not None or not self._has_room())
 
     async def make_room(self, until: float, look: float) -> None:
         """Wait until there may be room, or until that time; one who takes from the channel is seen by looking."""
@@ -266,8 +266,9 @@ class Inbox:
 
     def _put_held_nowait(self) -> None:
         """Queue the message that had no place, if it has one now, and still no channel."""
-        if self._held is not None and self._send is None and len(self.queue) < self._config.capacity:
-            held, self._held = self._held, None
+        held = self._held
+        if held is not None and not self._overflows and self._send is None and len(self.queue) < self._config.capacity:
+            self._held = None
             self.extend([held])
 
     async def _put_held(self, channel: trio.MemorySendChannel[Frame], held: Frame) -> None:
@@ -282,9 +283,9 @@ class Inbox:
         self._held = None
 
     def discard_overflow(self) -> None:
-        """From now on drop what does not fit instead of waiting."""
+        """From now on drop what does not fit, and all behind it, instead of waiting: what is kept has no gap."""
         self._overflows = True
-        self._held = None
+        self._held = _DROPPED if self._held is not None else None
         if self.pause is not None:
             self.pause.cancel("input is not wanted any more")
 

@@ -273,6 +273,7 @@ class Outbox(Part[Owner]):
     def _encode(self, item: Item, pieces: list[bytes]) -> None:
         if type(item) is StreamedMessage:
             self.pending.stream = item
+            item.reach(self.flushes.taken)
         else:
             if self._encoder is None:
                 self._encoder = Encoder(self._connection.ends, self._conversation)

@@ -31,7 +31,19 @@ class StreamedMessage:
       is_shut: whether the end came before the writer had all of it.
     """
 
-    __slots__ = ("_arrival", "_next", "_outside", "_senders", "_task", "flushes", "has_begun", "is_finished", "is_shut")
+    __slots__ = (
+        "_arrival",
+        "_before",
+        "_next",
+        "_outside",
+        "_reached",
+        "_senders",
+        "_task",
+        "flushes",
+        "has_begun",
+        "is_finished",
+        "is_shut",
+    )
 
     def __init__(self) -> None:
         self._next: Frame | None = None
@@ -41,6 +53,8 @@ class StreamedMessage:
         self.flushes: Flushes = Flushes()
         self.has_begun: bool = False
         self.is_finished: bool = False
+        self._reached = trio.Event()  # the writer has come to it, or never will
+        self._before = 0  # items that were taken to be written before it
         self._task: trio.lowlevel.Task | None = None  # that sends it
         self._outside: tuple[trio.Nursery, ...] = ()  # its nurseries that are older than the message
 
@@ -95,11 +109,21 @@ class StreamedMessage:
             task = None if nursery is None or nursery in self._outside else nursery.parent_task
         return task is not None
 
-    async def flush(self) -> None:
-        """Wait until the fragments that were accepted are with the system, or it is shut. A checkpoint."""
+    async def flush(self, outbox: Flushes, controls: int) -> None:
+        """Wait until its fragments, what was sent before it, and so many control frames are with the system.
+
+        Or until it is shut. A checkpoint.
+        """
+        await self._reached.wait()
+        await outbox.wait(self._before, controls)
         await self.flushes.wait(self.flushes.taken + self.waiting, 0)
 
     # the writing side
+
+    def reach(self, taken: int) -> None:
+        """The writer has come to it, which is the last of so many items that were taken."""
+        self._before = taken - 1
+        self._reached.set()
 
     def take(self) -> Frame | None:
         """The next fragment, or None if there is none yet."""
@@ -129,6 +153,7 @@ class StreamedMessage:
         self._senders.refuse_all()
         self._next = None
         self.is_shut = True
+        self._reached.set()
         self._arrival.set()
         self.flushes.release()
         return frames

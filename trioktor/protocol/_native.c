@@ -662,8 +662,13 @@ join(PyObject *module, PyObject *list)
     }
     Py_ssize_t read = 0;
     /* What an attribute is looked up by may be anybody's code, which may change the list. */
-    while (read < count && read < PyList_Size(list)
-           && read_item(PyModule_GetState(module), PyList_GetItem(list, read), &items[read]) == 0) {
+    while (read < count && read < PyList_Size(list)) {
+        PyObject *item = Py_NewRef(PyList_GetItem(list, read));
+        const int failed = read_item(PyModule_GetState(module), item, &items[read]);
+        Py_DECREF(item);
+        if (failed) {
+            break;
+        }
         read++;
     }
     PyObject *bytes = PyErr_Occurred() ? NULL : write_items(items, read);
