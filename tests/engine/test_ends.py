@@ -33,6 +33,17 @@ def connect(**options: Any) -> Connection:
     return Connection(PlainTransport(), WebSockets(outgoing=4), **options)
 
 
+async def test_an_overflow_says_what_there_was_no_room_beside() -> None:
+    """The writer may hold all of it."""
+    connection = connect()
+    assert connection.outbox.accept(Frame.Binary(bytes(700)))
+    queue = connection.outbox.pending.queue
+    assert queue is not None
+    queue.unwritten = 50
+    connection.ends.overflowed()
+    assert str(connection.closing.cause) == "outgoing was full with 1 frames, 750 bytes of it not written"
+
+
 @pytest.mark.parametrize(
     ("end", "reason", "theirs", "cause"),
     [

@@ -79,7 +79,7 @@ class BaseSession(FrameChannel):
         checkpoint. Source: Ktor's `flush`, but for all that is queued.
 
         While a message goes out in pieces (`session.message`), what is queued behind it is waited for, too; but not
-        by the task that sends the pieces, nor by those that it started: they wait for the pieces.
+        by the task that sends the pieces, nor by those that it started: they wait for the pieces, and what is before.
         """
         self._check_thread("flush")
         await self._connection.flush(self._streams)
@@ -111,8 +111,8 @@ class BaseSession(FrameChannel):
     async def aclose(self, reason: CloseReason | int = CloseCode.NORMAL, message: str = "") -> None:
         """Close, and wait until the stream is closed; at most `close_timeout` after our Close went out.
 
-        Input that finds no place meanwhile is discarded. Always a checkpoint. Cancelled, it drops the
-        connection, and not the handler.
+        Input that finds no place meanwhile is discarded, and all behind it. Always a checkpoint. Cancelled, it drops
+        the connection, and not the handler.
 
         Raises:
           ValueError: as `close`.
