@@ -273,14 +273,13 @@ class Connection:
     async def flush(self, streams: Iterable[StreamedMessage]) -> None:
         """Wait until all that was sent before is with the system, or the connection is over. A checkpoint.
 
-        Whoever sends one of the `streams` waits for its fragments alone: what is behind has to wait for him.
+        Whoever sends one of the `streams` does not wait for what is behind it, which has to wait for him.
         """
         self.writing.respond()  # here: at the first wait it would wake who waits
         self.writing.uncork()
         for stream in streams:
             if stream.is_sent_by(trio.lowlevel.current_task()):
-                flushes = self.outbox.flushes
-                await stream.flush(flushes, flushes.controls_taken + self.conversation.control.waiting)
+                await stream.flush(self.outbox.flushes, self.outbox.pending.controls)
                 if not stream.is_shut:
                     return
         await self.outbox.flush()

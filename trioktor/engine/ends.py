@@ -144,8 +144,7 @@ class Ends(Part[Owner]):
     def overflowed(self) -> None:
         """More was put into `outgoing` than it holds, and that is to end the conversation."""
         outbox = self._connection.outbox
-        queue = outbox.pending.queue
-        size = 0 if queue is None else queue.queued + queue.unwritten
+        size = outbox.pending.size
         overflow = ChannelOverflow(f"outgoing was full with {outbox.waiting} frames, {size} bytes of it not written")
         self.fail(CloseReason(CloseCode.TRY_AGAIN_LATER), overflow, drop_queued=False)
 

@@ -23,7 +23,7 @@ from .takers import Takers
 
 _MUCH: Final = 1 << 20  # bytes: more than one read brings
 _NONE: Final[list[int]] = []  # what all inboxes without a channel have
-_DROPPED: Final = BinaryFrame(b"")  # stands in the place of a message that was dropped
+_DROPPED: Final = BinaryFrame(b"")  # stands for a message that was dropped: nothing may be queued behind it
 
 
 class Inbox:
@@ -69,7 +69,7 @@ class Inbox:
         self._sizes: list[int] = _NONE  # of what was put into the channel
         self._bytes = 0
         self._beside = 0  # those of the message that is arriving, while the reader waits in the middle of it
-        self._held: Frame | None = None  # a message that there was no place for
+        self._held: Frame | None = None  # a message that there was no place for, or what stands for it and all behind
         self._overflows = False
         self.pause: trio.CancelScope | None = None  # round the wait of a reader that is ahead
         self.is_batch: bool = False  # whether the last read brought several frames

@@ -191,8 +191,7 @@ class Outbox(Part[Owner]):
         else:
             queue = self.pending.queue
             ahead = 0 if queue is None else queue.is_handing_over + queue.waiting  # handed over, and not counted yet
-            controls = self.flushes.controls_taken + self._conversation.control.waiting
-            await self.flushes.wait(self.flushes.taken + ahead, controls)
+            await self.flushes.wait(self.flushes.taken + ahead, self.pending.controls)
 
     # the end
 

@@ -52,6 +52,16 @@ class Pending:
         return queued + backlog + (self.stream.waiting if self.stream is not None else 0)
 
     @property
+    def size(self) -> int:
+        """Bytes of what was put into the queue that are not with the system yet."""
+        return 0 if self.queue is None else self.queue.queued + self.queue.unwritten
+
+    @property
+    def controls(self) -> int:
+        """Control frames that were sent in all, those that wait included."""
+        return self._flushes.controls_taken + self._conversation.control.waiting
+
+    @property
     def is_writer_parked(self) -> bool:
         """Whether the writer waits for something, and nothing has been handed to it."""
         if self.stream is not None:

@@ -1,6 +1,6 @@
 /* The native part: what the interpreter is slow at, for plain bytes. The pure one beside it does the same.
 
-   But for `Filling`, nothing here keeps anything: bytes in, bytes and frames out. Written for the stable ABI, so that one build
+   But for `Filling`, nothing here keeps anything: bytes and frames in, bytes and frames out. Written for the stable ABI, so that one build
    serves every Python from 3.11 on: so nothing is left uncounted that is immortal only in later ones, and no
    `Py_RETURN_NONE` is used. */
 

@@ -23,7 +23,7 @@ _LENGTH_16 = 126
 """From here on a length takes two bytes more."""
 _SHORT = 1024
 _NOT_COPIED = 1 << 16
-"""Bytes of a payload that is joined to nothing."""
+"""Bytes from which on a payload is joined to nothing: whoever writes it hands it over as it is."""
 _KEYS = 256
 """Bytes that are taken from the system's source at once: a call for each frame costs as much as the masking."""
 

@@ -252,8 +252,8 @@ class FrameChannel(trio.abc.Channel[Frame]):
                 return True
             outgoing.check(frame)
         # The first answer to the last message there is goes straight out; others may have company.
-        inbox, writing = self._inbox, self._connection.writing
-        keep = not self._may_write_through or bool(inbox.queue) or inbox.has_more
+        writing = self._connection.writing
+        keep = not self._may_write_through or self._inbox.has_more
         self._may_write_through = False
         if keep and is_plain and writing.put_aside(frame):
             return True
