@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterator
@@ -13,8 +14,8 @@ import trio
 import trio.testing
 from hypothesis import given, settings, strategies as st
 
-from tests.support.helpers import REQUEST, RawClient, client_bytes, close
-from tests.support.listening import no_descriptor_left, talking
+from tests.support.helpers import REQUEST, RawClient, application, client_bytes, close, records_above_info
+from tests.support.listening import no_descriptor_left, running, talking
 from trioktor import CLOSE, ChannelConfig, ConnectionBroken, Frame, Server, WebSocketSession
 from trioktor.engine import (
     later as later_module,
@@ -549,6 +550,45 @@ async def test_a_crowd_ends_the_leases(autojump_clock: Clock, monkeypatch: pytes
             assert len(leases) == left
         for client in clients:
             await ask(client, "still there")
+
+
+@pytest.mark.parametrize("way", ["behind the request", "a burst", "another receives", "incoming", "nobody receives"])
+async def test_a_lent_socket_that_can_not_be_given_back_ends_its_connection_alone(
+    way: str, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The system may watch no more sockets. That is said once, and holds nothing."""
+
+    def fail(_poller: Poller, _fd: int) -> None:
+        raise OSError(errno.ENOSPC, "no more watches")
+
+    async def handler(session: Session) -> None:
+        async for _ in session:
+            await trio.sleep(1)
+
+    behind = client_bytes(Frame.Text("x")) if way == "behind the request" else b""
+    with trio.fail_after(30):
+        async with running(application(handler)) as server, await trio.open_tcp_stream("127.0.0.1", server.port) as end:
+            client = RawClient(end)
+            if behind:
+                monkeypatch.setattr(Poller, "watch", fail)
+            await client.send_bytes(REQUEST % b"/" + behind)
+            assert (await client.read_head()).startswith(b"HTTP/1.1 101 ")
+            await trio.testing.wait_all_tasks_blocked()
+            monkeypatch.setattr(Poller, "watch", fail)
+            if way == "a burst":
+                await client.send_bytes(client_bytes(*[Frame.Text("x")] * 400))
+            elif way == "another receives":
+                server.sessions[0].start_soon(server.sessions[0].receive)
+            elif way == "incoming":
+                assert server.sessions[0].incoming
+            elif way == "nobody receives":
+                await client.send(Frame.Text("x"))
+            assert [close(1011)] == await client.receive_rest()
+            await trio.sleep(1)
+            assert server.sessions == ()
+    (record,) = records_above_info(caplog)
+    assert record.exc_info
+    assert "no more watches" in str(record.exc_info[1])
 
 
 async def test_what_is_over_or_has_to_wait_is_not_lent(autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:

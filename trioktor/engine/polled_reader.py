@@ -185,6 +185,8 @@ class PolledReader:
     def _begin_pause(self) -> None:
         assert self._nursery is not None
         self.take_back()
+        if self._closing.is_over:  # it can't be watched
+            return
         self._poller.pause(self._fd)
         self._pause = _Pause()
         self._nursery.start_soon(self._finish, self._pause, name="trioktor intake")

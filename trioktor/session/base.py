@@ -89,8 +89,8 @@ class BaseSession(FrameChannel):
     def close(self, reason: CloseReason | int = CloseCode.NORMAL, message: str = "") -> None:
         """Begin the closing handshake, behind what is queued; does not wait.
 
-        The peer's messages go on arriving until its Close does; sending raises from now on. May be called
-        again: the first reason stands.
+        The peer's messages go on arriving until its Close does; sending raises from now on. What is queued behind a
+        message in pieces that is not finished cannot be said any more. May be called again: the first reason stands.
 
         Raises:
           ValueError: a code that may not be sent (1005, 1006, 1015, unregistered), or too long a message.
