@@ -184,6 +184,21 @@ async def test_behind_what_was_held_all_is_dropped(inbox: Make, autojump_clock: 
     assert one.take() is None
 
 
+async def test_what_was_held_has_its_place_in_the_step_in_which_there_is_one(
+    inbox: Make, autojump_clock: MockClock
+) -> None:
+    """So it is not lost if nothing more is wanted in the same step."""
+    one = inbox(capacity=1)
+    assert one.offer(Frame.Binary(b"first"))
+    assert not one.offer(Frame.Binary(b"held"))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait, one)
+        await trio.testing.wait_all_tasks_blocked()
+        assert one.take() == Frame.Binary(b"first")
+        one.discard_overflow()
+        assert one.take() == Frame.Binary(b"held")
+
+
 async def test_whoever_is_not_wanted_any_more_is_not_full(inbox: Make, autojump_clock: MockClock) -> None:
     """Its reader may be about to pause when the handler returns."""
     one = inbox(capacity=2)

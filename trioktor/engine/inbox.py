@@ -121,7 +121,7 @@ class Inbox:
         elif self.queue:
             message = self.queue.pop(0)
             self._bytes -= len(message.data)
-            if self._held is not None:  # or whoever waits for a message could be given a later one first
+            if self._held is not None:  # in this step: it is not to be dropped, nor passed by another
                 self._put_held_nowait()
         elif self.is_ended:
             raise trio.EndOfChannel
