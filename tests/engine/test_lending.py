@@ -580,7 +580,7 @@ async def test_a_lent_socket_that_can_not_be_given_back_ends_its_connection_alon
             elif way == "another receives":
                 server.sessions[0].start_soon(server.sessions[0].receive)
             elif way == "incoming":
-                assert server.sessions[0].incoming
+                assert server.sessions[0].incoming is not None
             elif way == "nobody receives":
                 await client.send(Frame.Text("x"))
             assert [close(1011)] == await client.receive_rest()

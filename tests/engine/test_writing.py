@@ -232,6 +232,42 @@ async def test_where_extensions_are_at_work_nothing_is_put_aside_as_it_is(autoju
         assert len(transport.writes) == 1
 
 
+@pytest.mark.parametrize("is_open", [False, True])
+@pytest.mark.parametrize(
+    ("frame", "is_judged"),
+    [
+        (Frame.Binary(b"x"), True),
+        (Frame.Text("x"), True),
+        (Frame.Binary(b"x", fin=False), False),
+        (Frame.Text("x", fin=False), False),
+        (Frame.Binary(b"x", rsv2=True), False),
+        (Frame.Ping(b"x"), False),
+        (Frame.Text(b"\xff"), False),
+    ],
+    ids=repr,
+)
+async def test_what_has_to_be_judged_is_not_put_aside_by_itself(
+    frame: Frame, is_judged: bool, is_open: bool, autojump_clock: MockClock
+) -> None:
+    """Nor does anything inside a message of which a fragment was accepted."""
+    transport = PlainSocket()
+    async with writing(transport) as connection:
+        assert connection.writing.write_through(Frame.Text("first"), keep=True)
+        if is_open:
+            connection.conversation.outgoing.note_accepted(Frame.Text("of several", fin=False))
+        assert connection.writing.put_aside(frame) is (is_judged and not is_open)
+        assert connection.writing.write_through(Frame.Text("last"), keep=False)
+        assert transport.frames == [*texts("first"), *([frame] if is_judged and not is_open else []), *texts("last")]
+
+
+async def test_nothing_is_put_aside_once_the_connection_is_dropped(autojump_clock: MockClock) -> None:
+    """Though something was, and nobody has called yet."""
+    async with writing(PlainSocket()) as connection:
+        assert connection.writing.write_through(Frame.Text("first"), keep=True)
+        connection.ends.drop()
+        assert not connection.writing.put_aside(Frame.Text("second"))
+
+
 async def test_nothing_is_put_aside_where_nobody_would_call() -> None:
     """Before it runs: the frame has to be queued."""
     connection = Connection(PlainSocket(), WebSockets())

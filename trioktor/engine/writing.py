@@ -1,11 +1,9 @@
 """Writes for one connection: at once, where nothing is in the way, else by the writer's task.
 
-An answer that others will follow is put aside, as it is where nothing but its head is missing. It leaves with the next
-that is not, with a chunk of it, or when the waker calls, whichever comes first. What is put aside goes in front of
-everything else that is written.
+An answer that others will follow is put aside, as it is where only its head is missing. It leaves with the next that is
+not, with a chunk of it, or when the waker calls, whichever is first. It goes in front of everything else.
 
-The task is started when something has to wait for the first time, and lives to the end. What comes of writing is told
-to the `ClosingHandshake`.
+The task is started when something first has to wait, and lives to the end. The `ClosingHandshake` is told the outcome.
 """
 
 from __future__ import annotations
@@ -17,6 +15,7 @@ import trio
 
 from ..errors import WriteTimeout
 from ..protocol.conversation import Conversation
+from ..protocol.first_byte import WHOLE_BINARY, WHOLE_TEXT
 from ..protocol.frames import Frame
 from ..protocol.prepared import PreparedMessage
 from .ends import Ends
@@ -144,9 +143,11 @@ class Writing(Part[Owner]):
 
     @trio.lowlevel.enable_ki_protection
     def put_aside(self, frame: Frame) -> bool:
-        """Put a whole message that was judged behind others that were put aside; False if that can't be."""
-        kept = self._kept
-        if kept is None or not self._keeps_frames or not self._outbox.is_direct:
+        """Put a whole message behind others that were put aside; False if that can't be, or it has to be judged."""
+        kept, first_byte = self._kept, frame.first_byte
+        if kept is None or not self._keeps_frames or not self._outbox.is_direct or self._outgoing.opened is not None:
+            return False
+        if first_byte != WHOLE_BINARY and (first_byte != WHOLE_TEXT or frame.decoded is None):
             return False
         kept.append(frame)
         self._outgoing.frames_sent += 1

@@ -51,12 +51,14 @@ class FrameChannel(trio.abc.Channel[Frame]):
         "_sends",
         "_thread",
         "_unparked",
+        "_writing",
     )
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._inbox = connection.inbox
         self._outbox = connection.outbox
+        self._writing = connection.writing
         self._outgoing = connection.conversation.outgoing
         ident = get_ident()  # an object of its own each time
         self._thread = _THREADS.setdefault(ident, ident)
@@ -200,7 +202,8 @@ class FrameChannel(trio.abc.Channel[Frame]):
         else:
             self._receives = 0
             await _checkpoint()
-        if not self._put_nowait(frame):
+        is_followed = not self._may_write_through or self._inbox.queue  # by other answers
+        if not (is_followed and self._writing.put_aside(frame)) and not self._put_nowait(frame):
             await self._put(frame)
 
     def send_nowait(self, value: Message) -> None:
@@ -227,7 +230,7 @@ class FrameChannel(trio.abc.Channel[Frame]):
             self._raise_over()
         if self._outgoing.opened is not None or not outbox.has_room_for(message):
             return False
-        if self._connection.writing.write_through(message, keep=False):
+        if self._writing.write_through(message, keep=False):
             return True
         try:
             return outbox.accept(message)
@@ -252,13 +255,10 @@ class FrameChannel(trio.abc.Channel[Frame]):
                 return True
             outgoing.check(frame)
         # The first answer to the last message there is goes straight out; others may have company.
-        writing = self._connection.writing
         keep = not self._may_write_through or self._inbox.has_more
         self._may_write_through = False
-        if keep and is_plain and writing.put_aside(frame):
-            return True
         try:
-            if not writing.write_through(frame, keep=keep) and not outbox.accept(frame):
+            if not self._writing.write_through(frame, keep=keep) and not outbox.accept(frame):
                 return False
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._raise_over()
