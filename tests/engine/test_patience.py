@@ -32,6 +32,38 @@ async def test_a_limit_without_pauses_is_exact(autojump_clock: MockClock) -> Non
         assert pytest.approx(seconds) == trio.current_time() - began
 
 
+@pytest.mark.parametrize("step", [0.7, 2.4, 9.9])
+async def test_what_is_waited_for_may_renew_the_limit(step: float, autojump_clock: MockClock) -> None:
+    """As often as it gets on; the limit counts from the last time."""
+    patience, began, steps = Patience(10), trio.current_time(), 0
+
+    async def work() -> None:
+        nonlocal steps
+        while steps < 20:
+            await trio.sleep_until(began + (steps + 1) * step)
+            patience.renew()
+            steps += 1
+        await trio.sleep_forever()
+
+    assert await patience.outlast(work)
+    assert steps == 20
+    assert abs(trio.current_time() - began - 20 * step - 10) < 0.001
+
+
+async def test_a_pause_before_it_was_renewed_does_not_make_it_longer(autojump_clock: MockClock) -> None:
+    """What the pause kept from us was taken behind it, in the same slice."""
+    patience, began = Patience(10), trio.current_time()
+
+    async def work() -> None:
+        if trio.current_time() == began:
+            autojump_clock.jump(100)
+            patience.renew()
+        await trio.sleep_forever()
+
+    assert await patience.outlast(work)
+    assert abs(trio.current_time() - began - 110) < 0.001
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
 async def test_what_work_raises_on_its_way_out_is_not_lost(
     error: type[BaseException], autojump_clock: MockClock

@@ -6,7 +6,7 @@ import errno
 import socket
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import pytest
 import trio
@@ -15,9 +15,11 @@ from trio.testing import MockClock
 
 from tests.support.listening import has_ipv6, no_descriptor_left
 from tests.support.transports import finish, pair, read, reset, tcp_pair
-from trioktor.engine.sockets import SocketTransport, is_unix, look_at
+from trioktor.engine.sockets import SocketTransport, is_unix, look_at, set_options
 from trioktor.engine.streams import open_transport
-from trioktor.engine.transport import CHUNK, TARGET_READ, HangUp
+from trioktor.engine.transport import CHUNK, LONG_WRITE, TARGET_READ, HangUp
+
+TCP_NOTSENT_LOWAT = 25
 
 
 def transport_pair() -> tuple[SocketTransport, socket.socket]:
@@ -120,6 +122,7 @@ async def test_it_connects_to_an_address(host: str) -> None:
         assert (transport.client, transport.is_local) == ((host, port), False)
         with socket.fromfd(transport.fileno(), socket.AF_INET, socket.SOCK_STREAM) as same:
             assert same.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert unsent_limit(same) == 1 << 14
         peer = await listener.accept()
         await transport.send(b"hello")
         assert await read(peer, 5) == b"hello"
@@ -248,6 +251,70 @@ async def test_several_pieces_go_together_as_far_as_they_fit() -> None:
         transport.send_parts_nowait([b"x", b"y"])
     assert isinstance(broken.value.__cause__, BrokenPipeError)
     await transport.aclose()
+
+
+@final
+class Watched(socket.socket):
+    """A socket that notes how much may wait unsent when something is written."""
+
+    def __init__(self, of: trio.SocketStream) -> None:
+        super().__init__(fileno=of.socket.detach())
+        self.limits: list[int] = []
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        """Note it."""
+        self.limits.append(unsent_limit(self))
+        return super().send(data, flags)
+
+    def sendmsg(self, parts: Any, *rest: Any) -> int:
+        """Note it."""
+        self.limits.append(unsent_limit(self))
+        return super().sendmsg(parts, *rest)
+
+
+def unsent_limit(sock: socket.socket) -> int:
+    """Bytes that may wait unsent in the system."""
+    return sock.getsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the option has no number there that we know")
+@pytest.mark.parametrize("way", ["at once", "parts", "waiting"])
+@pytest.mark.parametrize("size", [LONG_WRITE - 1, LONG_WRITE, 1 << 22])
+async def test_more_may_wait_unsent_while_a_long_message_is_written_and_only_then(way: str, size: int) -> None:
+    """So it takes few writes; what is said behind it waits for little all the same."""
+    ours, peer = await tcp_pair()
+    set_options(ours.socket)  # type: ignore[arg-type]  # as it is accepted
+    sock = Watched(ours)
+    transport = SocketTransport(sock, ("127.0.0.1", 0))
+    async with trio.open_nursery() as nursery:
+        if way == "parts":
+            sent = transport.send_parts_nowait([b"head", bytes(size)])
+            assert unsent_limit(sock) == 1 << 14
+            nursery.start_soon(transport.send, bytes(4 + size - sent))
+        else:
+            nursery.start_soon(transport.send, bytes(size))
+        if way == "waiting":
+            await trio.testing.wait_all_tasks_blocked()
+        await read(peer, size + 4 * (way == "parts"))
+    assert sock.limits[0] == (1 << 20 if size >= LONG_WRITE else 1 << 14)
+    assert unsent_limit(sock) == 1 << 14
+    await finish(transport, peer)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have other limits")
+async def test_what_is_said_behind_a_long_message_waits_for_little() -> None:
+    """Of a peer that reads nothing the system takes a long message further than short ones."""
+    taken = []
+    for size in (1 << 12, 1 << 22):
+        ours, peer = await tcp_pair()
+        set_options(ours.socket)  # type: ignore[arg-type]
+        transport = SocketTransport.of(ours)
+        taken.append(0)
+        while sent := transport.send_parts_nowait([b"head", bytes(size)]):
+            taken[-1] += sent
+        assert transport.send_nowait(b"short") == 0
+        await finish(transport, peer)
+    assert taken[0] + (1 << 19) < taken[1]
 
 
 async def test_progress_is_told_when_a_write_that_waited_got_on() -> None:

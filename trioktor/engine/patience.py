@@ -46,14 +46,15 @@ class Patience:
 
     def woke(self, asked: float) -> None:
         """Having woken from a wait until `asked`: what came later than that is not counted."""
-        late = trio.current_time() - asked
+        now = trio.current_time()
+        late = now - asked
         if late > self._seconds * _LATE:
-            self._since += late
+            self._since = min(self._since + late, now)  # it may have been renewed since
 
     async def outlast(self, wait: Callable[[], Awaitable[object]]) -> bool:
         """Wait for something, at most to the limit; whether the limit came first.
 
-        `wait` is cut short and called again, so cut short it must have done nothing.
+        `wait` is cut short and called again, so cut short it must have lost nothing. It may renew the limit.
         """
         while not self.is_over:
             asked = self.next_look()

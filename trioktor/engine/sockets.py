@@ -2,6 +2,9 @@
 
 Trio's `wait_readable` and `wait_writable` do the waiting. That saves a failed `recv` for every read, and a task
 switch for every write that the system takes at once.
+
+What is said later, a Pong say, should not wait behind much in the system. So a TCP socket counts as writable only while
+little of what was written is unsent. In a long message nothing else can be said: while one is written more may be.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from typing import TYPE_CHECKING, Final, final
 import trio
 
 from .patience import Patience
-from .transport import CHUNK, TARGET_READ, HangUp, Transport
+from .transport import CHUNK, LONG_WRITE, TARGET_READ, HangUp, Transport
 
 if TYPE_CHECKING:
     from ..protocol._native import Filling
@@ -24,6 +27,29 @@ if TYPE_CHECKING:
 _ERROR: Final = getattr(select, "POLLERR", 0)
 _HANG_UP: Final = getattr(select, "POLLHUP", 0)
 _ENDED: Final = getattr(select, "POLLRDHUP", 0)  # Linux has it
+_UNSENT: Final = 1 << 14
+"""Bytes that may wait unsent before a socket counts as full: as Trio has it."""
+_UNSENT_OF_LONG: Final = 1 << 20
+"""The same in the middle of a long message."""
+
+
+def set_options(sock: socket.socket) -> bool:
+    """Send at once what is written, and keep little of what was not sent; whether the system did so."""
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+    except OSError:  # it is gone already, which its reader finds
+        return False
+    return keep_unsent(sock, _UNSENT)
+
+
+def keep_unsent(sock: socket.socket, most: int) -> bool:
+    """Let at most about so many bytes wait unsent; whether the system did so. Where it has no such limit it did."""
+    try:
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, most)
+    except OSError:  # it is gone already, or no TCP
+        return False
+    return True
 
 
 def look_at(sock: socket.socket | trio.socket.SocketType) -> HangUp:
@@ -97,7 +123,7 @@ class SocketTransport(Transport):
         sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         try:
             sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+            set_options(sock)
             number = sock.connect_ex((host, port))
             if number in (errno.EINPROGRESS, errno.EWOULDBLOCK):
                 await trio.lowlevel.wait_writable(sock)
@@ -121,20 +147,36 @@ class SocketTransport(Transport):
                 return data
 
     async def send(self, data: bytes | memoryview) -> None:
+        is_long = len(data) >= LONG_WRITE
+        if is_long:
+            keep_unsent(self._socket, _UNSENT_OF_LONG)
         sent = self.send_nowait(data)
         if sent < len(data):
-            patience = Patience(self.write_timeout)
-            with memoryview(data) as view:
-                while sent < len(data):
-                    is_over = await patience.outlast(self._wait_writable)
-                    # Some room is not "writable" for the system until it is a good part of the buffer.
-                    taken = self.send_nowait(view[sent:])
-                    if is_over and not taken:
-                        raise self.timed_out()
-                    if taken:  # else it was woken for nothing
-                        patience.renew()
-                        self.progressed()
-                        sent += taken
+            await self._send_rest(memoryview(data)[sent:])
+        if is_long:
+            keep_unsent(self._socket, _UNSENT)
+
+    async def _send_rest(self, rest: memoryview) -> None:
+        patience = Patience(self.write_timeout)
+
+        def send_some() -> bool:
+            nonlocal rest
+            taken = self.send_nowait(rest)
+            if taken:  # else it was woken for nothing
+                rest = rest[taken:]
+                patience.renew()
+                self.progressed()
+            return taken > 0
+
+        async def send_all() -> None:
+            while rest:
+                await self._wait_writable()
+                send_some()
+
+        while await patience.outlast(send_all):
+            # Some room is not "writable" for the system until it is a good part of the buffer.
+            if not send_some():
+                raise self.timed_out()
 
     async def _wait_writable(self) -> None:
         self._has_waited = True
@@ -155,12 +197,18 @@ class SocketTransport(Transport):
     def send_parts_nowait(self, parts: list[bytes]) -> int:
         if sys.platform == "win32":
             return super().send_parts_nowait(parts)
+        is_long = len(parts[-1]) >= LONG_WRITE
+        if is_long:
+            keep_unsent(self._socket, _UNSENT_OF_LONG)
         try:
             return self._socket.sendmsg(parts)
         except BlockingIOError:
             return 0
         except OSError as error:
             raise trio.BrokenResourceError(str(error)) from error
+        finally:
+            if is_long:
+                keep_unsent(self._socket, _UNSENT)
 
     def fileno(self) -> int:
         """The socket's number."""

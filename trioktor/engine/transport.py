@@ -22,6 +22,8 @@ CHUNK: Final = 65536
 """Bytes of one read, and of one write to a stream: a chunk taken is progress."""
 LONG_READ: Final = 1 << 18
 """Bytes of one read in the middle of a frame that is longer than that."""
+LONG_WRITE: Final = 1 << 18
+"""Bytes of a message from which on the system may keep more of it unsent."""
 TARGET_READ: Final = 1 << 19
 """Bytes of one read into the place where they will stand: nothing is allocated for it."""
 

@@ -16,14 +16,13 @@ from typing import Final, TypeAlias
 
 import trio
 
+from ..engine.sockets import set_options
 from .listeners import NO_ROOM, PAUSE, PatientListener, Want
 
 _AT_ONCE: Final = 64
 """Connections that are accepted in one step of the loop."""
 _NAME: Final = "trioktor connection"
 """Of each task; one string for all."""
-_NOTSENT: Final = 1 << 14
-"""Bytes that may wait unsent before a socket counts as writable: as Trio has it."""
 
 _NAMES: Final = (
     *("EPERM", "ECONNABORTED", "EPROTO", "ENETDOWN", "ENOPROTOOPT", "EHOSTDOWN", "ENONET", "EHOSTUNREACH"),
@@ -71,7 +70,7 @@ async def _accept_sockets(
             twin.setblocking(False)
             # Linux hands the options of a listening socket on to what it accepts.
             is_tcp = _is_tcp(twin)
-            is_inherited = not is_tcp or (sys.platform == "linux" and _set_options(twin))
+            is_inherited = not is_tcp or (sys.platform == "linux" and set_options(twin))
             at_once = 1
             while True:
                 if want.is_known:
@@ -114,19 +113,8 @@ def _accept_waiting(
                 raise
             continue
         if not is_inherited:
-            _set_options(accepted)
+            set_options(accepted)
         nursery.start_soon(handle, accepted, name[:2] if is_tcp else None, name=_NAME)
         count += 1
     want.look()
     return count
-
-
-def _set_options(sock: socket.socket) -> bool:
-    """Send at once what is written, and keep little of what was not sent; whether the system did so."""
-    try:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _NOTSENT)
-    except OSError:  # it is gone already, which its reader finds
-        return False
-    return True
