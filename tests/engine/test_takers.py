@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Generator
 from typing import Any, final
 
 import pytest
 import trio
 import trio.testing
+from outcome import Outcome
 from trio.testing import MockClock
 
 from trioktor import Frame
@@ -191,3 +193,33 @@ async def test_woken_the_lease_ends(autojump_clock: MockClock) -> None:
         takers.wake()
         assert lease.calls == ["back"]
     assert taken == {"a": None}
+
+
+async def test_a_message_is_handed_on_as_an_outcome(autojump_clock: MockClock) -> None:
+    """Whoever resumes the task may unwrap it, or send it into a generator of either kind."""
+
+    def echo() -> Generator[object, Frame, None]:
+        while True:
+            seen.append((yield None))
+
+    async def echo_async() -> AsyncGenerator[object, Frame]:
+        while True:
+            seen.append((yield None))
+
+    seen: list[Frame] = []
+    handed: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trio.lowlevel, "reschedule", lambda task, outcome: handed.append(outcome))
+        takers = Takers()
+        takers.append(trio.lowlevel.current_task())
+        takers.hand(ONE)
+    [outcome] = handed
+    assert isinstance(outcome, Outcome)
+    assert outcome.unwrap() is ONE
+    generator, async_generator = echo(), echo_async()
+    next(generator)
+    outcome.send(generator)
+    await anext(async_generator)
+    await outcome.asend(async_generator)
+    assert seen == [ONE, ONE]
+    await async_generator.aclose()
