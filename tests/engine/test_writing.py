@@ -18,7 +18,9 @@ from trioktor import Frame, WebSockets
 from trioktor.engine.connection import Connection
 from trioktor.engine.transport import CHUNK
 from trioktor.protocol.close import CloseReason
+from trioktor.protocol.errors import ProtocolError
 from trioktor.protocol.halves import Ours, Theirs
+from trioktor.protocol.outgoing import LONG
 from trioktor.protocol.prepared import PreparedMessage
 
 ANSWER = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
@@ -205,6 +207,27 @@ def test_messages_that_were_judged_are_put_aside_behind_others_only(steps: list[
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
+@pytest.mark.parametrize("way", ["as it is", "encoded", "made bytes"])
+async def test_no_more_than_a_chunk_is_put_aside(
+    way: str, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted as it will be written, not as it was before its extensions."""
+    transport = PlainSocket()
+    letter = "x" * 3000 if way != "as it is" else ""
+    marker = Marker(Marking("marking", 0, letter))
+    if way == "made bytes":  # since it is of another kind than it was
+        monkeypatch.setattr(Marker, "encode", lambda self, message: Frame.Text(message.data + letter.encode()))
+    async with writing(transport, extensions=(marker,) if letter else ()) as connection:
+        assert connection.writing.write_through(Frame.Binary(b""), keep=True)
+        size = 4000 - len(letter)
+        for number in range(1, 2 * CHUNK // 4000):
+            assert connection.writing.put_aside(Frame.Binary(bytes(size)))
+            assert bool(transport.writes) is (number * 4000 + len(letter) >= CHUNK)
+            if transport.writes:
+                break
+        assert len(transport.writes) == 1
+
+
 def test_a_chunk_of_empty_messages_is_not_put_aside_for_ever() -> None:
     """Their heads count."""
 
@@ -220,16 +243,31 @@ def test_a_chunk_of_empty_messages_is_not_put_aside_for_ever() -> None:
     trio.run(main)
 
 
-async def test_where_extensions_are_at_work_nothing_is_put_aside_as_it_is(autojump_clock: MockClock) -> None:
-    """They see each message in its turn."""
+async def test_extensions_see_what_is_put_aside_in_its_turn(autojump_clock: MockClock) -> None:
+    """As they see all others, but for a long message, which takes several steps: the writer's task does that."""
     transport = PlainSocket()
     async with writing(transport, extensions=(Marker(Marking("marking", 0)),)) as connection:
         assert connection.writing.write_through(Frame.Text("first"), keep=True)
-        assert not connection.writing.put_aside(Frame.Text("second"))
-        assert connection.writing.write_through(Frame.Text("second"), keep=True)
-        assert connection.writing.write_through(Frame.Text("third"), keep=False)
-        assert transport.frames == texts("firstx", "secondx", "thirdx")
+        assert connection.writing.put_aside(Frame.Text("second"))
+        assert not connection.writing.put_aside(Frame.Binary(bytes(LONG + 1)))
+        assert connection.writing.put_aside(Frame.Binary(b"third"))
+        assert connection.writing.write_through(Frame.Text("fourth"), keep=False)
+        assert transport.frames == [*texts("firstx", "secondx"), Frame.Binary(b"thirdx"), *texts("fourthx")]
         assert len(transport.writes) == 1
+        assert connection.conversation.outgoing.frames_sent == 4
+
+
+async def test_what_a_fault_of_an_extension_s_made_is_not_put_aside(autojump_clock: MockClock) -> None:
+    """Whoever sends it is told, and what was put aside before is whole."""
+    transport = PlainSocket()
+    async with writing(transport, extensions=(Marker(Marking("marking", 0, "\N{SNOWMAN}")),)) as connection:
+        assert connection.writing.write_through(Frame.Binary(b"first"), keep=True)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Marker, "encode", lambda self, message: Frame.Text("x", rsv3=True))
+            with pytest.raises(ProtocolError, match="reserved bit"):
+                connection.writing.put_aside(Frame.Text("second"))
+        connection.writing.uncork()
+        assert transport.frames == [Frame.Binary("first\N{SNOWMAN}".encode())]
 
 
 @pytest.mark.parametrize("is_open", [False, True])

@@ -317,6 +317,9 @@ def test_what_is_compressed_may_be_chosen() -> None:
     assert [False, True, False] == [
         deflate.encode(frame).rsv1 for frame in (Frame.Text("12345"), Frame.Text("123456"), Frame.Binary(b"1234567"))
     ]
+    larger, text = codec(compress_if_bigger_than=5), codec(compress_if=lambda frame: isinstance(frame, Frame.Text))
+    assert [True, False] == [larger.encode(Frame.Text(size * "1")).rsv1 for size in (6, 5)]
+    assert [True, False] == [text.encode(frame).rsv1 for frame in (Frame.Text("1"), Frame.Binary(b"1234567"))]
     assert Frame.Text("hello") == codec().decode(codec(level=0).encode(Frame.Text("hello")), 10)
 
 

@@ -50,6 +50,15 @@ def test_encoding_is_in_the_order_of_installation_and_decoding_in_reverse() -> N
     assert [None] == [extension.factory.name for extension in alone]
 
 
+@pytest.mark.parametrize("message", ["m", "maa"])
+def test_each_extension_reads_a_message_once(message: str) -> None:
+    """Also one that is always on, so that no bit says whether it has."""
+    _, extensions = negotiate([Marking("first", RSV1, "1"), Marking(None, 0, "a")], ["first"])
+    encoded = run(encode_in_steps(extensions, Frame.Text(message)))
+    frames = FrameReader(client=True, max_frame_size=100, extensions=extensions)
+    assert [Frame.Text(message)] == list(frames.feed(head(encoded.first_byte, len(encoded.data)) + encoded.data))
+
+
 def test_two_without_a_name_may_be_installed() -> None:
     """Pass-throughs have nothing to conflict about."""
     factories = [Marking(None, 0), Marking(None, 0), PerMessageDeflate()]

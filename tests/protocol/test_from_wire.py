@@ -7,8 +7,9 @@ import pytest
 from trioktor.protocol.close import CloseReason
 from trioktor.protocol.errors import UnexpectedFrame
 from trioktor.protocol.first_byte import FrameType
-from trioktor.protocol.frames import Frame
-from trioktor.protocol.from_wire import FRAME_CLASSES, MESSAGE_KINDS, frame_from_wire
+from trioktor.protocol.frames import KEPT_TEXT, Frame
+from trioktor.protocol.from_wire import FRAME_CLASSES, MESSAGE_KINDS, frame_from_wire, message_from_wire
+from trioktor.protocol.native import is_native
 
 
 def test_every_type_has_its_class() -> None:
@@ -36,6 +37,26 @@ def test_a_frame_of_parts_equals_one_that_was_constructed(frame: Frame) -> None:
     assert made == frame
     assert (type(made), made.first_byte, made.data) == (type(frame), frame.first_byte, frame.data)
     assert made.decoded is None
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        Frame.Text("é"),
+        Frame.Text("x" * KEPT_TEXT),
+        Frame.Text("x" * (KEPT_TEXT + 1)),
+        Frame.Text(b"\xff"),
+        Frame.Text(b"\xff", rsv1=True),
+        Frame.Binary(b"x"),
+        Frame.Binary(b"", rsv1=True),
+    ],
+)
+def test_the_text_of_a_message_of_parts_may_be_known(frame: Frame) -> None:
+    """Where it is plain, short and UTF-8, by the native part; else it is still to be judged."""
+    made = message_from_wire(frame.first_byte, frame.data)
+    assert (type(made), made.first_byte, made.data) == (type(frame), frame.first_byte, frame.data)
+    is_known = is_native and frame.decoded is not None and frame.first_byte == 0x81 and len(frame.data) <= KEPT_TEXT
+    assert made.decoded == (frame.decoded if is_known else None)
 
 
 def test_a_continuation_is_shown_as_its_message() -> None:

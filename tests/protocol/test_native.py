@@ -509,9 +509,31 @@ def test_a_class_that_can_be_no_frame_is_an_error(data: bytes) -> None:
     kinds = (Broken, Broken)
     with pytest.raises(AttributeError):
         native.scan(data, 0, 99, 9, 99, 0, 4, kinds)
+    assert native.message is not None
+    with pytest.raises(AttributeError):
+        native.message(data[0], data, kinds)
     if len(data) < 10:
         with pytest.raises(AttributeError):
             native.single(data, 99, 4, kinds)
+
+
+@needs_native
+@given(
+    first_byte=st.one_of(st.sampled_from([0x81, 0x82, 0xC1, 0xC2]), st.integers(0, 255)),
+    data=st.one_of(st.binary(max_size=20), st.text(max_size=20).map(str.encode)),
+)
+def test_a_message_of_parts_is_what_the_pure_way_makes(first_byte: int, data: bytes) -> None:
+    """Its text is known, if it is plain and whole, and is UTF-8."""
+    assert native.message is not None
+    made = native.message(first_byte, data, MESSAGE_KINDS)
+    kind = TextFrame if first_byte & 0x0F == 1 else BinaryFrame
+    assert (type(made), made.first_byte) == (kind, first_byte)
+    assert made.data is data
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        text = None
+    assert made.decoded == (text if first_byte == 0x81 else None)
 
 
 @needs_native
@@ -633,6 +655,21 @@ def test_what_is_no_argument_is_an_error() -> None:
             single(*arguments)
     with pytest.raises(OverflowError):
         single(b"x", 1 << 70, 4, MESSAGE_KINDS)
+    message: Any = native.message
+    wrong = [
+        (),
+        (0x81, b"x"),
+        (None, b"x", MESSAGE_KINDS),
+        (0x81, "x", MESSAGE_KINDS),
+        (0x82, bytearray(b"x"), MESSAGE_KINDS),
+        *((0x81, b"x", kinds) for kinds in WRONG_KINDS),
+    ]
+    for arguments in wrong:
+        with pytest.raises(TypeError):
+            message(*arguments)
+    for first_byte in (-1, 256, 1 << 70):
+        with pytest.raises((ValueError, OverflowError)):
+            message(first_byte, b"x", MESSAGE_KINDS)
     for position in (-1, 2, 1 << 40):
         with pytest.raises(ValueError, match="position"):
             scan(b"x", position, 1, 1, 1, 0, 4, MESSAGE_KINDS)

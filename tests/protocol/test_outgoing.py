@@ -11,8 +11,9 @@ from tests.support.reading import FrameReader
 from trioktor.protocol.deflate import PerMessageDeflate
 from trioktor.protocol.errors import ProtocolError
 from trioktor.protocol.extensions import Extension, ExtensionFactory, run
-from trioktor.protocol.first_byte import RSV1, RSV2, FrameType
+from trioktor.protocol.first_byte import RSV1, RSV2, RSV3, FrameType
 from trioktor.protocol.frames import Frame
+from trioktor.protocol.from_wire import frame_from_wire
 from trioktor.protocol.negotiation import negotiate, offers
 from trioktor.protocol.outgoing import LONG, Outgoing
 from trioktor.protocol.prepared import PreparedMessage
@@ -277,3 +278,47 @@ def test_a_long_message_for_many_takes_several_steps_where_it_is_one_like_others
         assert steps is not None
         outgoing.finish(run(steps), pieces)
         assert outgoing.frames_sent == 1
+
+
+# whole messages in one step
+
+
+@pytest.mark.parametrize("masking", [False, True])
+def test_what_is_encoded_for_later_is_written_as_what_is_written_now(masking: bool) -> None:
+    """A message of each kind and size, as `add` would have it."""
+    now, later = (way(PerMessageDeflate(compress_if_bigger_than=3), masking=masking) for _ in range(2))
+    messages = [Frame.Text("x" * 100), Frame.Binary(b""), Frame.Binary(b"yyy"), Frame.Text("x" * 100), Frame.Text("é")]
+    encoded = [later.encode_now(message) for message in messages]
+    assert [type(item) for item in encoded] == [type(message) for message in messages]
+    reader, other = (FrameReader(client=not masking, reserved=RSV1) for _ in range(2))
+    frames = list(other.feed(written(now, *messages)))
+    assert list(reader.feed(b"".join(later.joined([item for item in encoded if item is not None])))) == frames
+    assert len(frames) == len(messages)
+    assert later.encode_now(Frame.Binary(bytes(LONG + 1))) is None
+
+
+@pytest.mark.parametrize(
+    ("made", "is_refused"),
+    [
+        (frame_from_wire(Frame.Text, 0x81 | RSV3, b"x"), True),
+        (frame_from_wire(Frame.Text, 0x81 | RSV1, b"x"), True),
+        (frame_from_wire(Frame.Text, 0x81, b"\xff"), True),
+        (frame_from_wire(Frame.Close, 0x88, b"\x03\xed"), True),
+        (frame_from_wire(Frame.Text, 0x81 | RSV2, b"\xff"), False),
+        (frame_from_wire(Frame.Text, 0x81, b"x"), False),
+        (frame_from_wire(Frame.Binary, 0x82, bytearray(b"x")), False),  # type: ignore[arg-type]
+    ],
+    ids=repr,
+)
+def test_what_an_extension_made_is_judged(made: Frame, is_refused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it was before, before anything is kept of it."""
+    outgoing = way(MARKING)
+    monkeypatch.setattr(type(outgoing.extensions[0]), "encode", lambda self, message: made)
+    message = Frame.Binary(b"x") if made.first_byte == 0x82 else Frame.Text("x")
+    if is_refused:
+        with pytest.raises(ProtocolError):
+            outgoing.encode_now(message)
+        return
+    item = outgoing.encode_now(message)
+    assert item is not None
+    assert b"".join(outgoing.joined([item])) == head(made.first_byte, len(made.data)) + made.data

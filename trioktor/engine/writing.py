@@ -62,7 +62,6 @@ class Writing(Part[Owner]):
     __slots__ = (
         "_conversation",
         "_is_direct",
-        "_keeps_frames",
         "_kept",
         "_kept_bytes",
         "_later",
@@ -87,7 +86,6 @@ class Writing(Part[Owner]):
         self._own_later: Later | None = None
         self._kept: list[Frame | bytes] | None = None  # what was put aside, item by item
         self._kept_bytes = 0
-        self._keeps_frames = not (self._outgoing.extensions or self._outgoing.serializer.is_watched)
         self.writer: Writer | None = None
         self._watching: trio.CancelScope | None = None  # of the write timeout
 
@@ -144,17 +142,19 @@ class Writing(Part[Owner]):
     @trio.lowlevel.enable_ki_protection
     def put_aside(self, frame: Frame) -> bool:
         """Put a whole message behind others that were put aside; False if that can't be, or it has to be judged."""
-        kept, first_byte = self._kept, frame.first_byte
-        if kept is None or not self._keeps_frames or not self._outbox.is_direct or self._outgoing.opened is not None:
+        kept, outgoing, first_byte = self._kept, self._outgoing, frame.first_byte
+        if kept is None or not self._outbox.is_direct or outgoing.opened is not None or outgoing.serializer.is_watched:
             return False
         if first_byte != WHOLE_BINARY and (first_byte != WHOLE_TEXT or frame.decoded is None):
             return False
-        kept.append(frame)
-        self._outgoing.frames_sent += 1
-        self._kept_bytes = size = self._kept_bytes + len(frame.data) + _HEAD
-        if size >= CHUNK:
-            self.uncork()
-        return True
+        item = outgoing.encode_now(frame) if outgoing.extensions else frame
+        if item is not None:
+            kept.append(item)
+            outgoing.frames_sent += 1
+            self._kept_bytes += len(item if isinstance(item, bytes) else item.data) + _HEAD
+            if self._kept_bytes >= CHUNK:
+                self.uncork()
+        return item is not None
 
     def _is_road_free(self, *, keep: bool) -> bool:
         """Whether nothing at all is in the way of a frame, and, to `keep` it, somebody would call."""

@@ -366,6 +366,8 @@ length_of(const unsigned char *head, Py_ssize_t left, int reserved, int key_size
     return longer;
 }
 
+enum { WHOLE_TEXT = 0x81 };
+
 /* What a call needs to make frames: the names of their attributes, and the classes of Text and Binary ones. */
 typedef struct {
     PyObject *first_byte, *data, *decoded;
@@ -433,7 +435,7 @@ read_message(
         memcpy(bytes, from, (size_t)length);
     }
     PyObject *text = Py_None;
-    if (head[0] == 0x81) {
+    if (head[0] == WHOLE_TEXT) {
         text = PyUnicode_DecodeUTF8(bytes, length, NULL);
     } else {
         Py_INCREF(text);
@@ -492,6 +494,43 @@ single(PyObject *module, PyObject *const *args, Py_ssize_t count)
         return NULL;
     }
     return Py_NewRef(Py_None);
+}
+
+PyDoc_STRVAR(message_doc, "message(first_byte, data, kinds, /)\n--\n\n"
+    "The frame of a whole message: what it holds, and its text, if it is plain and UTF-8; else that is None. `kinds` are\n"
+    "the classes of Text and Binary frames.");
+
+static PyObject *
+message(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 3) {
+        PyErr_SetString(PyExc_TypeError, "message takes a first byte, bytes and two classes");
+        return NULL;
+    }
+    Kinds kinds;
+    char *data;
+    Py_ssize_t size;
+    const long first_byte = PyLong_AsLong(args[0]);
+    if (first_byte < 0 || first_byte > 0xFF) {
+        if (!PyErr_Occurred()) {
+            PyErr_SetString(PyExc_ValueError, "a first byte is one byte");
+        }
+        return NULL;
+    }
+    if (PyBytes_AsStringAndSize(args[1], &data, &size) < 0 || kinds_of(module, args[2], &kinds) < 0) {
+        return NULL;
+    }
+    PyObject *text = first_byte == WHOLE_TEXT ? PyUnicode_DecodeUTF8(data, size, NULL) : Py_NewRef(Py_None);
+    if (text == NULL) {
+        if (!PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
+            return NULL;
+        }
+        PyErr_Clear();
+        text = Py_NewRef(Py_None);
+    }
+    PyObject *frame = make_frame(&kinds, (int)first_byte, args[1], text);
+    Py_DECREF(text);
+    return frame;
 }
 
 PyDoc_STRVAR(scan_doc, "scan(data, position, longest, count, size, reserved, key_size, kinds, /)\n--\n\n"
@@ -683,6 +722,7 @@ static PyMethodDef methods[] = {
     {"join", (PyCFunction)join, METH_O, join_doc},
     {"mask", (PyCFunction)(void (*)(void))mask, METH_FASTCALL, mask_doc},
     {"mask_frame", (PyCFunction)(void (*)(void))mask_frame, METH_FASTCALL, mask_frame_doc},
+    {"message", (PyCFunction)(void (*)(void))message, METH_FASTCALL, message_doc},
     {"scan", (PyCFunction)(void (*)(void))scan, METH_FASTCALL, scan_doc},
     {"single", (PyCFunction)(void (*)(void))single, METH_FASTCALL, single_doc},
     {NULL, NULL, 0, NULL},

@@ -18,7 +18,7 @@ from .extension_header import ExtensionHeader
 from .extensions import Extension, ExtensionFactory, Steps, run
 from .first_byte import RSV1
 from .frames import Frame
-from .from_wire import frame_from_wire
+from .from_wire import message_from_wire
 from .inflate import SLICE, TAIL, Inflater
 
 NAME: Final = "permessage-deflate"
@@ -164,7 +164,7 @@ class Deflate(Extension):
       peer_bits, peer_forgets: the peer's.
     """
 
-    __slots__ = ("_bits", "_compressor", "_forgets", "_inflater", "_settings")
+    __slots__ = ("_bits", "_compressor", "_forgets", "_inflater", "_is_choosy", "_settings")
 
     def __init__(
         self, factory: PerMessageDeflate, *, bits: int, forgets: bool, peer_bits: int, peer_forgets: bool
@@ -175,12 +175,13 @@ class Deflate(Extension):
         self._forgets = forgets
         self._inflater = Inflater(peer_bits, forgets=peer_forgets)
         self._compressor: Any = None
+        self._is_choosy = factory.compress_if is not None or factory.compress_if_bigger_than > 0
 
     # out
 
     def encode(self, message: Frame) -> Frame:
         """Compress a message in one go."""
-        if not self._wants(message):
+        if not message.data or (self._is_choosy and not self._wants(message)):
             return message
         compressor = self._compressor or self._new_compressor()
         return self._packed(message, compressor.compress(message.data) + compressor.flush(zlib.Z_SYNC_FLUSH))
@@ -238,7 +239,7 @@ class Deflate(Extension):
     def _packed(self, message: Frame, packed: bytes) -> Frame:
         if self._forgets and len(packed) - len(TAIL) >= len(message.data):
             return message  # nobody's window depends on it
-        return frame_from_wire(type(message), message.first_byte | RSV1, packed[: -len(TAIL)])
+        return message_from_wire(message.first_byte | RSV1, packed[: -len(TAIL)])
 
     # in
 

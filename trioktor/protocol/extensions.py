@@ -155,17 +155,18 @@ def begin_decode(extensions: Sequence[Extension], message: Frame, limit: Limit) 
     Raises:
       ProtocolError: as an extension.
     """
-    for number, extension in enumerate(extensions, 1):
+    left = iter(extensions)
+    for extension in left:
         own = extension.factory.reserved
         if message.first_byte & own or not own:
             begun = extension.begin_decode(message, limit.max_frame_size)
             if not isinstance(begun, Frame):
-                return _go_on(begun, extensions[number:], limit)
+                return _go_on(begun, left, limit)
             message = begun
     return message
 
 
-def _go_on(begun: Steps, extensions: Sequence[Extension], limit: Limit) -> Steps:
+def _go_on(begun: Steps, extensions: Iterable[Extension], limit: Limit) -> Steps:
     message = yield from begun
     for extension in extensions:
         own = extension.factory.reserved

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from .frames import BinaryFrame, CloseFrame, Frame, PingFrame, PongFrame, TextFrame
+from .first_byte import OPCODE
+from .frames import KEPT_TEXT, BinaryFrame, CloseFrame, Frame, PingFrame, PongFrame, TextFrame
+from .native import message
 
 FRAME_CLASSES: dict[int, type[Frame]] = {
     0x1: TextFrame,
@@ -25,3 +27,11 @@ def frame_from_wire(kind: type[Frame], first_byte: int, data: bytes) -> Frame:
     frame.data = data
     frame.decoded = None
     return frame
+
+
+def message_from_wire(first_byte: int, data: bytes) -> Frame:
+    """Make a whole Text or Binary message; its text is known then if it is plain, short and UTF-8, or not yet."""
+    if message is None or len(data) > KEPT_TEXT:
+        return frame_from_wire(FRAME_CLASSES[first_byte & OPCODE], first_byte, data)
+    made: Frame = message(first_byte, data, MESSAGE_KINDS)
+    return made

@@ -16,7 +16,7 @@ from .errors import FrameTooBig, ProtocolError
 from .extensions import Steps
 from .first_byte import RSV1
 from .frames import Frame
-from .from_wire import frame_from_wire
+from .from_wire import frame_from_wire, message_from_wire
 
 TAIL: Final = b"\x00\x00\xff\xff"
 """The end of a flushed block, which stays away from the wire."""
@@ -80,7 +80,7 @@ class Inflater:
         decompressor = self._decompressor
         if decompressor is None:
             decompressor = self._decompressor = zlib.decompressobj(-self._bits)
-        room = SLICE if max_size is None else min(SLICE, max_size + 1)
+        room = SLICE if max_size is None or max_size >= SLICE else max_size + 1
         try:
             piece = decompressor.decompress(data + TAIL, room)
         except zlib.error as error:
@@ -96,7 +96,7 @@ class Inflater:
             return self._go_on(message, max_size, piece, begun)
         if self._forgets:
             self._decompressor = None
-        return frame_from_wire(type(message), message.first_byte & ~RSV1, piece)
+        return message_from_wire(message.first_byte & ~RSV1, piece)
 
     def _go_on(self, message: Frame, max_size: int | None, first: bytes, begun: _Begun) -> Steps:
         pieces: list[bytes] = [first] if first else []

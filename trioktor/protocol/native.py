@@ -27,6 +27,8 @@ Filling: Callable[[int, bytes | None], NativeFilling] | None = None
 """Takes the payload of a long frame, of a length and with a key, while it arrives; None where `BytesIO` does."""
 join: Callable[[list[Any]], bytes] | None = None
 """The bytes of frames that are not masked, and of what is bytes already; None where `Serializer` joins."""
+message: Callable[[int, bytes, Kinds], Any] | None = None
+"""As `_native.message`; None where `message_from_wire` makes it."""
 single: Callable[[bytes, int, int, Kinds], Any] | None = None
 """The frame that the bytes are, if they are one plain message, or None; see `FrameParser.single`."""
 scan: Scan | None = None
@@ -34,7 +36,7 @@ scan: Scan | None = None
 
 if not os.environ.get("TRIOKTOR_PURE"):
     try:
-        from ._native import Filling, join, mask, mask_frame, scan, single  # noqa: F401  # for who imports it from here
+        from ._native import Filling, join, mask, mask_frame, message, scan, single  # noqa: F401  # for who imports it from here
     except ImportError:  # it could not be built
         pass
 

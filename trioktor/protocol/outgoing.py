@@ -135,6 +135,25 @@ class Outgoing:
         self.add(item, pieces)
         return True
 
+    def encode_now(self, message: Frame) -> Frame | bytes | None:
+        """What `joined` takes instead of a whole message that was judged; None if that takes several steps.
+
+        Raises:
+          ProtocolError: what an extension made of it may not be sent.
+        """
+        if len(message.data) > LONG:
+            return None
+        frame = message
+        for extension in self.extensions:
+            frame = extension.encode(frame)
+        first_byte = frame.first_byte
+        is_usual = first_byte in self.serializer.heads and type(frame.data) is bytes
+        if not is_usual or (first_byte == WHOLE_TEXT and frame.decoded is None):
+            pieces: list[bytes] = []
+            self.serializer.add(frame, pieces)
+            return b"".join(pieces)
+        return frame
+
     def joined(self, items: list[Frame | bytes]) -> list[bytes]:
         """The bytes of whole messages that were judged, and what was made bytes before, in order."""
         pieces: list[bytes] = []

@@ -39,9 +39,12 @@ class Serializer:
     Args:
       masking: whether to mask, with a fresh random key a frame (RFC 6455 §5.3); may be changed at any time.
       reserved: the reserved bits that negotiated extensions own.
+
+    Attributes:
+      heads: those of short messages, by the first byte; what has another one has to be judged.
     """
 
-    __slots__ = ("_decoder", "_heads", "_keys", "_mask_bit", "_next_key", "_open", "reserved")
+    __slots__ = ("_decoder", "_keys", "_mask_bit", "_next_key", "_open", "heads", "reserved")
     is_watched: ClassVar[bool] = False
     """Whether each frame has to pass by itself, in its turn."""
 
@@ -61,7 +64,7 @@ class Serializer:
     @masking.setter
     def masking(self, on: bool) -> None:
         self._mask_bit = 0x80 if on else 0
-        self._heads = _short_heads(self._mask_bit, self.reserved & RSV1)
+        self.heads: Mapping[int, tuple[bytes, ...]] = _short_heads(self._mask_bit, self.reserved & RSV1)
 
     @property
     def is_in_message(self) -> bool:
@@ -77,7 +80,7 @@ class Serializer:
         first_byte = frame.first_byte
         data = frame.data
         size = len(data)
-        heads = self._heads.get(first_byte)
+        heads = self.heads.get(first_byte)
         if heads is None or self._open is not None or (first_byte == WHOLE_TEXT and frame.decoded is None):
             start = head(self._check(frame), size, self._mask_bit)
         else:
@@ -107,7 +110,7 @@ class Serializer:
 
         The last alone may be a long one, which is not copied.
         """
-        heads, mask_bit = self._heads, self._mask_bit
+        heads, mask_bit = self.heads, self._mask_bit
         if join is not None and items and not mask_bit:
             last = items[-1]
             is_long = not isinstance(last, bytes) and len(last.data) >= _NOT_COPIED
