@@ -49,7 +49,7 @@ async def test_answers_to_one_read_leave_in_one_write(autojump_clock: Clock, wri
 async def test_messages_that_were_judged_are_made_bytes_together(
     autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All but the first and the last of them."""
+    """The first and the last of them, too: none is written by itself."""
     apart: list[Frame] = []
     add = Serializer.add
 
@@ -67,7 +67,48 @@ async def test_messages_that_were_judged_are_made_bytes_together(
         await client.send(*[Frame.Text(str(number)) for number in range(20)])
         await receive(client, 20)
         monkeypatch.undo()
-    assert len(apart) == 2
+    assert apart == []
+
+
+@pytest.mark.parametrize(("way", "most"), [("session", 1), ("channel", 10)])
+async def test_answers_to_what_came_through_the_channel_leave_together(
+    way: str, most: int, autojump_clock: Clock, writes: list[int]
+) -> None:
+    """Whether more of the read wait there is not looked up each time: the waker sees to the last."""
+
+    async def handler(session: Session) -> None:
+        incoming = session.incoming
+        async for frame in incoming if way == "channel" else session:
+            await session.send(frame)
+
+    async with talking(handler) as (client, _):
+        messages = [Frame.Text(str(number)) for number in range(20)]
+        await client.send(Frame.Text("alone"))
+        await receive(client, 1)
+        del writes[:]
+        await client.send(*messages)
+        assert messages == await receive(client, 20)
+        assert len(writes) <= most
+
+
+@pytest.mark.parametrize("fin", [True, False])
+async def test_what_nobody_asked_for_leaves_together_behind_the_first(
+    fin: bool, autojump_clock: Clock, writes: list[int]
+) -> None:
+    """Messages and fragments; the first answers what was received."""
+    frames = [Frame.Binary(b"x", fin=fin) for _ in range(10)] + [Frame.Binary(b"last")]
+
+    async def handler(session: Session) -> None:
+        await session.receive()
+        for frame in frames:
+            await session.send(frame)
+        await session.receive()
+
+    async with talking(handler) as (client, _):
+        del writes[:]
+        await client.send(Frame.Text("go"))
+        await receive(client, 11 if fin else 1)
+        assert len(writes) == 2
 
 
 async def test_what_was_put_aside_is_written_whole_whoever_interrupts(

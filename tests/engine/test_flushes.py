@@ -160,25 +160,6 @@ async def test_a_cancelled_flush_of_nothing_is_cancelled() -> None:
     assert scope.cancelled_caught
 
 
-@pytest.mark.parametrize("is_waited_for", [False, True])
-async def test_items_that_went_past_the_queue_are_written(is_waited_for: bool, autojump_clock: MockClock) -> None:
-    """With all that was taken before them, control frames included, whether somebody waits or not."""
-    flushes = Flushes(taken=1, controls_taken=2)
-    done: list[str] = []
-    async with trio.open_nursery() as nursery:
-        if is_waited_for:
-            nursery.start_soon(wait, flushes, done, "before", 4, 2)
-            nursery.start_soon(wait, flushes, done, "behind", 5)
-            await trio.testing.wait_all_tasks_blocked()
-        flushes.note_direct(3)
-        assert flushes.taken == 4
-        with trio.fail_after(1):
-            await flushes.wait(4, 2)
-        await trio.testing.wait_all_tasks_blocked()
-        assert done == ["before"] * is_waited_for
-        nursery.cancel_scope.cancel()
-
-
 @pytest.mark.parametrize("way", ["written", "release"])
 async def test_who_is_let_go_of_and_cancelled_in_one_step_harms_nobody(way: str, autojump_clock: MockClock) -> None:
     """He is not there any more to be forgotten."""
@@ -200,7 +181,8 @@ async def test_who_is_let_go_of_and_cancelled_in_one_step_harms_nobody(way: str,
             flushes.release()
         scope.cancel()
         await trio.testing.wait_all_tasks_blocked()
-        flushes.note_direct(1)
+        flushes.taken = 2
+        flushes.note_written(0)
     assert set(done) == {"first", "second"}
 
 
@@ -210,7 +192,7 @@ async def test_who_is_let_go_of_and_cancelled_in_one_step_harms_nobody(way: str,
 Step = tuple[str, int]
 STEPS: Final = st.lists(
     st.tuples(
-        st.sampled_from(["take", "control", "written", "direct", "release", "expect all", "flush", "cancel"]),
+        st.sampled_from(["take", "control", "written", "release", "expect all", "flush", "cancel"]),
         st.integers(0, 3),
     ),
     max_size=25,
@@ -270,10 +252,6 @@ async def _play(steps: list[Step]) -> None:
             elif name == "written":
                 flushes.note_written(min(count, flushes.taken))
                 model.note_written(min(count, model.taken))
-            elif name == "direct":
-                flushes.note_direct(count)
-                model.taken += count
-                model.note_written(0)
             elif name == "release":
                 flushes.release()
                 model.release()

@@ -171,10 +171,13 @@ async def test_what_is_put_aside_goes_in_front_of_everything_else(way: str, auto
 
 @given(
     steps=st.lists(
-        st.tuples(st.sampled_from(["aside", "keep", "write", "close"]), st.sampled_from([0, 5, 2000, CHUNK]))
+        st.tuples(
+            st.sampled_from(["keep", "write", "keep message", "write message", "close"]),
+            st.sampled_from([0, 5, 2000, CHUNK]),
+        )
     )
 )
-def test_messages_that_were_judged_are_put_aside_behind_others_only(steps: list[tuple[str, int]]) -> None:
+def test_messages_that_were_judged_go_as_all_others(steps: list[tuple[str, int]]) -> None:
     """In the order of the calls, counted as soon as they are accepted, and never more than a chunk of them."""
 
     async def main() -> None:
@@ -188,16 +191,16 @@ def test_messages_that_were_judged_are_put_aside_behind_others_only(steps: list[
                     connection.ends.close(CloseReason(1000))
                     kept, is_open = 0, False
                     continue
-                if way == "aside":
-                    is_taken = connection.writing.put_aside(frame)
-                    assert is_taken is (is_open and kept > 0)
+                keep = way.startswith("keep")
+                if way.endswith("message"):
+                    is_taken = connection.writing.write_message(frame, keep=keep)
                 else:
-                    is_taken = connection.writing.write_through(frame, keep=way == "keep")
-                    assert is_taken is is_open
+                    is_taken = connection.writing.write_through(frame, keep=keep)
+                assert is_taken is is_open
                 if is_taken:
                     frames.append(frame)
                     kept += size + 2
-                    kept = 0 if way == "write" or kept >= CHUNK else kept
+                    kept = 0 if not keep or kept >= CHUNK else kept
                 if is_open:
                     assert connection.conversation.outgoing.frames_sent == len(frames)
                     assert kept > 0 or transport.frames == frames
@@ -221,7 +224,7 @@ async def test_no_more_than_a_chunk_is_put_aside(
         assert connection.writing.write_through(Frame.Binary(b""), keep=True)
         size = 4000 - len(letter)
         for number in range(1, 2 * CHUNK // 4000):
-            assert connection.writing.put_aside(Frame.Binary(bytes(size)))
+            assert connection.writing.write_message(Frame.Binary(bytes(size)), keep=True)
             assert bool(transport.writes) is (number * 4000 + len(letter) >= CHUNK)
             if transport.writes:
                 break
@@ -236,7 +239,7 @@ def test_a_chunk_of_empty_messages_is_not_put_aside_for_ever() -> None:
         async with writing(transport) as connection:
             assert connection.writing.write_through(Frame.Binary(b""), keep=True)
             for _ in range(CHUNK // 2):
-                if not connection.writing.put_aside(Frame.Binary(b"")):
+                if not connection.writing.write_message(Frame.Binary(b""), keep=True):
                     break
             assert len(transport.writes) == 1
 
@@ -248,9 +251,9 @@ async def test_extensions_see_what_is_put_aside_in_its_turn(autojump_clock: Mock
     transport = PlainSocket()
     async with writing(transport, extensions=(Marker(Marking("marking", 0)),)) as connection:
         assert connection.writing.write_through(Frame.Text("first"), keep=True)
-        assert connection.writing.put_aside(Frame.Text("second"))
-        assert not connection.writing.put_aside(Frame.Binary(bytes(LONG + 1)))
-        assert connection.writing.put_aside(Frame.Binary(b"third"))
+        assert connection.writing.write_message(Frame.Text("second"), keep=True)
+        assert not connection.writing.write_message(Frame.Binary(bytes(LONG + 1)), keep=True)
+        assert connection.writing.write_message(Frame.Binary(b"third"), keep=True)
         assert connection.writing.write_through(Frame.Text("fourth"), keep=False)
         assert transport.frames == [*texts("firstx", "secondx"), Frame.Binary(b"thirdx"), *texts("fourthx")]
         assert len(transport.writes) == 1
@@ -265,7 +268,7 @@ async def test_what_a_fault_of_an_extension_s_made_is_not_put_aside(autojump_clo
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Marker, "encode", lambda self, message: Frame.Text("x", rsv3=True))
             with pytest.raises(ProtocolError, match="reserved bit"):
-                connection.writing.put_aside(Frame.Text("second"))
+                connection.writing.write_message(Frame.Text("second"), keep=True)
         connection.writing.uncork()
         assert transport.frames == [Frame.Binary("first\N{SNOWMAN}".encode())]
 
@@ -293,7 +296,7 @@ async def test_what_has_to_be_judged_is_not_put_aside_by_itself(
         assert connection.writing.write_through(Frame.Text("first"), keep=True)
         if is_open:
             connection.conversation.outgoing.note_accepted(Frame.Text("of several", fin=False))
-        assert connection.writing.put_aside(frame) is (is_judged and not is_open)
+        assert connection.writing.write_message(frame, keep=True) is (is_judged and not is_open)
         assert connection.writing.write_through(Frame.Text("last"), keep=False)
         assert transport.frames == [*texts("first"), *([frame] if is_judged and not is_open else []), *texts("last")]
 
@@ -303,7 +306,7 @@ async def test_nothing_is_put_aside_once_the_connection_is_dropped(autojump_cloc
     async with writing(PlainSocket()) as connection:
         assert connection.writing.write_through(Frame.Text("first"), keep=True)
         connection.ends.drop()
-        assert not connection.writing.put_aside(Frame.Text("second"))
+        assert not connection.writing.write_message(Frame.Text("second"), keep=True)
 
 
 async def test_nothing_is_put_aside_where_nobody_would_call() -> None:
@@ -356,6 +359,28 @@ async def test_the_answer_goes_out_first_and_once(
         assert made == [ANSWER]
         assert transport.written.startswith(ANSWER)
         assert transport.frames == [Frame.Ping(b"!"), Frame.Text("queued")]
+
+
+@pytest.mark.parametrize("kind", [PlainSocket, PlainTransport])
+async def test_a_flush_before_the_answer_ends_with_what_follows_it(
+    kind: type[PlainTransport], autojump_clock: MockClock
+) -> None:
+    """Control frames among that."""
+    transport = kind()
+    flushed: list[int] = []
+    async with writing(transport, response=lambda: ANSWER) as connection, trio.open_nursery() as nursery:
+
+        async def flush() -> None:
+            await connection.outbox.flush()
+            flushed.append(len(transport.frames))
+
+        connection.pinging.ping(b"!")
+        nursery.start_soon(flush)
+        await settle()
+        assert flushed == []
+        connection.writing.respond()
+        await settle()
+        assert flushed == [1]
 
 
 async def test_a_frame_that_goes_straight_out_takes_the_answer_along(autojump_clock: MockClock) -> None:

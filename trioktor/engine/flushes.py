@@ -2,7 +2,8 @@
 
 Counted are items as they are taken out of the queue, and those of them that are written; Pings and Pongs, which
 overtake the queue, are counted beside them. A count alone would not do: an item that was counted may be
-withdrawn. So a writer with nothing left to write lets go of everybody, and so does the end.
+withdrawn. So a writer with nothing left to write lets go of everybody, and so does the end. What goes past the queue,
+and is with the system at once, is not counted: nobody waits for anything then.
 """
 
 from __future__ import annotations
@@ -49,15 +50,6 @@ class Flushes:
                 else:
                     still.append(flush)
             self._waiting = still
-
-    def note_direct(self, items: int) -> None:
-        """So many items went past the queue, which was empty, and all is with the system."""
-        self.taken += items
-        if self._waiting:
-            self.note_written(0)
-        else:
-            self._written = self.taken
-            self._controls_written = self.controls_taken
 
     def release(self) -> None:
         """Nothing is left to be written: let go of everybody."""

@@ -112,49 +112,56 @@ class Writing(Part[Owner]):
 
         With `keep` it is put aside, for others will follow. What the system does not take is left to the writer.
         """
-        kept = self._kept  # what was put aside shows that nothing is in the way
-        if (kept is None or not self._outbox.is_direct) and not self._is_road_free(keep=keep):
-            return False
         pieces: list[bytes] = []
-        outgoing = self._outgoing
-        if outgoing.extensions or type(item) is PreparedMessage:
-            if not outgoing.add_now(item, pieces):
-                return False
-        else:  # most of them
-            outgoing.serializer.add(item, pieces)
-            outgoing.frames_sent += 1
+        if not self._is_road_free(keep=keep) or not self._outgoing.add_now(item, pieces):
+            return False
+        kept = self._keep() if keep else self._kept
         if kept is None:
-            if not keep:
-                self._write_straight(pieces)
-                return True
-            self._kept = kept = []
-            self._kept_bytes = 0
-            assert self._later is not None
-            self._later.call(self.uncork)
+            self._write_straight(pieces)
+            return True
         self._kept_bytes += len(pieces[-1])
         if keep and self._kept_bytes < CHUNK:
             kept.append(b"".join(pieces))
         else:
             self._kept = None
-            self._write_straight(outgoing.joined(kept) + pieces, len(kept) + 1)
+            self._write_straight(self._outgoing.joined(kept) + pieces, len(kept) + 1)
         return True
 
     @trio.lowlevel.enable_ki_protection
-    def put_aside(self, frame: Frame) -> bool:
-        """Put a whole message behind others that were put aside; False if that can't be, or it has to be judged."""
-        kept, outgoing, first_byte = self._kept, self._outgoing, frame.first_byte
-        if kept is None or not self._outbox.is_direct or outgoing.opened is not None or outgoing.serializer.is_watched:
+    def write_message(self, message: Frame, *, keep: bool) -> bool:
+        """As `write_through`, of a whole message; False, and nothing is done, also if it has to be judged."""
+        outgoing, first_byte, kept = self._outgoing, message.first_byte, self._kept
+        is_whole = first_byte == WHOLE_BINARY or (first_byte == WHOLE_TEXT and message.decoded is not None)
+        if not is_whole or outgoing.opened is not None or outgoing.serializer.is_watched:
             return False
-        if first_byte != WHOLE_BINARY and (first_byte != WHOLE_TEXT or frame.decoded is None):
+        if (kept is None or not self._outbox.is_direct) and not self._is_road_free(keep=keep):
             return False
-        item = outgoing.encode_now(frame) if outgoing.extensions else frame
-        if item is not None:
-            kept.append(item)
-            outgoing.frames_sent += 1
-            self._kept_bytes += len(item if isinstance(item, bytes) else item.data) + _HEAD
-            if self._kept_bytes >= CHUNK:
-                self.uncork()
-        return item is not None
+        item: Frame | bytes = message
+        size = len(message.data)
+        if outgoing.extensions:
+            encoded = outgoing.encode_now(message)
+            if encoded is None:
+                return False
+            item, size = encoded, len(encoded if isinstance(encoded, bytes) else encoded.data)
+        outgoing.frames_sent += 1
+        if kept is None:
+            if not keep:
+                self._write_straight(outgoing.pieces_of(item))
+                return True
+            kept = self._keep()
+        kept.append(item)
+        self._kept_bytes += size + _HEAD
+        if not keep or self._kept_bytes >= CHUNK:
+            self.uncork()
+        return True
+
+    def _keep(self) -> list[Frame | bytes]:
+        """Where items are put aside; somebody will call."""
+        if self._kept is None:
+            self._kept, self._kept_bytes = [], 0
+            assert self._later is not None
+            self._later.call(self.uncork)
+        return self._kept
 
     def _is_road_free(self, *, keep: bool) -> bool:
         """Whether nothing at all is in the way of a frame, and, to `keep` it, somebody would call."""
@@ -191,7 +198,8 @@ class Writing(Part[Owner]):
     def _write_straight(self, pieces: list[bytes], frames: int = 1) -> None:
         """Write what was accepted; if that fails, it is lost with the connection."""
         try:
-            self._write_now(pieces, frames)
+            if not self._wire.write(pieces):
+                self._leave(pieces, frames)
         except trio.BrokenResourceError as error:
             self.failed(error)
 
@@ -203,36 +211,32 @@ class Writing(Part[Owner]):
         self._outbox.note_taken(len(kept), self._kept_bytes)
         return self._outgoing.joined(kept)
 
-    def _write_now(self, pieces: list[bytes], frames: int) -> None:
-        """Write while nobody else does, and leave to the writer what the system does not take."""
-        if self._wire.write(pieces):
-            self._outbox.flushes.note_direct(frames)
-        else:
-            self.wake()
-            self._outbox.note_taken(frames, sum(map(len, pieces)))
+    def _leave(self, pieces: list[bytes], frames: int) -> None:
+        """Leave to the writer what the system did not take."""
+        self.wake()
+        self._outbox.note_taken(frames, sum(map(len, pieces)))
 
     def write_rest(self) -> None:
         """Write what goes out by itself: control frames, and what is left in an outbox that is sealed."""
         try:
-            if self._write_rest():
-                self._conversation.closing.written()
-            else:
-                self.wake()
+            self._write_rest()
         except trio.BrokenResourceError as error:
             self.failed(error)
 
     @trio.lowlevel.enable_ki_protection
-    def _write_rest(self) -> bool:
-        """Write all of that in one step; False if it needs a writer."""
-        if self._outbox.pending.queue is not None:
-            return False
-        size = CHUNK
-        while size >= CHUNK and not self._wire.pending:  # more may be left behind a chunk
+    def _write_rest(self) -> None:
+        """Write all of that in one step, or wake the writer for it."""
+        outbox, size = self._outbox, CHUNK
+        while size >= CHUNK and outbox.pending.queue is None and not self._wire.pending:
             pieces = self._take_kept()
-            size = self._outbox.gather(pieces)
-            if pieces:
-                self._write_now(pieces, 0)  # it was counted when it was gathered
-        return not self._wire.pending
+            size = outbox.gather(pieces)  # more may be left behind a chunk
+            if pieces and not self._wire.write(pieces):
+                self._leave(pieces, 0)  # it was counted when it was gathered
+        if outbox.pending.queue is None and not self._wire.pending:
+            outbox.note_written()
+            self._conversation.closing.written()
+        else:
+            self.wake()
 
     @trio.lowlevel.enable_ki_protection
     def respond(self) -> None:
@@ -243,15 +247,11 @@ class Writing(Part[Owner]):
         response, self._response = self._response, None
         if response is None:
             return
-        answer = response()
         try:
-            if self._wire.answer(answer):
+            if self._wire.answer(response()):
                 self._outbox.note_written()
             if not self._outbox.is_idle:
-                if self._write_rest():
-                    self._conversation.closing.written()
-                else:
-                    self.wake()
+                self._write_rest()
         except trio.BrokenResourceError as error:
             nursery = self._connection.nursery
             assert nursery is not None

@@ -154,6 +154,14 @@ class Outgoing:
             return b"".join(pieces)
         return frame
 
+    def pieces_of(self, item: Frame | bytes) -> list[bytes]:
+        """As `joined`, of one item alone."""
+        if isinstance(item, bytes):
+            return [item]
+        pieces: list[bytes] = []
+        self.serializer.add(item, pieces)
+        return pieces
+
     def joined(self, items: list[Frame | bytes]) -> list[bytes]:
         """The bytes of whole messages that were judged, and what was made bytes before, in order."""
         pieces: list[bytes] = []

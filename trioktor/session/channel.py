@@ -18,7 +18,6 @@ from ..engine.connection import Connection
 from ..engine.items import Message, as_frame
 from ..engine.streamed import StreamedMessage
 from ..errors import ConnectionBroken, ConnectionClosed, ConnectionClosedHere
-from ..protocol.first_byte import WHOLE_BINARY, WHOLE_TEXT
 from ..protocol.frames import Frame
 from ..protocol.prepared import PreparedMessage
 from .pieces import Pieces
@@ -202,8 +201,7 @@ class FrameChannel(trio.abc.Channel[Frame]):
         else:
             self._receives = 0
             await _checkpoint()
-        is_followed = not self._may_write_through or self._inbox.queue  # by other answers
-        if not (is_followed and self._writing.put_aside(frame)) and not self._put_nowait(frame):
+        if not self._put_nowait(frame):
             await self._put(frame)
 
     def send_nowait(self, value: Message) -> None:
@@ -247,23 +245,24 @@ class FrameChannel(trio.abc.Channel[Frame]):
 
     def _put_nowait(self, frame: Frame) -> bool:
         """Send a frame if there is room for it; False if there is not."""
-        first_byte, outbox, outgoing = frame.first_byte, self._outbox, self._outgoing
-        is_whole = first_byte == WHOLE_BINARY or (first_byte == WHOLE_TEXT and frame.decoded is not None)
-        is_plain = is_whole and outgoing.opened is None
-        if not is_plain:
-            if self._is_sent_as_control(frame):
-                return True
-            outgoing.check(frame)
         # The first answer to the last message there is goes straight out; others may have company.
-        keep = not self._may_write_through or self._inbox.has_more
+        keep = True
+        if self._may_write_through and not self._inbox.queue:
+            keep = not self._inbox.is_plain and self._inbox.has_more
+        if self._writing.write_message(frame, keep=keep):
+            self._may_write_through = False
+            return True
+        if self._is_sent_as_control(frame):
+            return True
+        outgoing = self._outgoing
+        outgoing.check(frame)
         self._may_write_through = False
         try:
-            if not self._writing.write_through(frame, keep=keep) and not outbox.accept(frame):
+            if not self._writing.write_through(frame, keep=keep) and not self._outbox.accept(frame):
                 return False
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._raise_over()
-        if not is_plain:
-            outgoing.note_accepted(frame)
+        outgoing.note_accepted(frame)
         return True
 
     async def _put(self, item: Frame | StreamedMessage) -> None:
