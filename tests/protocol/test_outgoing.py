@@ -321,4 +321,6 @@ def test_what_an_extension_made_is_judged(made: Frame, is_refused: bool, monkeyp
         return
     item = outgoing.encode_now(message)
     assert item is not None
-    assert b"".join(outgoing.joined([item])) == head(made.first_byte, len(made.data)) + made.data
+    expected = head(made.first_byte, len(made.data)) + made.data
+    assert b"".join(outgoing.joined([item])) == expected
+    assert b"".join(outgoing.pieces_of(item)) == expected
