@@ -12,7 +12,7 @@ from outcome import Outcome
 from ..protocol.frames import Frame
 from .lending import Lease
 
-Result = TypeVar("Result")
+T = TypeVar("T")
 
 
 @final
@@ -27,10 +27,10 @@ class _Handed(Outcome[Frame]):
     def unwrap(self) -> Frame:
         return self._message
 
-    def send(self, gen: Generator[Result, Frame, object]) -> Result:
+    def send(self, gen: Generator[T, Frame, object]) -> T:
         return gen.send(self._message)
 
-    async def asend(self, agen: AsyncGenerator[Result, Frame]) -> Result:
+    async def asend(self, agen: AsyncGenerator[T, Frame]) -> T:
         return await agen.asend(self._message)
 
 
