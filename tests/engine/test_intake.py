@@ -17,7 +17,7 @@ from tests.support.helpers import client_bytes, close, masked
 from trioktor import CLOSE, ChannelConfig, ChannelOverflow, CloseReason, Frame, WebSockets
 from trioktor.engine.inbox import Inbox
 from trioktor.engine.intake import Intake
-from trioktor.engine.transport import CHUNK, LONG_READ, HangUp
+from trioktor.engine.transport import CHUNK, LONG_READ, READ, HangUp
 from trioktor.protocol import native
 from trioktor.protocol.conversation import Conversation
 from trioktor.protocol.errors import ProtocolError
@@ -33,7 +33,7 @@ class Connection:
         self.ends: Any = self
         self.settings: WebSockets = WebSockets(handler_grace=2)
         self.hang_up: HangUp = HangUp.NO
-        self.transport: Any = SimpleNamespace(read_size=CHUNK, hang_up=lambda: self.hang_up)
+        self.transport: Any = SimpleNamespace(read_size=READ, hang_up=lambda: self.hang_up)
         self.inbox: Inbox = Inbox(config or ChannelConfig(1000), max_bytes)
         self.conversation: Conversation = Conversation()
         self.intake = Intake(self)
@@ -320,11 +320,11 @@ async def test_finishing_is_a_checkpoint_though_there_is_nothing_to_do() -> None
     ("size", "here", "expected"),
     [
         (LONG_READ, 0, LONG_READ),
-        (LONG_READ, 1, CHUNK),
+        (LONG_READ, 1, READ),
         (LONG_READ + 1, 1, LONG_READ),
         (LONG_READ + CHUNK, CHUNK, LONG_READ),
-        (LONG_READ + CHUNK, CHUNK + 1, CHUNK),
-        (1000, 10, CHUNK),
+        (LONG_READ + CHUNK, CHUNK + 1, READ),
+        (1000, 10, READ),
     ],
 )
 async def test_more_is_read_at_once_in_the_middle_of_a_long_frame(size: int, here: int, expected: int) -> None:
@@ -335,7 +335,7 @@ async def test_more_is_read_at_once_in_the_middle_of_a_long_frame(size: int, her
     assert connection.intake.take(data[:start])
     assert connection.transport.read_size == expected
     assert connection.intake.take(data[start:])
-    assert connection.transport.read_size == CHUNK
+    assert connection.transport.read_size == READ
     assert connection.received() == [Frame.Text("x" * size)]
 
 

@@ -17,7 +17,7 @@ from tests.support.transports import finish, pair, tcp_pair
 from trioktor import WriteTimeout
 from trioktor.engine.sockets import SocketTransport
 from trioktor.engine.streams import StreamTransport, open_transport
-from trioktor.engine.transport import CHUNK, HangUp, Transport
+from trioktor.engine.transport import CHUNK, READ, HangUp, Transport
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("socket", SocketTransport), ("memory", StreamTransport),
@@ -163,7 +163,7 @@ async def test_what_is_received_is_bytes() -> None:
     transport.read_size = 7
     await transport.receive()
     assert type(data) is bytes
-    assert (data, stream.asked) == (b"data", [CHUNK, 7])
+    assert (data, stream.asked) == (b"data", [READ, 7])
 
 
 # who is there

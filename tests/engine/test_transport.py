@@ -9,10 +9,11 @@ import pytest
 import trio
 import trio.testing
 
+from tests.support.helpers import masked
 from tests.support.transports import finish, pair, read, tcp_pair
 from trioktor import WriteTimeout
 from trioktor.engine.streams import open_transport
-from trioktor.engine.transport import CHUNK, Transport
+from trioktor.engine.transport import CHUNK, READ, Transport
 
 Clock = trio.testing.MockClock
 KINDS = ["socket", "memory", "tls"]
@@ -32,8 +33,8 @@ async def test_bytes_go_both_ways(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_one_read_gives_at_most_a_chunk(kind: str) -> None:
-    """64 KiB, however much is there; nothing is lost between reads."""
+async def test_one_read_gives_at_most_a_chunk_and_a_head(kind: str) -> None:
+    """64 KiB and a little, however much is there; nothing is lost between reads."""
     transport, peer = await pair(kind)
     data = bytes(range(256)) * 1024
     received = b""
@@ -42,9 +43,18 @@ async def test_one_read_gives_at_most_a_chunk(kind: str) -> None:
         while len(received) < len(data):
             chunk = await transport.receive()
             assert isinstance(chunk, bytes)
-            assert 0 < len(chunk) <= CHUNK
+            assert 0 < len(chunk) <= READ
             received += chunk
     assert received == data
+    await finish(transport, peer)
+
+
+async def test_a_message_of_a_chunk_comes_in_one_read() -> None:
+    """With its head, also where that is masked: so it is copied once."""
+    transport, peer = await pair("memory")
+    frame = masked(0x82, bytes(CHUNK))
+    await peer.send_all(frame)
+    assert await transport.receive() == frame
     await finish(transport, peer)
 
 

@@ -166,6 +166,24 @@ async def test_a_message_in_pieces_behind_the_end_is_refused_on_entering(autojum
         assert await client.receive() == close(1000)
 
 
+async def test_pieces_are_what_arrived(autojump_clock: Clock) -> None:
+    """As large as a read, however long the message is; nothing of it is lost."""
+    sizes: list[int] = []
+    size = 1 << 20
+
+    async def handler(session: WebSocketSession) -> None:
+        message = await session.receive_message()
+        sizes.extend([len(piece) async for piece in message])
+        await session.send(f"{message.size}")
+
+    async with connected(handler) as (client, _):
+        await client.send_bytes(masked(0x82, bytes(size)))
+        assert await client.receive() == Frame.Text(str(size))
+    assert sum(sizes) == size
+    assert 1 << 15 < max(sizes) <= (1 << 16) + 14
+    assert len(sizes) <= 20
+
+
 async def test_the_rest_of_a_message_is_gone_when_the_next_is_asked_for(autojump_clock: Clock) -> None:
     """Whoever still has it is told."""
     seen: list[object] = []

@@ -22,7 +22,7 @@ from .ends import Ends
 from .inbox import Inbox
 from .part import Part
 from .stall import wait_for_room
-from .transport import CHUNK, LONG_READ, Transport
+from .transport import CHUNK, LONG_READ, READ, Transport
 
 if TYPE_CHECKING:
     from ..protocol._native import Filling
@@ -89,7 +89,7 @@ class Intake(Part[Owner]):
             frame = conversation.receive_single(data)
             if frame is not None:
                 self._inbox.is_batch = False
-                self._transport.read_size = CHUNK
+                self._transport.read_size = READ
                 is_done = self._inbox.offer(frame)
                 self._is_full = not is_done
             else:
@@ -169,7 +169,7 @@ class Intake(Part[Owner]):
         inbox.is_batch = completed > 1
         self.target = None
         if completed:
-            self._transport.read_size = CHUNK
+            self._transport.read_size = READ
             if inbox.is_batch:
                 inbox.waiting  # noqa: B018  # keeps the peak
             return True
@@ -177,7 +177,7 @@ class Intake(Part[Owner]):
         conversation = self._conversation
         self._is_full = not inbox.has_room_beside(conversation.kept)
         parser = conversation.parser
-        self._transport.read_size = LONG_READ if parser.missing >= LONG_READ else CHUNK
+        self._transport.read_size = LONG_READ if parser.missing >= LONG_READ else READ
         if parser.missing >= CHUNK and parser.kept >= _WORTH_A_PLACE:
             self.target = parser.target
         return not self._is_full

@@ -19,7 +19,9 @@ from ..config import EVERYTHING, Supports
 from ..errors import WriteTimeout
 
 CHUNK: Final = 65536
-"""Bytes of one read, and of one write to a stream: a chunk taken is progress."""
+"""Bytes of one write to a stream: a chunk taken is progress."""
+READ: Final = CHUNK + 14
+"""Bytes of one read: a message of a chunk comes whole, with the longest of heads (RFC 6455 §5.2)."""
 LONG_READ: Final = 1 << 18
 """Bytes of one read in the middle of a frame that is longer than that."""
 LONG_WRITE: Final = 1 << 18
@@ -60,7 +62,7 @@ class Transport(ABC):
 
     def __init__(self) -> None:
         self.write_timeout: float | None = None
-        self.read_size: int = CHUNK
+        self.read_size: int = READ
         self.on_progress: Callable[[], None] | None = None
 
     @abstractmethod

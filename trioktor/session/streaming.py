@@ -1,8 +1,8 @@
 """Messages in pieces, for those that are too long to hold or that come into being slowly.
 
 Both directions pass the back-pressure on. Sending: a piece is accepted once the writer has taken the one
-before; other tasks' messages wait behind. Receiving: pieces are what arrived, at most 64 KiB each (but for what
-had come whole before, and what an extension reads), and wait in `incoming` like messages.
+before; other tasks' messages wait behind. Receiving: pieces are what arrived, about 64 KiB each at most (but for
+what had come whole before, and what an extension reads), and wait in `incoming` like messages.
 """
 
 from __future__ import annotations
