@@ -552,6 +552,85 @@ async def test_a_crowd_ends_the_leases(autojump_clock: Clock, monkeypatch: pytes
             await ask(client, "still there")
 
 
+class Lent:
+    """A reader whose task waits by its lease."""
+
+    def __init__(self, lending: Lending) -> None:
+        self.lease = lending.lend(self)
+        if self.lease is not None:
+            self.lease.is_waiting = True
+
+    def fileno(self) -> int:
+        """The socket's number."""
+        return -1
+
+    def read_lent(self) -> Frame | None:
+        """Nothing is there."""
+        return None
+
+    def take_back(self) -> None:
+        """End the lease."""
+        assert self.lease is not None
+        self.lease.end()
+        self.lease = None
+
+
+@pytest.mark.parametrize(
+    ("uses", "is_crowd"),
+    [
+        ([100] * 4, False),
+        ([100] * 4 + [0], False),
+        ([100] * 4 + [1], True),
+        ([52, 51, 51, 51, 51], False),
+        ([53, 51, 51, 51, 51], True),
+        ([1] * 8, False),
+        ([100] * 8, True),
+    ],
+)
+async def test_leases_that_are_too_busy_make_room_for_the_poller(
+    uses: list[int], is_crowd: bool, autojump_clock: Clock
+) -> None:
+    """More than a few, and so often between two looks that there is no pause to save; for a second nothing is lent."""
+    lending = Lending()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lending.looks.run)
+        await trio.testing.wait_all_tasks_blocked()
+        lent = [Lent(lending) for _ in uses]
+        for _ in range(3):  # what was before a look does not count behind it
+            for one, count in zip(lent, uses, strict=True):
+                if one.lease is not None:
+                    one.lease.uses += count
+            lending.watch()
+            await trio.sleep(0.02)
+            assert [one.lease is None for one in lent] == [is_crowd] * len(lent)
+        lending.end_all()
+        assert (Lent(lending).lease is None) is is_crowd
+        await trio.sleep(0.9)
+        assert (Lent(lending).lease is None) is is_crowd
+        await trio.sleep(0.1)
+        assert Lent(lending).lease is not None
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_crowd_of_leases_is_served_on(autojump_clock: Clock) -> None:
+    """By the poller, all of them, and alone again when they have become quiet."""
+    async with talking(echo) as (first, server), AsyncExitStack() as stack:
+        clients = [first, *[await connected(server, stack) for _ in range(5)]]
+        leases = lending_of(server).leases
+        assert len(leases) == 6
+        for number in range(50):
+            for client in clients:
+                await ask(client, str(number))
+        await trio.sleep(0.02)
+        assert leases == []
+        for client in clients:
+            await ask(client, "still there")
+        await trio.sleep(1)
+        for number in range(2 * reader_module._OFTEN):
+            await ask(first, str(number))
+        assert len(leases) == 1
+
+
 @pytest.mark.parametrize("way", ["behind the request", "a burst", "another receives", "incoming", "nobody receives"])
 async def test_a_lent_socket_that_can_not_be_given_back_ends_its_connection_alone(
     way: str, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -10,11 +10,14 @@ it alone several times. What makes that sound:
   somebody looks (`engine.later`), and a socket that nobody waits for goes to the poller.
 - Whoever wants the socket read by others, or read no more, ends the lease, which wakes the task that waits.
 - There are few leases, and one that is not used is given up for another. A crowd is served better by the poller, which
-  needs one wake-up for them all; and so is a peer that sends several messages at once.
+  needs one wake-up for them all; and so is a peer that sends several messages at once. It is a crowd where the poller
+  finds many sockets at once. It is one, too, where more than a few leases were used so often between two looks that
+  the loop hardly slept; then nothing is lent for a second.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Final, Protocol, final
 
 import trio
@@ -24,6 +27,12 @@ from .later import Looks
 
 _MOST: Final = 8
 """Sockets that are lent at a time."""
+_FEW: Final = 4
+"""Sockets that are better lent, however busy they are."""
+_BUSY: Final = 256
+"""Reads of all leases between two looks: more is a loop that hardly sleeps."""
+_REST: Final = 1.0
+"""Seconds for which nothing is lent behind a crowd."""
 
 
 class Lender(Protocol):
@@ -46,11 +55,11 @@ class Lease:
     Attributes:
       lender: the reader that lends it.
       is_waiting: whether a task waits for a message by it; still so while that task reads.
-      is_used: whether it was read since somebody looked.
+      uses: how often it was read since somebody looked.
       is_idle: whether it was not, when somebody looked.
     """
 
-    __slots__ = ("_fd", "_is_over", "_is_parked", "_lending", "is_idle", "is_used", "is_waiting", "lender")
+    __slots__ = ("_fd", "_is_over", "_is_parked", "_lending", "is_idle", "is_waiting", "lender", "uses")
 
     def __init__(self, lending: Lending, lender: Lender) -> None:
         self._fd = lender.fileno()
@@ -59,7 +68,7 @@ class Lease:
         self._is_over = False
         self._is_parked = False  # until there is input
         self.is_waiting: bool = False
-        self.is_used: bool = False
+        self.uses: int = 0
         self.is_idle: bool = False
 
     async def wait(self) -> Frame | None:
@@ -72,7 +81,7 @@ class Lease:
                 self._is_parked = False
             if self._is_over:  # it may have ended between the event and this task's turn
                 return None
-            self.is_used = True
+            self.uses += 1
             self.is_idle = False
             if not self._lending.is_watching:
                 self._lending.watch()
@@ -108,6 +117,7 @@ class Lending:
         self.leases: list[Lease] = []
         self.is_watching: bool = False
         self._is_closed = False
+        self._rests_until = -math.inf
 
     def close(self) -> None:
         """Lend nothing more."""
@@ -116,7 +126,7 @@ class Lending:
 
     def lend(self, lender: Lender) -> Lease | None:
         """Lend this socket, if there is a place; an idle one makes one."""
-        if self._is_closed or not self.looks.is_running:
+        if self._is_closed or not self.looks.is_running or trio.current_time() < self._rests_until:
             return None
         if len(self.leases) >= _MOST:
             idle = next((lease for lease in self.leases if lease.is_idle), None)
@@ -141,8 +151,12 @@ class Lending:
     def _look(self) -> None:
         """End the leases of sockets that nobody waits for, and see which are idle."""
         self.is_watching = False
+        uses = [lease.uses for lease in self.leases if lease.uses]
+        if len(uses) > _FEW and sum(uses) > _BUSY:
+            self._rests_until = trio.current_time() + _REST
+            self.end_all()
         for lease in tuple(self.leases):
             if not lease.is_waiting:
                 lease.lender.take_back()
-            lease.is_idle = not lease.is_used
-            lease.is_used = False
+            lease.is_idle = not lease.uses
+            lease.uses = 0
