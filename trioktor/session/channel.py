@@ -201,7 +201,10 @@ class FrameChannel(trio.abc.Channel[Frame]):
         else:
             self._receives = 0
             await _checkpoint()
-        if not self._put_nowait(frame):
+        is_followed = not self._may_write_through or self._inbox.queue  # by other answers
+        if is_followed and self._writing.write_message(frame, keep=True):  # the shortest way of most
+            self._may_write_through = False
+        elif not self._put_nowait(frame):
             await self._put(frame)
 
     def send_nowait(self, value: Message) -> None:
