@@ -368,6 +368,20 @@ length_of(const unsigned char *head, Py_ssize_t left, int reserved, int key_size
 
 enum { WHOLE_TEXT = 0x81 };
 
+/* The first byte of a frame; -1 with an error set, if it is none. */
+static int
+first_byte_of(PyObject *number)
+{
+    const long first_byte = PyLong_AsLong(number);
+    if (first_byte < 0 || first_byte > 0xFF) {
+        if (!PyErr_Occurred()) {
+            PyErr_SetString(PyExc_ValueError, "a first byte is one byte");
+        }
+        return -1;
+    }
+    return (int)first_byte;
+}
+
 /* What a call needs to make frames: the names of their attributes, and the classes of Text and Binary ones. */
 typedef struct {
     PyObject *first_byte, *data, *decoded;
@@ -416,6 +430,20 @@ make_frame(const Kinds *kinds, int first_byte, PyObject *payload, PyObject *text
     return frame;
 }
 
+/* The text of a plain Text message, None of all others; NULL if it is not UTF-8, or for an error, which is set. */
+static PyObject *
+text_of(int first_byte, const char *bytes, Py_ssize_t length)
+{
+    if (first_byte != WHOLE_TEXT) {
+        return Py_NewRef(Py_None);
+    }
+    PyObject *text = PyUnicode_DecodeUTF8(bytes, length, NULL);
+    if (text == NULL && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
+        PyErr_Clear();
+    }
+    return text;
+}
+
 /* The frame at a head, unmasked, which is all there: 0 if it is no text, -1 for an error.
 
    What a frame with reserved bits holds only its extension can tell. */
@@ -434,18 +462,12 @@ read_message(
     } else {
         memcpy(bytes, from, (size_t)length);
     }
-    PyObject *text = Py_None;
-    if (head[0] == WHOLE_TEXT) {
-        text = PyUnicode_DecodeUTF8(bytes, length, NULL);
-    } else {
-        Py_INCREF(text);
-    }
+    PyObject *text = text_of(head[0], bytes, length);
     int done = -1;
     if (text != NULL) {
         *frame = make_frame(kinds, head[0], payload, text);
         done = *frame == NULL ? -1 : 1;
-    } else if (PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
-        PyErr_Clear();
+    } else if (!PyErr_Occurred()) {
         done = 0;
     }
     Py_XDECREF(text);
@@ -510,25 +532,18 @@ message(PyObject *module, PyObject *const *args, Py_ssize_t count)
     Kinds kinds;
     char *data;
     Py_ssize_t size;
-    const long first_byte = PyLong_AsLong(args[0]);
-    if (first_byte < 0 || first_byte > 0xFF) {
-        if (!PyErr_Occurred()) {
-            PyErr_SetString(PyExc_ValueError, "a first byte is one byte");
-        }
+    const int first_byte = first_byte_of(args[0]);
+    if (first_byte < 0 || PyBytes_AsStringAndSize(args[1], &data, &size) < 0 || kinds_of(module, args[2], &kinds) < 0) {
         return NULL;
     }
-    if (PyBytes_AsStringAndSize(args[1], &data, &size) < 0 || kinds_of(module, args[2], &kinds) < 0) {
-        return NULL;
-    }
-    PyObject *text = first_byte == WHOLE_TEXT ? PyUnicode_DecodeUTF8(data, size, NULL) : Py_NewRef(Py_None);
+    PyObject *text = text_of(first_byte, data, size);
     if (text == NULL) {
-        if (!PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
+        if (PyErr_Occurred()) {
             return NULL;
         }
-        PyErr_Clear();
         text = Py_NewRef(Py_None);
     }
-    PyObject *frame = make_frame(&kinds, (int)first_byte, args[1], text);
+    PyObject *frame = make_frame(&kinds, first_byte, args[1], text);
     Py_DECREF(text);
     return frame;
 }
@@ -638,12 +653,9 @@ read_item(const Names *names, PyObject *item, Joined *joined)
     if (number == NULL) {
         return -1;
     }
-    const long first_byte = PyLong_AsLong(number);
+    const int first_byte = first_byte_of(number);
     Py_DECREF(number);
-    if (first_byte < 0 || first_byte > 0xFF) {
-        if (!PyErr_Occurred()) {
-            PyErr_SetString(PyExc_ValueError, "a first byte is one byte");
-        }
+    if (first_byte < 0) {
         return -1;
     }
     PyObject *bytes = PyObject_GetAttr(item, names->data);
@@ -652,7 +664,7 @@ read_item(const Names *names, PyObject *item, Joined *joined)
         Py_CLEAR(bytes);
     }
     joined->bytes = bytes;
-    joined->first_byte = (int)first_byte;
+    joined->first_byte = first_byte;
     return bytes == NULL ? -1 : 0;
 }
 
