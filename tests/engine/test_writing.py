@@ -252,7 +252,7 @@ async def test_extensions_see_what_is_put_aside_in_its_turn(autojump_clock: Mock
     async with writing(transport, extensions=(Marker(Marking("marking", 0)),)) as connection:
         assert connection.writing.write_through(Frame.Text("first"), keep=True)
         assert connection.writing.write_message(Frame.Text("second"), keep=True)
-        assert not connection.writing.write_message(Frame.Binary(bytes(LONG + 1)), keep=True)
+        assert connection.writing.write_message(Frame.Binary(bytes(LONG + 1)), keep=True) is False
         assert connection.writing.write_message(Frame.Binary(b"third"), keep=True)
         assert connection.writing.write_through(Frame.Text("fourth"), keep=False)
         assert transport.frames == [*texts("firstx", "secondx"), Frame.Binary(b"thirdx"), *texts("fourthx")]
@@ -296,7 +296,7 @@ async def test_what_has_to_be_judged_is_not_put_aside_by_itself(
         assert connection.writing.write_through(Frame.Text("first"), keep=True)
         if is_open:
             connection.conversation.outgoing.note_accepted(Frame.Text("of several", fin=False))
-        assert connection.writing.write_message(frame, keep=True) is (is_judged and not is_open)
+        assert connection.writing.write_message(frame, keep=True) is (True if is_judged and not is_open else None)
         assert connection.writing.write_through(Frame.Text("last"), keep=False)
         assert transport.frames == [*texts("first"), *([frame] if is_judged and not is_open else []), *texts("last")]
 
@@ -306,7 +306,7 @@ async def test_nothing_is_put_aside_once_the_connection_is_dropped(autojump_cloc
     async with writing(PlainSocket()) as connection:
         assert connection.writing.write_through(Frame.Text("first"), keep=True)
         connection.ends.drop()
-        assert not connection.writing.write_message(Frame.Text("second"), keep=True)
+        assert connection.writing.write_message(Frame.Text("second"), keep=True) is False
 
 
 async def test_nothing_is_put_aside_where_nobody_would_call() -> None:

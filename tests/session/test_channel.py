@@ -28,6 +28,7 @@ from trioktor import (
 )
 from trioktor.engine.connection import Connection
 from trioktor.errors import ConnectionClosedHere
+from trioktor.protocol.outgoing import Outgoing
 from trioktor.protocol.prepared import PreparedMessage
 from trioktor.session.channel import FrameChannel
 
@@ -562,6 +563,34 @@ def test_a_message_is_refused_inside_another_ones_fragments_and_only_there(
             assert transport.frames == accepted
 
     trio.run(main)
+
+
+@pytest.mark.parametrize("kind", [PlainSocket, PlainTransport])
+async def test_a_message_that_was_judged_when_it_was_made_is_not_judged_again(
+    kind: type[PlainTransport], autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever way it goes, queued as well; all others are, once."""
+    judged: list[object] = []
+    check = Outgoing.check
+
+    def spy(self: Outgoing, item: object) -> None:
+        judged.append(item)
+        check(self, item)
+
+    monkeypatch.setattr(Outgoing, "check", spy)
+    transport = kind()
+    connection = Connection(transport, WebSockets())
+    plain = [Frame.Text("x"), Frame.Binary(b"y")]
+    others = [Frame.Text(b"z"), Frame.Binary(b"x", fin=False), Frame.Binary(b"y")]
+    async with running(connection):
+        channel = Plain(connection)
+        for frame in [*plain, *others, *plain]:
+            channel.send_nowait(frame)
+        for frame in [*plain, *others, *plain]:
+            await channel.send(frame)
+        await connection.flush(())
+    assert transport.frames == [*plain, *others, *plain] * 2
+    assert judged == others + others[1:]  # the text is known by then
 
 
 @pytest.mark.parametrize("kind", [PlainSocket, PlainTransport])

@@ -1,7 +1,7 @@
 """Writes for one connection: at once, where nothing is in the way, else by the writer's task.
 
-An answer that others will follow is put aside, as it is where only its head is missing. It leaves with the next that is
-not, with a chunk of it, or when the waker calls, whichever is first. It goes in front of everything else.
+An answer that others will follow is put aside, as a frame where only its head is missing. It leaves with the next that
+is not, with a chunk of it, or when the waker calls, whichever is first. It goes in front of everything else.
 
 The task is started when something first has to wait, and lives to the end. The `ClosingHandshake` is told the outcome.
 """
@@ -128,17 +128,17 @@ class Writing(Part[Owner]):
         return True
 
     @trio.lowlevel.enable_ki_protection
-    def write_message(self, message: Frame, *, keep: bool) -> bool:
-        """As `write_through`, of a whole message; False, and nothing is done, also if it has to be judged."""
+    def write_message(self, message: Frame, *, keep: bool) -> bool | None:
+        """As `write_through`, of a whole message; None, and nothing is done, if it has to be judged before."""
         outgoing, first_byte, kept = self._outgoing, message.first_byte, self._kept
         is_whole = first_byte == WHOLE_BINARY or (first_byte == WHOLE_TEXT and message.decoded is not None)
-        if not is_whole or outgoing.opened is not None or outgoing.serializer.is_watched:
-            return False
+        if not is_whole or outgoing.opened is not None:
+            return None
         if (kept is None or not self._outbox.is_direct) and not self._is_road_free(keep=keep):
             return False
         item: Frame | bytes = message
         size = len(message.data)
-        if outgoing.extensions:
+        if outgoing.extensions or outgoing.serializer.is_watched:
             encoded = outgoing.encode_now(message)
             if encoded is None:
                 return False

@@ -148,10 +148,8 @@ class Outgoing:
             frame = extension.encode(frame)
         first_byte = frame.first_byte
         is_usual = first_byte in self.serializer.heads and type(frame.data) is bytes
-        if not is_usual or (first_byte == WHOLE_TEXT and frame.decoded is None):
-            pieces: list[bytes] = []
-            self.serializer.add(frame, pieces)
-            return b"".join(pieces)
+        if not is_usual or (first_byte == WHOLE_TEXT and frame.decoded is None) or self.serializer.is_watched:
+            return b"".join(self.pieces_of(frame))
         return frame
 
     def pieces_of(self, item: Frame | bytes) -> list[bytes]:

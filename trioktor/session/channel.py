@@ -202,7 +202,7 @@ class FrameChannel(trio.abc.Channel[Frame]):
             self._receives = 0
             await _checkpoint()
         is_followed = not self._may_write_through or self._inbox.queue  # by other answers
-        if is_followed and self._writing.write_message(frame, keep=True):  # the shortest way of most
+        if is_followed and self._outbox.is_direct and self._writing.write_message(frame, keep=True):
             self._may_write_through = False
         elif not self._put_nowait(frame):
             await self._put(frame)
@@ -249,23 +249,23 @@ class FrameChannel(trio.abc.Channel[Frame]):
     def _put_nowait(self, frame: Frame) -> bool:
         """Send a frame if there is room for it; False if there is not."""
         # The first answer to the last message there is goes straight out; others may have company.
-        keep = True
-        if self._may_write_through and not self._inbox.queue:
-            keep = not self._inbox.is_plain and self._inbox.has_more
-        if self._writing.write_message(frame, keep=keep):
-            self._may_write_through = False
-            return True
-        if self._is_sent_as_control(frame):
-            return True
-        outgoing = self._outgoing
-        outgoing.check(frame)
+        is_last = self._may_write_through and not self._inbox.queue
+        keep = not is_last or (not self._inbox.is_plain and self._inbox.has_more)
+        is_written = self._writing.write_message(frame, keep=keep)
+        is_judged = is_written is not None
+        if not is_judged:
+            if self._is_sent_as_control(frame):
+                return True
+            self._outgoing.check(frame)
         self._may_write_through = False
         try:
-            if not self._writing.write_through(frame, keep=keep) and not self._outbox.accept(frame):
+            is_written = is_written if is_judged else self._writing.write_through(frame, keep=keep)
+            if not is_written and not self._outbox.accept(frame):
                 return False
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._raise_over()
-        outgoing.note_accepted(frame)
+        if not is_judged:
+            self._outgoing.note_accepted(frame)
         return True
 
     async def _put(self, item: Frame | StreamedMessage) -> None:
