@@ -116,9 +116,10 @@ class Intake(Part[Owner]):
         conversation, inbox = self._conversation, self._inbox
         self._seen = conversation.frames_received
         if conversation.may_run(data):
-            messages, data = conversation.receive_run(data, *inbox.room)
+            messages, rest = conversation.receive_run(data, *inbox.room)
+            size, data = len(data) - len(rest), rest
             if messages:
-                self._is_full = not inbox.extend(messages)
+                self._is_full = not inbox.extend(messages, size)
                 if self._is_full or self._seen | TURN != conversation.frames_received | TURN:
                     self._frames = conversation.receive(data)
                     return False

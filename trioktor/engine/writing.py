@@ -131,14 +131,14 @@ class Writing(Part[Owner]):
     def write_message(self, message: Frame, *, keep: bool) -> bool | None:
         """As `write_through`, of a whole message; None, and nothing is done, if it has to be judged before."""
         outgoing, first_byte, kept = self._outgoing, message.first_byte, self._kept
-        is_whole = first_byte == WHOLE_BINARY or (first_byte == WHOLE_TEXT and message.decoded is not None)
-        if not is_whole or outgoing.opened is not None:
+        is_unknown = first_byte != WHOLE_BINARY and (first_byte != WHOLE_TEXT or message.decoded is None)
+        if is_unknown or outgoing.opened is not None:
             return None
         if (kept is None or not self._outbox.is_direct) and not self._is_road_free(keep=keep):
             return False
         item: Frame | bytes = message
         size = len(message.data)
-        if outgoing.extensions or outgoing.serializer.is_watched:
+        if not outgoing.is_transparent:
             encoded = outgoing.encode_now(message)
             if encoded is None:
                 return False
@@ -150,8 +150,8 @@ class Writing(Part[Owner]):
                 return True
             kept = self._keep()
         kept.append(item)
-        self._kept_bytes += size + _HEAD
-        if not keep or self._kept_bytes >= CHUNK:
+        self._kept_bytes = size = self._kept_bytes + size + _HEAD
+        if size >= CHUNK or not keep:
             self.uncork()
         return True
 

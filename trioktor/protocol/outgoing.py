@@ -31,14 +31,16 @@ class Outgoing:
       shared_key: what they have in common with those of other connections; None if that is nothing.
       frames_sent: frames that were made bytes.
       opened: the kind of the message whose fragments were accepted from sessions, until its last one.
+      is_transparent: whether whole messages go out as they are, seen by nobody.
     """
 
-    __slots__ = ("_decoder", "extensions", "frames_sent", "opened", "serializer", "shared_key")
+    __slots__ = ("_decoder", "extensions", "frames_sent", "is_transparent", "opened", "serializer", "shared_key")
 
     def __init__(self, serializer: Serializer, extensions: tuple[Extension, ...]) -> None:
         self.serializer: Serializer = serializer
         self.extensions: tuple[Extension, ...] = extensions
         self.shared_key: Key | None = None if serializer.is_watched else shared_key(extensions)
+        self.is_transparent: bool = not extensions and not serializer.is_watched
         self.frames_sent: int = 0
         self.opened: FrameType | None = None
         self._decoder: codecs.IncrementalDecoder | None = None  # of a text whose fragments were accepted
