@@ -264,7 +264,8 @@ async def test_tasks_run_beside_the_handler_and_fail_as_it_does(autojump_clock: 
         await trio.sleep_forever()
 
     async with running(connection):
-        await connection.tasks.run_handler(handler, None)
+        with connection.tasks:
+            await handler(None)
         await connection.see_out(shield=False)
     assert failures == [error]
     assert transport.frames == [close(1011)]

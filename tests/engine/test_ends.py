@@ -210,7 +210,8 @@ async def is_handler_cancelled(connection: Connection, end: Callable[[Ends], obj
         finally:
             seen.append(trio.current_effective_deadline() == -math.inf)
 
-    await connection.tasks.run_handler(handler, None)
+    with connection.tasks:
+        await handler(None)
     return seen[0]
 
 

@@ -9,6 +9,7 @@ from typing import Any, final
 import trio
 import trio.testing
 
+from trioktor.engine.first_wait import FirstWait
 from trioktor.engine.tasks import HandlerTasks
 
 
@@ -35,7 +36,8 @@ class Owner:
 async def run(function: Callable[[Any], Awaitable[object]], owner: Owner | None = None) -> list[Any]:
     """Run a handler; what its owner, which is its session, was told."""
     owner = owner or Owner()
-    await HandlerTasks(owner).run_handler(function, owner)
+    with HandlerTasks(owner):
+        await FirstWait(function(owner), owner.handler_waits)
     return owner.seen
 
 

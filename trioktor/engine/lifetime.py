@@ -13,6 +13,7 @@ from typing import Any
 import trio
 
 from .connection import Connection
+from .first_wait import FirstWait
 from .outcome import first_leaf, is_cancellation, unwrapped
 
 
@@ -27,7 +28,8 @@ async def run(connection: Connection, handler: Callable[[Any], Awaitable[object]
             connection.begin(nursery)
             try:
                 try:
-                    await connection.tasks.run_handler(handler, connection.owner)
+                    with connection.tasks:
+                        await FirstWait(handler(connection.owner), connection.ends.handler_waits)
                 finally:
                     connection.writing.respond()  # of a handler that never waited; a task of its own may take its time
             except BaseException:
@@ -57,7 +59,7 @@ async def hold(connection: Connection, failures: list[Exception]) -> AsyncIterat
             async with trio.open_nursery() as nursery:
                 connection.begin(nursery)
                 try:
-                    with connection.tasks.block():
+                    with connection.tasks:
                         yield
                 except BaseException:
                     connection.ends.interrupted()

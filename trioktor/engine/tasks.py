@@ -8,23 +8,17 @@ handed on, once.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Protocol
 
 import trio
 
-from .first_wait import FirstWait
 from .outcome import merge, split
-
-T = TypeVar("T")
 
 
 class Owner(Protocol):
     """What the tasks tell their connection."""
-
-    def handler_waits(self) -> None:
-        """The handler waits for the first time."""
 
     def handler_ended(self, error: Exception | None) -> None:
         """The last task has ended, with what they raised."""
@@ -34,7 +28,7 @@ class Owner(Protocol):
 
 
 class HandlerTasks:
-    """The handler of one connection and the tasks of `session.start_soon`.
+    """The handler of one connection, which runs in a `with` of this, and the tasks of `session.start_soon`.
 
     Attributes:
       task: the one that the handler runs in.
@@ -58,30 +52,27 @@ class HandlerTasks:
         """Whether the handler and all others have ended."""
         return self._running == 0
 
-    async def run_handler(self, handler: Callable[[T], Awaitable[object]], session: T) -> None:
-        """Run the handler, then cancel what it started; the owner is told when the handler waits for the first time."""
-        with self._scope:
-            try:
-                await FirstWait(handler(session), self._owner.handler_waits)
-            except BaseException as error:
-                self._failed(error, self._scope)
-            finally:
-                self.has_returned = True
-                self._end_one()
-        self.cancel_children("the handler has returned")
+    def __enter__(self) -> None:
+        """What follows is the handler, or a block in its place."""
+        self._scope.__enter__()
 
-    @contextmanager
-    def block(self) -> Iterator[None]:
-        """The same for a block in place of a handler: what it raises is kept in the same way."""
-        with self._scope:
-            try:
-                yield
-            except BaseException as error:
-                self._failed(error, self._scope)
-            finally:
-                self.has_returned = True
-                self._end_one()
-        self.cancel_children("the block was left")
+    @trio.lowlevel.enable_ki_protection
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        """Keep what it raised, if that counts as a failure, and cancel what it started."""
+        rest = None if error is None else self._judge(error, self._scope)
+        try:
+            self.has_returned = True
+            self._end_one()
+            if not self._scope.__exit__(None if rest is None else type(rest), rest, traceback) and rest is not None:
+                if rest is error:
+                    return False
+                raise rest from rest.__cause__
+        finally:
+            del error, rest, traceback  # or a traceback would keep them, and they the traceback
+        self.cancel_children("the handler has returned")
+        return True
 
     def start_soon(self, nursery: trio.Nursery, fn: Callable[..., Awaitable[object]], args: tuple[object, ...]) -> None:
         """Run a task beside the handler; cancelled at once if the handler is on its way out."""
@@ -117,27 +108,28 @@ class HandlerTasks:
             try:
                 await fn(*args)
             except BaseException as error:
-                self._failed(error, scope)
+                rest = self._judge(error, scope)
+                try:
+                    if rest is not None:
+                        raise rest from rest.__cause__
+                finally:
+                    del error, rest  # or its traceback would keep it, and it the traceback
             finally:
                 self._end_one()
         if self._children is not None:
             self._children.discard(scope)
 
-    def _failed(self, error: BaseException, scope: trio.CancelScope) -> None:
-        """Keep what counts as a failure, and raise the rest."""
+    def _judge(self, error: BaseException, scope: trio.CancelScope) -> BaseException | None:
+        """Keep what counts as a failure; the rest is to be raised."""
         judged, rest = split(error)
         if judged is not None:
             if self._errors is None:
                 self._errors = []
             self._errors.append(judged)
             self._scope.cancel("a task of the session failed")
-        if rest is not None:
-            if not scope.cancel_called:
-                self._owner.interrupted()
-            try:
-                raise rest from rest.__cause__
-            finally:
-                del error, judged, rest  # or its traceback would keep it, and it the traceback
+        if rest is not None and not scope.cancel_called:
+            self._owner.interrupted()
+        return rest
 
     def _end_one(self) -> None:
         self._running -= 1
