@@ -292,7 +292,9 @@ def test_what_is_encoded_for_later_is_written_as_what_is_written_now(masking: bo
     assert [type(item) for item in encoded] == [type(message) for message in messages]
     reader, other = (FrameReader(client=not masking, reserved=RSV1) for _ in range(2))
     frames = list(other.feed(written(now, *messages)))
-    assert list(reader.feed(b"".join(later.joined([item for item in encoded if item is not None])))) == frames
+    assert (
+        list(reader.feed(b"".join(later.serializer.joined([item for item in encoded if item is not None])))) == frames
+    )
     assert len(frames) == len(messages)
     assert later.encode_now(Frame.Binary(bytes(LONG + 1))) is None
 
@@ -322,5 +324,5 @@ def test_what_an_extension_made_is_judged(made: Frame, is_refused: bool, monkeyp
     item = outgoing.encode_now(message)
     assert item is not None
     expected = head(made.first_byte, len(made.data)) + made.data
-    assert b"".join(outgoing.joined([item])) == expected
-    assert b"".join(outgoing.pieces_of(item)) == expected
+    assert b"".join(outgoing.serializer.joined([item])) == expected
+    assert b"".join(outgoing.serializer.pieces_of(item)) == expected

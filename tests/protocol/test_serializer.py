@@ -298,8 +298,7 @@ def test_messages_that_were_judged_are_written_together_as_one_by_one(
     together, apart = Serializer(masking=masking), Serializer(masking=masking)
     if is_behind:
         together.add(Frame.Text("open", fin=False), [])
-    pieces: list[bytes] = []
-    together.add_all(items, pieces)
+    pieces = together.joined(items)
     expected: list[bytes] = []
     for item in items:
         if isinstance(item, bytes):

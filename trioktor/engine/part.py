@@ -15,14 +15,7 @@ O = TypeVar("O")  # noqa: E741
 class Part(Generic[O]):
     """Whatever belongs to one connection, and is reached through it alone."""
 
-    __slots__ = ("_reference",)
+    __slots__ = ("_connection",)
 
     def __init__(self, connection: O) -> None:
-        self._reference = weakref.ref(connection)
-
-    @property
-    def _connection(self) -> O:
-        """The connection, which lives as long as its parts are used."""
-        connection = self._reference()
-        assert connection is not None
-        return connection
+        self._connection: O = weakref.proxy(connection)

@@ -124,7 +124,7 @@ class Writing(Part[Owner]):
             kept.append(b"".join(pieces))
         else:
             self._kept = None
-            self._write_straight(self._outgoing.joined(kept) + pieces, len(kept) + 1)
+            self._write_straight(self._outgoing.serializer.joined(kept) + pieces, len(kept) + 1)
         return True
 
     @trio.lowlevel.enable_ki_protection
@@ -146,7 +146,7 @@ class Writing(Part[Owner]):
         outgoing.frames_sent += 1
         if kept is None:
             if not keep:
-                self._write_straight(outgoing.pieces_of(item))
+                self._write_straight(outgoing.serializer.pieces_of(item))
                 return True
             kept = self._keep()
         kept.append(item)
@@ -193,7 +193,7 @@ class Writing(Part[Owner]):
         """Write what was put aside."""
         kept, self._kept = self._kept, None
         if kept is not None:
-            self._write_straight(self._outgoing.joined(kept), len(kept))
+            self._write_straight(self._outgoing.serializer.joined(kept), len(kept))
 
     def _write_straight(self, pieces: list[bytes], frames: int = 1) -> None:
         """Write what was accepted; if that fails, it is lost with the connection."""
@@ -209,7 +209,7 @@ class Writing(Part[Owner]):
         if kept is None:
             return []
         self._outbox.note_taken(len(kept), self._kept_bytes)
-        return self._outgoing.joined(kept)
+        return self._outgoing.serializer.joined(kept)
 
     def _leave(self, pieces: list[bytes], frames: int) -> None:
         """Leave to the writer what the system did not take."""

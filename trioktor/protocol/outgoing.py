@@ -138,7 +138,7 @@ class Outgoing:
         return True
 
     def encode_now(self, message: Frame) -> Frame | bytes | None:
-        """What `joined` takes instead of a whole message that was judged; None if that takes several steps.
+        """What `Serializer.joined` takes instead of a whole message that was judged; None if that takes several steps.
 
         Raises:
           ProtocolError: what an extension made of it may not be sent.
@@ -151,22 +151,8 @@ class Outgoing:
         first_byte = frame.first_byte
         is_usual = first_byte in self.serializer.heads and type(frame.data) is bytes
         if not is_usual or (first_byte == WHOLE_TEXT and frame.decoded is None) or self.serializer.is_watched:
-            return b"".join(self.pieces_of(frame))
+            return b"".join(self.serializer.pieces_of(frame))
         return frame
-
-    def pieces_of(self, item: Frame | bytes) -> list[bytes]:
-        """As `joined`, of one item alone."""
-        if isinstance(item, bytes):
-            return [item]
-        pieces: list[bytes] = []
-        self.serializer.add(item, pieces)
-        return pieces
-
-    def joined(self, items: list[Frame | bytes]) -> list[bytes]:
-        """The bytes of whole messages that were judged, and what was made bytes before, in order."""
-        pieces: list[bytes] = []
-        self.serializer.add_all(items, pieces)
-        return pieces
 
     def finish(self, frame: Frame, pieces: list[bytes]) -> None:
         """Append what the last of such steps gave."""

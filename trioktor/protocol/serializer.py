@@ -105,11 +105,20 @@ class Serializer:
         start = head(frame.first_byte, len(frame.data), self._mask_bit)
         pieces.append(self._masked(start, frame.data) if self._mask_bit else start + frame.data)
 
-    def add_all(self, items: list[Frame | bytes], pieces: list[bytes]) -> None:
-        """As `add`, of whole messages that were judged, in front of all that was added, and of what is bytes.
+    def pieces_of(self, item: Frame | bytes) -> list[bytes]:
+        """As `joined`, of one item alone."""
+        if isinstance(item, bytes):
+            return [item]
+        pieces: list[bytes] = []
+        self.add(item, pieces)
+        return pieces
+
+    def joined(self, items: list[Frame | bytes]) -> list[bytes]:
+        """The bytes of whole messages that were judged, and what was made bytes before, in order.
 
         The last alone may be a long one, which is not copied.
         """
+        pieces: list[bytes] = []
         heads, mask_bit = self.heads, self._mask_bit
         if join is not None and items and not mask_bit:
             last = items[-1]
@@ -124,6 +133,7 @@ class Serializer:
             size = len(data)
             start = heads[item.first_byte][size] if size < _SHORT else head(item.first_byte, size, mask_bit)
             pieces += (self._masked(start, data),) if mask_bit else (start, data)
+        return pieces
 
     def _check(self, frame: Frame) -> int:
         """Check a frame against what went out before it; returns the first byte it has on the wire."""
