@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import re
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -494,6 +496,9 @@ def scanned(*arguments: Any) -> tuple[list[tuple[bytes, object]], int]:
     return found, position
 
 
+WORD = masked(0x82, b"word")
+
+
 class Broken:
     """A kind of frames that takes no attribute."""
 
@@ -515,6 +520,57 @@ def test_a_class_that_can_be_no_frame_is_an_error(data: bytes) -> None:
     if len(data) < 10:
         with pytest.raises(AttributeError):
             native.single(data, 99, 4, kinds)
+
+
+class Slots:
+    """What kinds of frames have in common."""
+
+    __slots__ = ("data", "decoded", "first_byte")
+
+
+def kinds_of(base: type[Any]) -> tuple[type[Any], type[Any]]:
+    """Two kinds that share its slots."""
+    return type("OtherText", (base,), {}), type("OtherBinary", (base,), {})
+
+
+@needs_native
+def test_kinds_have_the_same_slots() -> None:
+    """A slot of another class would be another place in the object."""
+    named = type("Named", (), dict.fromkeys(["first_byte", "data", "decoded"]))
+    call: Any
+    for call in (native.scan, native.single, native.message):
+        first = {native.scan: (WORD, 0, 99, 9, 99, 0, 4), native.single: (WORD, 99, 4), native.message: (0x82, b"x")}
+        for kinds in ((TextFrame, kinds_of(Slots)[1]), kinds_of(named), (kinds_of(Slots)[0], BinaryFrame)):
+            with pytest.raises(TypeError, match="share their slots"):
+                call(*first[call], kinds)
+
+
+@needs_native
+def test_each_call_has_the_kinds_it_was_given() -> None:
+    """Whatever those of the last were; and none are kept that are of no use."""
+    message: Any = native.message
+    single: Any = native.single
+    scan: Any = native.scan
+    join: Any = native.join
+    gc.collect()
+    before = sys.getrefcount(MESSAGE_KINDS)
+    for _ in range(100):
+        others = kinds_of(Slots)
+        for kinds in (others, MESSAGE_KINDS, others):
+            made = message(0x81, b"x", kinds)
+            assert type(made) is kinds[0]
+            assert type(single(WORD, 99, 4, kinds)) is kinds[1]
+            assert single(WORD, 1, 4, kinds) is None
+            assert [type(frame) for frame in scan(WORD, 0, 99, 9, 99, 0, 4, kinds)[0]] == [kinds[1]]
+            assert join([made, Frame.Binary(b"y")]) == b"\x81\x01x\x82\x01y"
+        with pytest.raises(ValueError, match="one byte"):
+            message(256, b"x", others)
+    alive = weakref.ref(others[0])
+    assert join([message(0x82, b"", MESSAGE_KINDS)]) == b"\x82\x00"
+    del others, made, kinds
+    gc.collect()
+    assert alive() is None
+    assert abs(sys.getrefcount(MESSAGE_KINDS) - before) < 10
 
 
 @needs_native

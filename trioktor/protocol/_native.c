@@ -382,35 +382,104 @@ first_byte_of(PyObject *number)
     return (int)first_byte;
 }
 
-/* What a call needs to make frames: the names of their attributes, and the classes of Text and Binary ones. */
-typedef struct {
-    PyObject *first_byte, *data, *decoded;
-    void *plain_new; /* how plain objects are made */
-} Names;
+enum { FIRST_BYTE, DATA, DECODED, ATTRIBUTES };
 
+static const char *const attribute_names[ATTRIBUTES] = {"first_byte", "data", "decoded"};
+
+/* A slot of an object: it is read and written past the search for its name. */
 typedef struct {
-    const Names *names;
-    PyObject *text, *binary;
+    PyObject *descriptor;
+    descrgetfunc get;
+    descrsetfunc set;
+} Slot;
+
+/* The classes of Text and Binary frames, and the slots that both have. */
+typedef struct {
+    PyObject *given, *text, *binary;
+    Slot slots[ATTRIBUTES];
+    PyObject *owned; /* keeps all of that alive, for whoever has a reference to it */
 } Kinds;
 
+typedef struct {
+    PyObject *names[ATTRIBUTES];
+    void *plain_new; /* how plain objects are made */
+    Kinds kinds; /* those that were given last: they are always the same */
+} State;
+
 static int
-kinds_of(PyObject *module, PyObject *given, Kinds *kinds)
+find_slot(PyObject *name, PyObject *text, PyObject *binary, Slot *slot)
+{
+    PyObject *descriptor = PyObject_GetAttr(text, name);
+    PyObject *other = descriptor == NULL ? NULL : PyObject_GetAttr(binary, name);
+    if (other == NULL) {
+        Py_XDECREF(descriptor);
+        return -1;
+    }
+    Py_DECREF(other);
+    if (descriptor != other || !Py_IS_TYPE(descriptor, &PyMemberDescr_Type)) {
+        PyErr_SetString(PyExc_TypeError, "the kinds of frames share their slots");
+        Py_DECREF(descriptor);
+        return -1;
+    }
+    slot->descriptor = descriptor;
+    slot->get = (descrgetfunc)PyType_GetSlot(&PyMemberDescr_Type, Py_tp_descr_get);
+    slot->set = (descrsetfunc)PyType_GetSlot(&PyMemberDescr_Type, Py_tp_descr_set);
+    return 0;
+}
+
+static int
+learn_kinds(State *state, PyObject *given)
 {
     if (!PyTuple_Check(given) || PyTuple_Size(given) != 2) {
         PyErr_SetString(PyExc_TypeError, "there are two kinds of frames");
         return -1;
     }
-    kinds->names = PyModule_GetState(module);
-    kinds->text = PyTuple_GetItem(given, 0);
-    kinds->binary = PyTuple_GetItem(given, 1);
+    Kinds kinds = {.given = given, .text = PyTuple_GetItem(given, 0), .binary = PyTuple_GetItem(given, 1)};
     for (int kind = 0; kind < 2; kind++) {
-        PyObject *type = kind ? kinds->binary : kinds->text;
-        if (!PyType_Check(type) || PyType_GetSlot((PyTypeObject *)type, Py_tp_new) != kinds->names->plain_new) {
+        PyObject *type = kind ? kinds.binary : kinds.text;
+        if (!PyType_Check(type) || PyType_GetSlot((PyTypeObject *)type, Py_tp_new) != state->plain_new) {
             PyErr_SetString(PyExc_TypeError, "a kind of frames is a class of plain objects");
             return -1;
         }
     }
+    int found = 0;
+    while (found < ATTRIBUTES && !find_slot(state->names[found], kinds.text, kinds.binary, &kinds.slots[found])) {
+        found++;
+    }
+    if (found == ATTRIBUTES) {
+        kinds.owned = PyTuple_Pack(
+            4, given, kinds.slots[FIRST_BYTE].descriptor, kinds.slots[DATA].descriptor, kinds.slots[DECODED].descriptor);
+    }
+    while (found > 0) {
+        Py_DECREF(kinds.slots[--found].descriptor);
+    }
+    if (kinds.owned == NULL) {
+        return -1;
+    }
+    PyObject *old = state->kinds.owned;
+    state->kinds = kinds;
+    Py_XDECREF(old);
     return 0;
+}
+
+/* What is known of the given kinds; `owned` is to be let go. */
+static int
+kinds_of(PyObject *module, PyObject *given, Kinds *kinds)
+{
+    State *state = PyModule_GetState(module);
+    if (given != state->kinds.given && learn_kinds(state, given) < 0) {
+        return -1;
+    }
+    *kinds = state->kinds;
+    Py_INCREF(kinds->owned);
+    return 0;
+}
+
+static int
+set_slot(const Kinds *kinds, int attribute, PyObject *frame, PyObject *value)
+{
+    const Slot *slot = &kinds->slots[attribute];
+    return slot->set(slot->descriptor, frame, value);
 }
 
 /* A frame of parts that were checked, past its constructor. */
@@ -421,9 +490,8 @@ make_frame(const Kinds *kinds, int first_byte, PyObject *payload, PyObject *text
     PyObject *number = PyLong_FromLong(first_byte);
     PyObject *frame = number == NULL ? NULL : PyType_GenericAlloc((PyTypeObject *)kind, 0);
     if (frame != NULL
-        && (PyObject_SetAttr(frame, kinds->names->first_byte, number) < 0
-            || PyObject_SetAttr(frame, kinds->names->data, payload) < 0
-            || PyObject_SetAttr(frame, kinds->names->decoded, text) < 0)) {
+        && (set_slot(kinds, FIRST_BYTE, frame, number) < 0 || set_slot(kinds, DATA, frame, payload) < 0
+            || set_slot(kinds, DECODED, frame, text) < 0)) {
         Py_CLEAR(frame);
     }
     Py_XDECREF(number);
@@ -497,18 +565,23 @@ single(PyObject *module, PyObject *const *args, Py_ssize_t count)
         return NULL;
     }
     const Py_ssize_t given = PyLong_AsSsize_t(args[2]);
-    if ((given == -1 && PyErr_Occurred()) || kinds_of(module, args[3], &kinds) < 0) {
+    if (given == -1 && PyErr_Occurred()) {
         return NULL;
     }
     const int key_size = given ? 4 : 0;
     const unsigned char *head = (const unsigned char *)data;
     Py_ssize_t head_size = 0;
     const Py_ssize_t length = length_of(head, size, 0, key_size, &head_size);
+    if (kinds_of(module, args[3], &kinds) < 0) {
+        return NULL;
+    }
     if (length < 0 || length > longest || length != size - head_size) {
+        Py_DECREF(kinds.owned);
         return Py_NewRef(Py_None);
     }
     PyObject *frame;
     const int done = read_message(&kinds, head, head_size, key_size, length, &frame);
+    Py_DECREF(kinds.owned);
     if (done == 1) {
         return frame;
     }
@@ -533,7 +606,7 @@ message(PyObject *module, PyObject *const *args, Py_ssize_t count)
     char *data;
     Py_ssize_t size;
     const int first_byte = first_byte_of(args[0]);
-    if (first_byte < 0 || PyBytes_AsStringAndSize(args[1], &data, &size) < 0 || kinds_of(module, args[2], &kinds) < 0) {
+    if (first_byte < 0 || PyBytes_AsStringAndSize(args[1], &data, &size) < 0) {
         return NULL;
     }
     PyObject *text = text_of(first_byte, data, size);
@@ -543,7 +616,12 @@ message(PyObject *module, PyObject *const *args, Py_ssize_t count)
         }
         text = Py_NewRef(Py_None);
     }
+    if (kinds_of(module, args[2], &kinds) < 0) {
+        Py_DECREF(text);
+        return NULL;
+    }
     PyObject *frame = make_frame(&kinds, first_byte, args[1], text);
+    Py_DECREF(kinds.owned);
     Py_DECREF(text);
     return frame;
 }
@@ -576,15 +654,13 @@ scan(PyObject *module, PyObject *const *args, Py_ssize_t arguments)
     Py_ssize_t position = numbers[0], count = numbers[2], size = numbers[3];
     const Py_ssize_t longest = numbers[1], reserved = numbers[4] & 0x70;
     const int key_size = numbers[5] ? 4 : 0;
-    if (kinds_of(module, args[7], &kinds) < 0) {
-        return NULL;
-    }
     if (position < 0 || position > end) {
         PyErr_SetString(PyExc_ValueError, "there is no such position");
         return NULL;
     }
     PyObject *run = PyList_New(0);
-    if (run == NULL) {
+    if (run == NULL || kinds_of(module, args[7], &kinds) < 0) {
+        Py_XDECREF(run);
         return NULL;
     }
     while (count > 0 && size > 0) {
@@ -605,6 +681,7 @@ scan(PyObject *module, PyObject *const *args, Py_ssize_t arguments)
             Py_DECREF(frame);
         }
         if (kept < 0) {
+            Py_DECREF(kinds.owned);
             Py_DECREF(run);
             return NULL;
         }
@@ -612,6 +689,7 @@ scan(PyObject *module, PyObject *const *args, Py_ssize_t arguments)
         size -= length;
         count--;
     }
+    Py_DECREF(kinds.owned);
     return Py_BuildValue("(Nn)", run, position);
 }
 
@@ -641,15 +719,26 @@ typedef struct {
     int first_byte;
 } Joined;
 
+static PyObject *
+read_attribute(const State *state, const Kinds *kinds, PyObject *item, int attribute)
+{
+    PyObject *type = (PyObject *)Py_TYPE(item);
+    if (kinds->owned != NULL && (type == kinds->text || type == kinds->binary)) {
+        const Slot *slot = &kinds->slots[attribute];
+        return slot->get(slot->descriptor, item, type);
+    }
+    return PyObject_GetAttr(item, state->names[attribute]);
+}
+
 static int
-read_item(const Names *names, PyObject *item, Joined *joined)
+read_item(const State *state, const Kinds *kinds, PyObject *item, Joined *joined)
 {
     if (PyBytes_Check(item)) {
         joined->bytes = Py_NewRef(item);
         joined->first_byte = -1;
         return 0;
     }
-    PyObject *number = PyObject_GetAttr(item, names->first_byte);
+    PyObject *number = read_attribute(state, kinds, item, FIRST_BYTE);
     if (number == NULL) {
         return -1;
     }
@@ -658,7 +747,7 @@ read_item(const Names *names, PyObject *item, Joined *joined)
     if (first_byte < 0) {
         return -1;
     }
-    PyObject *bytes = PyObject_GetAttr(item, names->data);
+    PyObject *bytes = read_attribute(state, kinds, item, DATA);
     if (bytes != NULL && !PyBytes_Check(bytes)) {
         PyErr_SetString(PyExc_TypeError, "a payload is bytes");
         Py_CLEAR(bytes);
@@ -711,17 +800,21 @@ join(PyObject *module, PyObject *list)
     if (items == NULL) {
         return PyErr_NoMemory();
     }
+    const State *state = PyModule_GetState(module);
+    const Kinds kinds = state->kinds;
+    Py_XINCREF(kinds.owned);
     Py_ssize_t read = 0;
     /* What an attribute is looked up by may be anybody's code, which may change the list. */
     while (read < count && read < PyList_Size(list)) {
         PyObject *item = Py_NewRef(PyList_GetItem(list, read));
-        const int failed = read_item(PyModule_GetState(module), item, &items[read]);
+        const int failed = read_item(state, &kinds, item, &items[read]);
         Py_DECREF(item);
         if (failed) {
             break;
         }
         read++;
     }
+    Py_XDECREF(kinds.owned);
     PyObject *bytes = PyErr_Occurred() ? NULL : write_items(items, read);
     while (read > 0) {
         Py_DECREF(items[--read].bytes);
@@ -743,13 +836,13 @@ static PyMethodDef methods[] = {
 static int
 fill_module(PyObject *module)
 {
-    Names *names = PyModule_GetState(module);
-    names->plain_new = PyType_GetSlot(&PyBaseObject_Type, Py_tp_new);
-    names->first_byte = PyUnicode_InternFromString("first_byte");
-    names->data = PyUnicode_InternFromString("data");
-    names->decoded = PyUnicode_InternFromString("decoded");
-    if (names->first_byte == NULL || names->data == NULL || names->decoded == NULL) {
-        return -1;
+    State *state = PyModule_GetState(module);
+    state->plain_new = PyType_GetSlot(&PyBaseObject_Type, Py_tp_new);
+    for (int attribute = 0; attribute < ATTRIBUTES; attribute++) {
+        state->names[attribute] = PyUnicode_InternFromString(attribute_names[attribute]);
+        if (state->names[attribute] == NULL) {
+            return -1;
+        }
     }
     PyObject *filling = PyType_FromModuleAndSpec(module, &filling_spec, NULL);
     if (filling == NULL) {
@@ -761,12 +854,23 @@ fill_module(PyObject *module)
 }
 
 static int
+traverse_module(PyObject *module, visitproc visit, void *arg)
+{
+    State *state = PyModule_GetState(module);
+    Py_VISIT(state->kinds.owned);
+    return 0;
+}
+
+static int
 clear_module(PyObject *module)
 {
-    Names *names = PyModule_GetState(module);
-    Py_CLEAR(names->first_byte);
-    Py_CLEAR(names->data);
-    Py_CLEAR(names->decoded);
+    State *state = PyModule_GetState(module);
+    for (int attribute = 0; attribute < ATTRIBUTES; attribute++) {
+        Py_CLEAR(state->names[attribute]);
+    }
+    PyObject *owned = state->kinds.owned;
+    state->kinds = (Kinds){0};
+    Py_XDECREF(owned);
     return 0;
 }
 
@@ -785,10 +889,10 @@ static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,
     "trioktor.protocol._native",
     "The native part of the protocol core.",
-    sizeof(Names),
+    sizeof(State),
     methods,
     slots,
-    NULL,
+    traverse_module,
     clear_module,
     free_module,
 };
