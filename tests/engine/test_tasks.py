@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import sys
 from collections.abc import Awaitable, Callable
+from types import FrameType
 from typing import Any, final
 
+import pytest
 import trio
 import trio.testing
 
@@ -131,3 +135,38 @@ async def test_what_another_loop_waits_for_is_an_error_where_it_is_awaited() -> 
 
     seen = await run(mixes)
     assert seen[:2] == ["first wait", "thrown in"]
+
+
+@pytest.mark.parametrize("error", [None, ValueError("mine")])
+@pytest.mark.parametrize("place", range(1, 30))
+def test_ctrl_c_is_not_felt_half_way_in_or_out(place: int, error: Exception | None) -> None:
+    """Whichever line it comes at: the scope is closed, the owner told once, and the interrupt comes out behind that."""
+    owner, lines = Owner(), iter(range(1, 10_000))
+    code = {HandlerTasks.__enter__.__code__, HandlerTasks.__exit__.__code__, HandlerTasks._end_one.__code__}
+
+    def trace(frame: FrameType, event: str, argument: object) -> Callable[..., Any] | None:
+        if frame.f_code not in code:
+            return None
+        if event == "line" and next(lines) == place:
+            signal.raise_signal(signal.SIGINT)
+        return trace
+
+    async def main() -> None:
+        tasks = HandlerTasks(owner)
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            with tasks:
+                if error is not None:
+                    raise error
+        finally:
+            sys.settrace(before)
+        await trio.lowlevel.checkpoint()
+
+    try:
+        trio.run(main)
+    except KeyboardInterrupt:
+        assert next(lines) > place
+    else:
+        assert next(lines) <= place
+    assert owner.seen == [error]

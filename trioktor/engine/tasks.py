@@ -52,6 +52,7 @@ class HandlerTasks:
         """Whether the handler and all others have ended."""
         return self._running == 0
 
+    @trio.lowlevel.enable_ki_protection  # or its scope could be left open
     def __enter__(self) -> None:
         """What follows is the handler, or a block in its place."""
         self._scope.__enter__()
