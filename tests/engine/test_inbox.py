@@ -541,8 +541,7 @@ def test_several_messages_in_one_step_are_queued_as_one_by_one(steps: Steps, cap
             while len(run) < most and size > 0 and messages:
                 size -= len(messages[0].data)
                 run.append(messages.pop(0))
-            with_heads = sum(len(message.data) + 6 for message in run)
-            has_room = one.extend(run, with_heads) if run else True
+            has_room = one.extend(run) if run else True
         while has_room and messages:
             has_room = one.offer(messages.pop(0))
         return has_room
@@ -587,7 +586,7 @@ async def test_who_waits_is_served_first_of_several(autojump_clock: MockClock) -
             nursery.start_soon(take)
         await trio.testing.wait_all_tasks_blocked()
         frames: list[Frame] = [Frame.Text(str(number)) for number in range(4)]
-        assert one.extend(list(frames), 28)
+        assert one.extend(list(frames))
     assert sorted(frame.data for frame in got) == [b"0", b"1"]
     assert [one.take(), one.take(), one.take()] == [*frames[2:], None]
 

@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 from types import FrameType
-from typing import Any, final
+from typing import Any
 
 import pytest
 import trio
@@ -17,7 +17,6 @@ from trioktor.engine.first_wait import FirstWait
 from trioktor.engine.tasks import HandlerTasks
 
 
-@final
 class Owner:
     """What a connection is told."""
 
@@ -170,3 +169,35 @@ def test_ctrl_c_is_not_felt_half_way_in_or_out(place: int, error: Exception | No
     else:
         assert next(lines) <= place
     assert owner.seen == [error]
+
+
+class Undividable(BaseExceptionGroup[BaseException]):
+    """A group that no part can be taken of."""
+
+    def derive(self, excs: Any, /) -> Any:
+        """Fail."""
+        raise ZeroDivisionError
+
+
+async def test_a_fault_on_the_way_out_leaves_no_scope_open() -> None:
+    """It would be found open by the next one outside, and take the whole run with it."""
+
+    class Faulty(Owner):
+        """Has a log that fails."""
+
+        def handler_ended(self, error: Exception | None) -> None:
+            """Fail."""
+            super().handler_ended(error)
+            raise ZeroDivisionError
+
+    faulty, owner = Faulty(), Owner()
+    with trio.CancelScope():
+        with pytest.raises(ZeroDivisionError), HandlerTasks(faulty):
+            raise ValueError
+        with pytest.raises(ZeroDivisionError), HandlerTasks(faulty):
+            pass
+        with pytest.raises(ZeroDivisionError), HandlerTasks(owner):
+            raise Undividable("several", [ValueError(), KeyboardInterrupt()])
+        await trio.lowlevel.checkpoint()
+    assert [type(error) for error in faulty.seen] == [ValueError, type(None)]
+    assert owner.seen == [None]

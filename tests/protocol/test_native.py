@@ -565,12 +565,37 @@ def test_each_call_has_the_kinds_it_was_given() -> None:
             assert join([made, Frame.Binary(b"y")]) == b"\x81\x01x\x82\x01y"
         with pytest.raises(ValueError, match="one byte"):
             message(256, b"x", others)
+
     alive = weakref.ref(others[0])
     assert join([message(0x82, b"", MESSAGE_KINDS)]) == b"\x82\x00"
     del others, made, kinds
     gc.collect()
     assert alive() is None
     assert abs(sys.getrefcount(MESSAGE_KINDS) - before) < 10
+
+
+@needs_native
+def test_kinds_that_give_others_as_they_go_change_nothing() -> None:
+    """What is let go may be anybody's."""
+    message: Any = native.message
+    others = kinds_of(Slots)
+    gone: list[bool] = []
+
+    class Calls(tuple[type[Any], ...]):
+        """Kinds that have others be given."""
+
+        __slots__ = ()
+
+        def __del__(self) -> None:
+            gone.append(message(0x82, b"", others) is not None)
+
+    steps: list[tuple[Any, Any]] = [(MESSAGE_KINDS, kinds_of(Slots)), (others, MESSAGE_KINDS)]
+    for before, now in steps:
+        calls = Calls(before)
+        assert type(message(0x82, b"x", calls)) is before[1]
+        del calls
+        assert type(message(0x82, b"x", now)) is now[1]
+    assert gone == [True, True]
 
 
 @needs_native

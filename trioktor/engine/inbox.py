@@ -2,8 +2,8 @@
 
 While there is no channel, a message goes straight to the task that waits for it, or into a list. The channel comes into
 being when somebody asks for `incoming`; from then on everything goes through it. It bounds the number of messages.
-Their bytes are bounded as well: what comes is added up, and once the sum passes the limit, what still waits is counted.
-The handler may take from the channel unseen, so it is asked how many of the newest are there, and their sizes are kept.
+Their bytes are bounded as well. The handler may take from the channel unseen, so the sizes of what was put in
+are kept, and once their sum passes the limit the channel is asked how many of the newest are still there.
 
 `offer` and `extend` say False when the reader has to pause (`engine.stall`): that is the back-pressure. The reader also
 asks in the middle of a message (`has_room_beside`), or what is half there would come on top of all that waits.
@@ -67,7 +67,7 @@ class Inbox:
         self._config = config
         self._max_bytes = max_bytes
         self._sizes: list[int] = _NONE  # of what was put into the channel
-        self._bytes = 0  # that wait, when they were last counted, and all that came since, or a little more
+        self._bytes = 0
         self._beside = 0  # those of the message that is arriving, while the reader waits in the middle of it
         self._held: Frame | None = None  # a message that there was no place for, or what stands for it and all behind
         self._overflows = False
@@ -96,7 +96,6 @@ class Inbox:
         """The channel: `session.incoming`; opened when it is first asked for."""
         if self._channel is None:
             self._sizes = [len(message.data) for message in self.queue]
-            self._bytes = sum(self._sizes)
             self.is_plain = False
             self._send, self._channel = trio.open_memory_channel[Frame](self._config.capacity)
             while self.queue:
@@ -121,6 +120,7 @@ class Inbox:
                 return None
         elif self.queue:
             message = self.queue.pop(0)
+            self._bytes -= len(message.data)
             if self._held is not None:  # in this step: it is not to be dropped, nor passed by another
                 self._put_held_nowait()
         elif self.is_ended:
@@ -134,7 +134,8 @@ class Inbox:
     async def receive(self) -> Frame:
         """Take a message once there is one, as `take`, which found none. Cancelled, it took none."""
         while self.is_plain and not self.queue:
-            if (handed := await self.takers.wait()) is not None:
+            handed = await self.takers.wait()
+            if handed is not None:
                 return handed
         message = self.take() if self._channel is None else await self._channel.receive()
         assert message is not None
@@ -160,26 +161,26 @@ class Inbox:
         self._offered += 1
         self.queue.append(message)
         self._bytes += len(message.data)
-        return self._bytes <= self._max_bytes or self._overflows or self._has_room()
+        return self._bytes <= self._max_bytes or self._overflows
 
     @property
     def room(self) -> tuple[int, int]:
         """How many messages `extend` may be given, of how many bytes; the last may go beyond."""
         if self._send is not None or self._overflows:
             return 0, 0
-        places = self._config.capacity + self.takers.by_lease - len(self.queue)
-        return min(places, TURN), min(self._max_bytes - self._bytes if self.queue else self._max_bytes, _MUCH)
+        places = self._config.capacity + self.takers.by_lease
+        return min(places - len(self.queue), TURN), min(self._max_bytes - self._bytes, _MUCH)
 
-    def extend(self, messages: list[Frame], size: int) -> bool:
-        """As `offer`, of several messages, which are of so many bytes, or a little fewer."""
+    def extend(self, messages: list[Frame]) -> bool:
+        """As `offer`, of several messages."""
         if not self._offered:
             self._first_offer = trio.current_time()
         self._offered += len(messages)
         while self.takers and messages:
             self.takers.hand(messages.pop(0))
         self.queue += messages
-        self._bytes += size
-        return self._bytes <= self._max_bytes or self._has_room()
+        self._bytes += sum([len(message.data) for message in messages])
+        return self._bytes <= self._max_bytes
 
     def _offer_to(self, channel: trio.MemorySendChannel[Frame], message: Frame) -> bool:
         """As `offer`, through the channel."""
@@ -215,7 +216,8 @@ class Inbox:
         waits = (self.takers or self.takers.by_lease) if statistics is None else statistics.tasks_waiting_receive
         if waits or self.waiting < self._offered:
             return seconds
-        return max(0.0, min(seconds, self._first_offer + seconds - trio.current_time())) if self._offered else 0
+        left = self._first_offer + seconds - trio.current_time() if self._offered else 0
+        return max(0.0, min(seconds, left))
 
     def has_room_beside(self, size: int) -> bool:
         """Whether more of a message may be read, of which so many bytes are there."""
@@ -229,9 +231,7 @@ class Inbox:
     def _has_room(self) -> bool:
         """Count the bytes that still wait; whether they leave room for more."""
         still_there = self.waiting
-        if self._send is None:
-            self._bytes = sum([len(message.data) for message in self.queue])
-        elif still_there < len(self._sizes):
+        if self._send is not None and still_there < len(self._sizes):
             del self._sizes[: len(self._sizes) - still_there]
             self._bytes = sum(self._sizes)
         return not still_there or self._bytes + self._beside <= self._max_bytes
@@ -240,7 +240,6 @@ class Inbox:
         """The reader has to wait: raise `ChannelOverflow`, where that is configured to be the end."""
         if self._config.on_overflow is Overflow.CLOSE:
             self._held = None
-            self._has_room()  # counts
             raise ChannelOverflow(f"incoming was full with {self.waiting} messages of {self._bytes} bytes")
 
     def end_pause(self) -> None:
@@ -270,7 +269,7 @@ class Inbox:
         held = self._held
         if held is not None and not self._overflows and self._send is None and len(self.queue) < self._config.capacity:
             self._held = None
-            self.extend([held], len(held.data))
+            self.extend([held])
 
     async def _put_held(self, channel: trio.MemorySendChannel[Frame], held: Frame) -> None:
         size = len(held.data)  # now: it may be dropped in the step in which it is taken

@@ -116,10 +116,9 @@ class Intake(Part[Owner]):
         conversation, inbox = self._conversation, self._inbox
         self._seen = conversation.frames_received
         if conversation.may_run(data):
-            messages, rest = conversation.receive_run(data, *inbox.room)
-            size, data = len(data) - len(rest), rest
+            messages, data = conversation.receive_run(data, *inbox.room)
             if messages:
-                self._is_full = not inbox.extend(messages, size)
+                self._is_full = not inbox.extend(messages)
                 if self._is_full or self._seen | TURN != conversation.frames_received | TURN:
                     self._frames = conversation.receive(data)
                     return False

@@ -9,6 +9,7 @@ handed on, once.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Protocol
 
@@ -62,16 +63,15 @@ class HandlerTasks:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
         """Keep what it raised, if that counts as a failure, and cancel what it started."""
-        rest = None if error is None else self._judge(error, self._scope)
-        try:
-            self.has_returned = True
-            self._end_one()
-            if not self._scope.__exit__(None if rest is None else type(rest), rest, traceback) and rest is not None:
-                if rest is error:
-                    return False
-                raise rest from rest.__cause__
-        finally:
-            del error, rest, traceback  # or a traceback would keep them, and they the traceback
+        with ExitStack() as stack:
+            stack.push(self._scope)  # it is left, whatever goes wrong here
+            try:
+                if error is not None:
+                    self._failed(error, self._scope)
+            finally:
+                del error, traceback  # or the traceback would keep both
+                self.has_returned = True
+                self._end_one()
         self.cancel_children("the handler has returned")
         return True
 
@@ -109,28 +109,27 @@ class HandlerTasks:
             try:
                 await fn(*args)
             except BaseException as error:
-                rest = self._judge(error, scope)
-                try:
-                    if rest is not None:
-                        raise rest from rest.__cause__
-                finally:
-                    del error, rest  # or its traceback would keep it, and it the traceback
+                self._failed(error, scope)
             finally:
                 self._end_one()
         if self._children is not None:
             self._children.discard(scope)
 
-    def _judge(self, error: BaseException, scope: trio.CancelScope) -> BaseException | None:
-        """Keep what counts as a failure; the rest is to be raised."""
+    def _failed(self, error: BaseException, scope: trio.CancelScope) -> None:
+        """Keep what counts as a failure, and raise the rest."""
         judged, rest = split(error)
         if judged is not None:
             if self._errors is None:
                 self._errors = []
             self._errors.append(judged)
             self._scope.cancel("a task of the session failed")
-        if rest is not None and not scope.cancel_called:
-            self._owner.interrupted()
-        return rest
+        if rest is not None:
+            if not scope.cancel_called:
+                self._owner.interrupted()
+            try:
+                raise rest from rest.__cause__
+            finally:
+                del error, judged, rest  # or its traceback would keep it, and it the traceback
 
     def _end_one(self) -> None:
         self._running -= 1

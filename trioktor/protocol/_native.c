@@ -427,8 +427,9 @@ find_slot(PyObject *name, PyObject *text, PyObject *binary, Slot *slot)
     return 0;
 }
 
+/* `owned` of what is found is to be let go. */
 static int
-learn_kinds(State *state, PyObject *given)
+learn_kinds(State *state, PyObject *given, Kinds *found_kinds)
 {
     if (!PyTuple_Check(given) || PyTuple_Size(given) != 2) {
         PyErr_SetString(PyExc_TypeError, "there are two kinds of frames");
@@ -457,8 +458,9 @@ learn_kinds(State *state, PyObject *given)
         return -1;
     }
     PyObject *old = state->kinds.owned;
-    state->kinds = kinds;
-    Py_XDECREF(old);
+    *found_kinds = state->kinds = kinds;
+    Py_INCREF(kinds.owned);
+    Py_XDECREF(old); /* last, for it may run anybody's code, which gives other kinds */
     return 0;
 }
 
@@ -467,8 +469,8 @@ static int
 kinds_of(PyObject *module, PyObject *given, Kinds *kinds)
 {
     State *state = PyModule_GetState(module);
-    if (given != state->kinds.given && learn_kinds(state, given) < 0) {
-        return -1;
+    if (given != state->kinds.given) {
+        return learn_kinds(state, given, kinds);
     }
     *kinds = state->kinds;
     Py_INCREF(kinds->owned);
