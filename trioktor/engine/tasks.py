@@ -9,7 +9,6 @@ handed on, once.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
 from types import TracebackType
 from typing import Protocol
 
@@ -63,8 +62,7 @@ class HandlerTasks:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
         """Keep what it raised, if that counts as a failure, and cancel what it started."""
-        with ExitStack() as stack:
-            stack.push(self._scope)  # it is left, whatever goes wrong here
+        try:
             try:
                 if error is not None:
                     self._failed(error, self._scope)
@@ -72,6 +70,11 @@ class HandlerTasks:
                 del error, traceback  # or the traceback would keep both
                 self.has_returned = True
                 self._end_one()
+        except BaseException as rest:  # the scope is left, whatever went wrong
+            if not self._scope.__exit__(type(rest), rest, rest.__traceback__):
+                raise
+        else:
+            self._scope.__exit__(None, None, None)
         self.cancel_children("the handler has returned")
         return True
 
