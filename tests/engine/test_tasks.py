@@ -1,4 +1,4 @@
-"""The handler's task: its first wait, and that everything passes through as it is."""
+"""The handler and its tasks: everything passes through as it is, and its end is told once."""
 
 from __future__ import annotations
 

@@ -537,12 +537,17 @@ def kinds_of(base: type[Any]) -> tuple[type[Any], type[Any]]:
 def test_kinds_have_the_same_slots() -> None:
     """A slot of another class would be another place in the object."""
     named = type("Named", (), dict.fromkeys(["first_byte", "data", "decoded"]))
+    others = kinds_of(Slots)
     call: Any
-    for call in (native.scan, native.single, native.message):
-        first = {native.scan: (WORD, 0, 99, 9, 99, 0, 4), native.single: (WORD, 99, 4), native.message: (0x82, b"x")}
-        for kinds in ((TextFrame, kinds_of(Slots)[1]), kinds_of(named), (kinds_of(Slots)[0], BinaryFrame)):
+    first: tuple[Any, ...]
+    for call, first in (
+        (native.scan, (WORD, 0, 99, 9, 99, 0, 4)),
+        (native.single, (WORD, 99, 4)),
+        (native.message, (0x82, b"x")),
+    ):
+        for kinds in ((TextFrame, others[1]), (others[0], BinaryFrame), kinds_of(named)):
             with pytest.raises(TypeError, match="share their slots"):
-                call(*first[call], kinds)
+                call(*first, kinds)
 
 
 @needs_native

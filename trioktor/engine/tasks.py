@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Protocol
+from typing import Final, Protocol
 
 import trio
 
 from .outcome import merge, split
+
+_OVER: Final = "the handler has returned, or the block was left"
 
 
 class Owner(Protocol):
@@ -75,14 +77,14 @@ class HandlerTasks:
                 raise
         else:
             self._scope.__exit__(None, None, None)
-        self.cancel_children("the handler has returned")
+        self.cancel_children(_OVER)
         return True
 
     def start_soon(self, nursery: trio.Nursery, fn: Callable[..., Awaitable[object]], args: tuple[object, ...]) -> None:
         """Run a task beside the handler; cancelled at once if the handler is on its way out."""
         scope = trio.CancelScope()
         if self.has_returned or self._scope.cancel_called:
-            scope.cancel("the handler has returned")
+            scope.cancel(_OVER)
         if self._children is None:
             self._children = set()
         self._children.add(scope)

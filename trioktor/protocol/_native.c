@@ -386,45 +386,35 @@ enum { FIRST_BYTE, DATA, DECODED, ATTRIBUTES };
 
 static const char *const attribute_names[ATTRIBUTES] = {"first_byte", "data", "decoded"};
 
-/* A slot of an object: it is read and written past the search for its name. */
-typedef struct {
-    PyObject *descriptor;
-    descrgetfunc get;
-    descrsetfunc set;
-} Slot;
-
-/* The classes of Text and Binary frames, and the slots that both have. */
+/* The classes of Text and Binary frames, and the slots that both have: read and written past the search for a name. */
 typedef struct {
     PyObject *given, *text, *binary;
-    Slot slots[ATTRIBUTES];
+    PyObject *slots[ATTRIBUTES];
+    descrsetfunc set_slot;
     PyObject *owned; /* keeps all of that alive, for whoever has a reference to it */
 } Kinds;
 
 typedef struct {
     PyObject *names[ATTRIBUTES];
     void *plain_new; /* how plain objects are made */
+    descrgetfunc get_slot;
     Kinds kinds; /* those that were given last: they are always the same */
 } State;
 
-static int
-find_slot(PyObject *name, PyObject *text, PyObject *binary, Slot *slot)
+static PyObject *
+find_slot(PyObject *name, PyObject *text, PyObject *binary)
 {
-    PyObject *descriptor = PyObject_GetAttr(text, name);
-    PyObject *other = descriptor == NULL ? NULL : PyObject_GetAttr(binary, name);
-    if (other == NULL) {
-        Py_XDECREF(descriptor);
-        return -1;
-    }
-    Py_DECREF(other);
-    if (descriptor != other || !Py_IS_TYPE(descriptor, &PyMemberDescr_Type)) {
+    PyObject *slot = PyObject_GetAttr(text, name);
+    PyObject *other = slot == NULL ? NULL : PyObject_GetAttr(binary, name);
+    if (other != NULL && (slot != other || !Py_IS_TYPE(slot, &PyMemberDescr_Type))) {
         PyErr_SetString(PyExc_TypeError, "the kinds of frames share their slots");
-        Py_DECREF(descriptor);
-        return -1;
+        Py_CLEAR(other);
     }
-    slot->descriptor = descriptor;
-    slot->get = (descrgetfunc)PyType_GetSlot(&PyMemberDescr_Type, Py_tp_descr_get);
-    slot->set = (descrsetfunc)PyType_GetSlot(&PyMemberDescr_Type, Py_tp_descr_set);
-    return 0;
+    if (other == NULL) {
+        Py_CLEAR(slot);
+    }
+    Py_XDECREF(other);
+    return slot;
 }
 
 /* `owned` of what is found is to be let go. */
@@ -436,6 +426,7 @@ learn_kinds(State *state, PyObject *given, Kinds *found_kinds)
         return -1;
     }
     Kinds kinds = {.given = given, .text = PyTuple_GetItem(given, 0), .binary = PyTuple_GetItem(given, 1)};
+    kinds.set_slot = (descrsetfunc)PyType_GetSlot(&PyMemberDescr_Type, Py_tp_descr_set);
     for (int kind = 0; kind < 2; kind++) {
         PyObject *type = kind ? kinds.binary : kinds.text;
         if (!PyType_Check(type) || PyType_GetSlot((PyTypeObject *)type, Py_tp_new) != state->plain_new) {
@@ -444,15 +435,14 @@ learn_kinds(State *state, PyObject *given, Kinds *found_kinds)
         }
     }
     int found = 0;
-    while (found < ATTRIBUTES && !find_slot(state->names[found], kinds.text, kinds.binary, &kinds.slots[found])) {
+    while (found < ATTRIBUTES && (kinds.slots[found] = find_slot(state->names[found], kinds.text, kinds.binary))) {
         found++;
     }
     if (found == ATTRIBUTES) {
-        kinds.owned = PyTuple_Pack(
-            4, given, kinds.slots[FIRST_BYTE].descriptor, kinds.slots[DATA].descriptor, kinds.slots[DECODED].descriptor);
+        kinds.owned = PyTuple_Pack(4, given, kinds.slots[FIRST_BYTE], kinds.slots[DATA], kinds.slots[DECODED]);
     }
     while (found > 0) {
-        Py_DECREF(kinds.slots[--found].descriptor);
+        Py_DECREF(kinds.slots[--found]);
     }
     if (kinds.owned == NULL) {
         return -1;
@@ -477,13 +467,6 @@ kinds_of(PyObject *module, PyObject *given, Kinds *kinds)
     return 0;
 }
 
-static int
-set_slot(const Kinds *kinds, int attribute, PyObject *frame, PyObject *value)
-{
-    const Slot *slot = &kinds->slots[attribute];
-    return slot->set(slot->descriptor, frame, value);
-}
-
 /* A frame of parts that were checked, past its constructor. */
 static PyObject *
 make_frame(const Kinds *kinds, int first_byte, PyObject *payload, PyObject *text)
@@ -491,9 +474,10 @@ make_frame(const Kinds *kinds, int first_byte, PyObject *payload, PyObject *text
     PyObject *kind = (first_byte & 0x0F) == 1 ? kinds->text : kinds->binary;
     PyObject *number = PyLong_FromLong(first_byte);
     PyObject *frame = number == NULL ? NULL : PyType_GenericAlloc((PyTypeObject *)kind, 0);
+    const descrsetfunc set_slot = kinds->set_slot;
     if (frame != NULL
-        && (set_slot(kinds, FIRST_BYTE, frame, number) < 0 || set_slot(kinds, DATA, frame, payload) < 0
-            || set_slot(kinds, DECODED, frame, text) < 0)) {
+        && (set_slot(kinds->slots[FIRST_BYTE], frame, number) < 0 || set_slot(kinds->slots[DATA], frame, payload) < 0
+            || set_slot(kinds->slots[DECODED], frame, text) < 0)) {
         Py_CLEAR(frame);
     }
     Py_XDECREF(number);
@@ -726,8 +710,7 @@ read_attribute(const State *state, const Kinds *kinds, PyObject *item, int attri
 {
     PyObject *type = (PyObject *)Py_TYPE(item);
     if (kinds->owned != NULL && (type == kinds->text || type == kinds->binary)) {
-        const Slot *slot = &kinds->slots[attribute];
-        return slot->get(slot->descriptor, item, type);
+        return state->get_slot(kinds->slots[attribute], item, type);
     }
     return PyObject_GetAttr(item, state->names[attribute]);
 }
@@ -840,6 +823,7 @@ fill_module(PyObject *module)
 {
     State *state = PyModule_GetState(module);
     state->plain_new = PyType_GetSlot(&PyBaseObject_Type, Py_tp_new);
+    state->get_slot = (descrgetfunc)PyType_GetSlot(&PyMemberDescr_Type, Py_tp_descr_get);
     for (int attribute = 0; attribute < ATTRIBUTES; attribute++) {
         state->names[attribute] = PyUnicode_InternFromString(attribute_names[attribute]);
         if (state->names[attribute] == NULL) {
