@@ -280,14 +280,28 @@ def test_control_frames_and_empty_ones_are_masked_too() -> None:
         assert len(data) == 6 + len(frame.data)
 
 
+ITEMS: st.SearchStrategy[Frame | bytes] = st.one_of(
+    st.builds(Frame.Text, st.text(max_size=5)),
+    st.builds(Frame.Binary, st.sampled_from([b"", b"x", bytes(125), bytes(126), bytes(1024), bytes(70_000)])),
+    st.binary(max_size=5),
+)
+
+
+@given(item=ITEMS, masking=st.booleans())
+def test_a_message_alone_is_written_as_with_others(item: Frame | bytes, masking: bool) -> None:
+    """A long one that is not masked is not copied."""
+    pieces = Serializer(masking=masking).pieces_of(item)
+    if isinstance(item, bytes):
+        assert pieces == [item]
+    elif masking:
+        assert list(FrameParser(masked=True, max_frame_size=None).feed(b"".join(pieces))) == [item]
+    else:
+        assert b"".join(pieces) == b"".join(Serializer(masking=False).joined([item]))
+        assert len(item.data) < 1 << 16 or pieces[-1] is item.data
+
+
 @given(
-    items=st.lists(
-        st.one_of(
-            st.builds(Frame.Text, st.text(max_size=5)),
-            st.builds(Frame.Binary, st.sampled_from([b"", b"x", bytes(125), bytes(126), bytes(1024), bytes(70_000)])),
-            st.binary(max_size=5),
-        )
-    ),
+    items=st.lists(ITEMS),
     masking=st.booleans(),
     is_behind=st.booleans(),
 )

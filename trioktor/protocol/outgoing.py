@@ -151,7 +151,9 @@ class Outgoing:
         first_byte = frame.first_byte
         is_usual = first_byte in self.serializer.heads and type(frame.data) is bytes
         if not is_usual or (first_byte == WHOLE_TEXT and frame.decoded is None) or self.serializer.is_watched:
-            return b"".join(self.serializer.pieces_of(frame))
+            pieces: list[bytes] = []
+            self.serializer.add(frame, pieces)
+            return b"".join(pieces)
         return frame
 
     def finish(self, frame: Frame, pieces: list[bytes]) -> None:

@@ -109,6 +109,8 @@ class Serializer:
         """As `joined`, of one item alone."""
         if isinstance(item, bytes):
             return [item]
+        if join is not None and not self._mask_bit and len(item.data) < _NOT_COPIED:
+            return [join([item])]
         pieces: list[bytes] = []
         self.add(item, pieces)
         return pieces

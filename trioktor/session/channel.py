@@ -201,8 +201,9 @@ class FrameChannel(trio.abc.Channel[Frame]):
         else:
             self._receives = 0
             await _checkpoint()
-        is_followed = not self._may_write_through or self._inbox.queue  # by other answers
-        if is_followed and self._outbox.is_direct and self._writing.write_message(frame, keep=True):
+        is_last = self._may_write_through and not self._inbox.queue  # else other answers follow
+        is_plain = self._outbox.is_direct and (self._inbox.is_plain or not is_last)
+        if is_plain and self._writing.write_message(frame, keep=not is_last):
             self._may_write_through = False
         elif not self._put_nowait(frame):
             await self._put(frame)
@@ -249,8 +250,7 @@ class FrameChannel(trio.abc.Channel[Frame]):
     def _put_nowait(self, frame: Frame) -> bool:
         """Send a frame if there is room for it; False if there is not."""
         # The first answer to the last message there is goes straight out; others may have company.
-        is_last = self._may_write_through and not self._inbox.queue
-        keep = not is_last or (not self._inbox.is_plain and self._inbox.has_more)
+        keep = not self._may_write_through or self._inbox.has_more
         is_written = self._writing.write_message(frame, keep=keep)
         is_judged = is_written is not None
         if not is_judged:
