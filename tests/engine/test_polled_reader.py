@@ -29,6 +29,7 @@ class Lease:
         self.lender = lender
         self.is_over = False
         self.is_waiting = False
+        self.message: Frame | None = None
 
     def end(self) -> None:
         """Once."""
@@ -93,7 +94,9 @@ class Poller:
 class Intake:
     """Takes what is read; there is room until the test says that there is none."""
 
-    def __init__(self) -> None:
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+        self.brings: list[Frame] = []  # what the next read completes
         self.target: Any = None
         self.has_room = True
         self.room = trio.Event()
@@ -105,6 +108,8 @@ class Intake:
         if self.error is not None:
             raise self.error
         self.seen.append(data)
+        while self.brings:
+            assert self._inbox.offer(self.brings.pop(0))
         return self.has_room
 
     def take_filled(self, count: int) -> bool:
@@ -156,9 +161,9 @@ class Parts:
 
     def __init__(self, *, lends: bool = False, trailing: bytes = b"") -> None:
         self.poller: Any = Poller(lends=lends)
-        self.intake: Any = Intake()
-        self.transport: Any = Transport()
         self.inbox: Inbox = Inbox(ChannelConfig(10), 1000)
+        self.intake: Any = Intake(self.inbox)
+        self.transport: Any = Transport()
         self.closing: ClosingHandshake = ClosingHandshake()
         self.shields = Shields()
         new: Any = PolledReader
@@ -415,21 +420,25 @@ async def test_it_is_not_lent_where_that_is_of_no_use(why: str, autojump_clock: 
         nursery.cancel_scope.cancel()
 
 
-async def test_who_reads_by_the_lease_takes_the_first_message() -> None:
-    """None, if the read brought none; a batch ends the lease."""
+async def test_who_reads_by_the_lease_gets_the_first_message() -> None:
+    """None, if the read brought none; what came with it waits in the queue, and a batch ends the lease."""
     async with trio.open_nursery() as nursery:
         parts = Parts(lends=True)
         parts.reader.start(nursery)
         parts.transport.coming += [b"a", b"b", b"c"]
-        assert parts.reader.read_lent() is None
+        (lease,) = parts.poller.leases
+        lease.is_waiting = True
+        parts.reader.read_lent()
+        assert lease.message is None
         for is_batch in (False, True):
-            parts.inbox.offer(Frame.Text("first"))
-            parts.inbox.offer(Frame.Text("second"))
             parts.inbox.is_batch = is_batch
-            assert parts.reader.read_lent() == Frame.Text("first")
+            parts.intake.brings = [Frame.Text("first"), Frame.Text("second")]
+            parts.reader.read_lent()
+            assert lease.message == Frame.Text("first")
             assert parts.inbox.take() == Frame.Text("second")
-            assert parts.poller.leases[0].is_over is is_batch
+            assert lease.is_over is is_batch
             assert parts.poller.state == ("watched" if is_batch else "known")
+            lease.message = None
     assert parts.intake.seen == [b"a", b"b", b"c"]
 
 
@@ -440,7 +449,8 @@ async def test_the_end_that_is_read_by_the_lease_is_no_message() -> None:
         parts.reader.start(nursery)
         parts.transport.coming += [b"the end"]
         parts.inbox.end()
-        assert parts.reader.read_lent() is None
+        parts.reader.read_lent()
+        assert parts.poller.leases[0].message is None
 
 
 async def test_a_socket_that_was_lent_is_taken_back_once() -> None:
@@ -462,7 +472,7 @@ async def test_a_lent_socket_without_room_goes_back_and_pauses() -> None:
         parts.reader.start(nursery)
         parts.intake.has_room = False
         parts.transport.coming += [b"a"]
-        assert parts.reader.read_lent() is None
+        parts.reader.read_lent()
         assert (parts.poller.leases[0].is_over, parts.poller.state) == (True, "paused")
         parts.intake.room.set()
     assert parts.poller.state == "watched"

@@ -23,6 +23,7 @@ class FakeLease:
 
     def __init__(self, takers: Takers, *, is_waiting: bool = False) -> None:
         self.is_waiting = is_waiting
+        self.message: Frame | None = None
         self.calls: list[str] = []
         self.lender = self
         self._takers = takers
@@ -66,9 +67,8 @@ async def test_the_first_to_come_gets_the_message(autojump_clock: MockClock) -> 
 
 
 async def test_without_a_task_that_waits_there_is_nobody_to_give_to() -> None:
-    """Whoever hands over has to look first."""
-    with pytest.raises(IndexError):
-        Takers().hand(ONE)
+    """And whoever has a message keeps it."""
+    assert not Takers().hand(ONE)
 
 
 async def test_woken_all_of_them_look_again(autojump_clock: MockClock) -> None:
@@ -166,6 +166,18 @@ async def test_what_is_read_next_belongs_to_who_waits_by_the_lease(is_waiting: b
     assert takers.by_lease == 0
     FakeLease(takers, is_waiting=is_waiting)
     assert takers.by_lease == is_waiting
+
+
+async def test_who_reads_by_the_lease_gets_one_message() -> None:
+    """While he waits for it, and if he has none yet."""
+    takers = Takers()
+    lease = FakeLease(takers)
+    assert not takers.hand(ONE)
+    assert lease.message is None
+    lease.is_waiting = True
+    assert takers.hand(ONE)
+    assert not takers.hand(TWO)
+    assert lease.message is ONE
 
 
 async def test_another_who_comes_ends_the_lease_and_waits_in_the_queue(autojump_clock: MockClock) -> None:

@@ -151,12 +151,10 @@ class Inbox:
             self._first_offer = trio.current_time()
         if self._send is not None:
             return self._offer_to(self._send, message)
-        if self.takers:
+        if self.takers.hand(message):
             self._offered += 1
-            self.takers.hand(message)
             return True
-        places = self._config.capacity - len(self.queue)
-        if (places <= 0 and places + self.takers.by_lease <= 0) or (self._overflows and not self._has_room()):
+        if len(self.queue) >= self._config.capacity or (self._overflows and not self._has_room()):
             return self._refuse(message)
         self._offered += 1
         self.queue.append(message)
@@ -176,8 +174,8 @@ class Inbox:
         if not self._offered:
             self._first_offer = trio.current_time()
         self._offered += len(messages)
-        while self.takers and messages:
-            self.takers.hand(messages.pop(0))
+        while messages and self.takers.hand(messages[0]):
+            messages.pop(0)
         self.queue += messages
         self._bytes += sum([len(message.data) for message in messages])
         return self._bytes <= self._max_bytes

@@ -41,8 +41,8 @@ class Lender(Protocol):
     def fileno(self) -> int:
         """The socket's number."""
 
-    def read_lent(self) -> Frame | None:
-        """Read once, hand it on as far as there is room, and take a message; None if there is none."""
+    def read_lent(self) -> None:
+        """Read once, and hand it on as far as there is room: the first message to the lease."""
 
     def take_back(self) -> None:
         """End the lease, and have the poller read."""
@@ -55,11 +55,12 @@ class Lease:
     Attributes:
       lender: the reader that lends it.
       is_waiting: whether a task waits for a message by it; still so while that task reads.
+      message: what it has read, in the step in which it does.
       uses: how often it was read since somebody looked.
       is_idle: whether it was not, when somebody looked.
     """
 
-    __slots__ = ("_fd", "_is_over", "_is_parked", "_lending", "is_idle", "is_waiting", "lender", "uses")
+    __slots__ = ("_fd", "_is_over", "_is_parked", "_lending", "is_idle", "is_waiting", "lender", "message", "uses")
 
     def __init__(self, lending: Lending, lender: Lender) -> None:
         self._fd = lender.fileno()
@@ -68,9 +69,11 @@ class Lease:
         self._is_over = False
         self._is_parked = False  # until there is input
         self.is_waiting: bool = False
+        self.message: Frame | None = None
         self.uses: int = 0
         self.is_idle: bool = False
 
+    @trio.lowlevel.enable_ki_protection  # in a handler's task what was read must not be lost half-way either
     async def wait(self) -> Frame | None:
         """Wait for input, and take a message; None means: look again. A checkpoint. Cancelled, it read nothing."""
         self.is_waiting = self._is_parked = True
@@ -85,7 +88,9 @@ class Lease:
             self.is_idle = False
             if not self._lending.is_watching:
                 self._lending.watch()
-            return self.lender.read_lent()
+            self.lender.read_lent()
+            message, self.message = self.message, None
+            return message
         except trio.ClosedResourceError:  # the lease is over
             return None
         except BaseException:

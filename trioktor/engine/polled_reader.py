@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final, final
 import trio
 
 from ..protocol.closing import ClosingHandshake
-from ..protocol.frames import Frame
 from .inbox import Inbox
 from .intake import Intake
 from .poller import Poller
@@ -100,13 +99,11 @@ class PolledReader:
             if self._times_alone >= _OFTEN and self._lend():
                 self._poller.unwatch(self._fd)
 
-    def read_lent(self) -> Frame | None:
-        """As `read`, by the task that it is lent to, which takes the first message, if there is one."""
+    def read_lent(self) -> None:
+        """As `read`, by the task that it is lent to."""
         self._read_once()
-        inbox = self._inbox
-        if inbox.is_batch:  # the poller reads those in fewer steps
+        if self._inbox.is_batch:  # the poller reads those in fewer steps
             self.take_back()
-        return inbox.take() if inbox.queue else None
 
     def _lend(self) -> bool:
         """Lend the socket; False if it can't be."""
@@ -135,7 +132,6 @@ class PolledReader:
             lease.end()
         return lease is not None
 
-    @trio.lowlevel.enable_ki_protection  # in a handler's task what was read must not be lost half-way either
     def _read_once(self) -> None:
         try:
             try:

@@ -54,9 +54,16 @@ class Takers(list[trio.lowlevel.Task]):
         """How many wait by the lease, one at most: what is read next is its own."""
         return self.lease is not None and self.lease.is_waiting
 
-    def hand(self, message: Frame) -> None:
-        """Give a message to the first of them; there has to be one."""
-        trio.lowlevel.reschedule(self.pop(0), _Handed(message))
+    def hand(self, message: Frame) -> bool:
+        """Give a message to the first of them; False if nobody waits, or who reads by the lease has one already."""
+        if self:
+            trio.lowlevel.reschedule(self.pop(0), _Handed(message))
+            return True
+        lease = self.lease
+        if lease is None or not lease.is_waiting or lease.message is not None:
+            return False
+        lease.message = message
+        return True
 
     def wake(self) -> None:
         """Have all of them look again, and end the lease: none gets a message."""
