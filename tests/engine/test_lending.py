@@ -193,7 +193,7 @@ async def test_a_cancelled_receive_has_taken_nothing_and_gives_back(autojump_clo
 
 
 async def test_a_handler_that_does_something_else_is_noticed(autojump_clock: Clock) -> None:
-    """Nothing but a look makes the poller read for it again, and that comes soon, without any traffic."""
+    """Nothing but a look makes the poller read for it again, and that comes in time, without any traffic."""
     answered: list[float] = []
 
     async def handler(session: Session) -> None:
@@ -203,9 +203,11 @@ async def test_a_handler_that_does_something_else_is_noticed(autojump_clock: Clo
             await session.send(frame)
 
     async with talking(handler) as (client, server):
-        for _ in range(3):
+        for often in (1, 3, 100):
             await earn(client, server)
-            await trio.sleep(1)
+            for _ in range(often):
+                await ask(client, "still there")
+                await trio.sleep(0.1)
             began = trio.current_time()
             await client.send(Frame.Text("sleep"))
             await trio.testing.wait_all_tasks_blocked()
@@ -215,7 +217,7 @@ async def test_a_handler_that_does_something_else_is_noticed(autojump_clock: Clo
             assert lending_of(server).leases == []
             assert Frame.Text("sleep") == await client.receive()
             assert 100 == pytest.approx(trio.current_time() - began)
-    assert all(0 < seconds <= 2 * later_module._LOOK for seconds in answered), answered
+    assert all(0 < seconds <= lending_module._LATEST_LOOK + later_module.LOOK for seconds in answered), answered
 
 
 @pytest.mark.parametrize("end", ["Close", "end of the stream", "reset"])
@@ -564,9 +566,8 @@ class Lent:
         """The socket's number."""
         return -1
 
-    def read_lent(self) -> Frame | None:
+    def read_lent(self) -> None:
         """Nothing is there."""
-        return None
 
     def take_back(self) -> None:
         """End the lease."""
@@ -575,40 +576,86 @@ class Lent:
         self.lease = None
 
 
+async def looked(lending: Lending) -> None:
+    """Wait for the next look."""
+    while lending.is_watching:  # noqa: ASYNC110  # nothing says so
+        await trio.sleep(0.001)
+
+
 @pytest.mark.parametrize(
     ("uses", "is_crowd"),
     [
         ([100] * 4, False),
         ([100] * 4 + [0], False),
         ([100] * 4 + [1], True),
-        ([52, 51, 51, 51, 51], False),
-        ([53, 51, 51, 51, 51], True),
+        ([51] * 5, False),
+        ([52] * 5, True),
         ([1] * 8, False),
         ([100] * 8, True),
     ],
 )
+@pytest.mark.parametrize("looks", [0, 1, 3])
 async def test_leases_that_are_too_busy_make_room_for_the_poller(
-    uses: list[int], is_crowd: bool, autojump_clock: Clock
+    uses: list[int], is_crowd: bool, looks: int, autojump_clock: Clock
 ) -> None:
-    """More than a few, and so often between two looks that there is no pause to save; for a second nothing is lent."""
+    """More than a few, and so often that there is no pause to save; for a second nothing is lent.
+
+    However long it is from the use to the look, which depends on the looks before.
+    """
     lending = Lending()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lending.looks.run)
         await trio.testing.wait_all_tasks_blocked()
         lent = [Lent(lending) for _ in uses]
-        for _ in range(3):  # what was before a look does not count behind it
+        await trio.sleep(0.2)
+        for _ in range(looks):
+            lending.watch()
+            await trio.sleep(0.2)
+        for longer in range(3):  # what was before a look does not count behind it
+            await trio.sleep(5)  # nor does the silence before the use
+            lending.watch()
             for one, count in zip(lent, uses, strict=True):
                 if one.lease is not None:
-                    one.lease.uses += count
+                    one.lease.uses += count * 2 ** min(1 + looks + longer, 4)
+            await trio.sleep(0.005)
             lending.watch()
-            await trio.sleep(0.02)
+            await looked(lending)
             assert [one.lease is None for one in lent] == [is_crowd] * len(lent)
+            if is_crowd:
+                break
         lending.end_all()
         assert (Lent(lending).lease is None) is is_crowd
         await trio.sleep(0.9)
         assert (Lent(lending).lease is None) is is_crowd
         await trio.sleep(0.1)
         assert Lent(lending).lease is not None
+        nursery.cancel_scope.cancel()
+
+
+async def test_looks_come_later_and_later_while_all_handlers_come_back(autojump_clock: Clock) -> None:
+    """And soon again behind one who did not, or when another socket is lent."""
+    lending = Lending()
+
+    async def use() -> float:
+        began = trio.current_time()
+        lending.watch()
+        await looked(lending)
+        return trio.current_time() - began
+
+    growing = [pytest.approx(seconds, abs=0.002) for seconds in (0.01, 0.02, 0.04, 0.08, 0.16, 0.16, 0.16)]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lending.looks.run)
+        await trio.testing.wait_all_tasks_blocked()
+        first, second = Lent(lending), Lent(lending)
+        assert growing == [await use() for _ in growing]
+        assert second.lease is not None
+        second.lease.is_waiting = False
+        assert growing[-1] == await use()
+        assert (first.lease is None, second.lease is None) == (False, True)
+        assert growing == [await use() for _ in growing]
+        third = Lent(lending)
+        assert growing == [await use() for _ in growing]
+        assert third.lease is not None
         nursery.cancel_scope.cancel()
 
 
@@ -717,9 +764,9 @@ async def test_there_are_few_and_idle_ones_make_room(autojump_clock: Clock) -> N
             for client in clients:
                 if client is not silent:
                     await ask(client, "I use it")
-            await trio.sleep(2 * later_module._LOOK)
+            await trio.sleep(2 * later_module.LOOK)
             clients.append(await connected(server, stack))
-            await trio.sleep(2 * later_module._LOOK)
+            await trio.sleep(2 * later_module.LOOK)
         assert [lease for number, lease in enumerate(held) if number not in (3, 5)] == leases[:-2]
         for client in clients:
             await ask(client, "still there")
@@ -746,7 +793,7 @@ async def test_who_does_not_receive_at_first_is_noticed(autojump_clock: Clock) -
         began = trio.current_time()
         await client.send(Frame.Ping(b"!"))
         assert Frame.Pong(b"!") == await client.receive()
-        assert trio.current_time() - began <= 2 * later_module._LOOK
+        assert trio.current_time() - began <= 2 * later_module.LOOK
         assert lending_of(server).leases == []
 
 

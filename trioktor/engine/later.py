@@ -15,7 +15,7 @@ from typing import Final, final
 import trio
 
 _PASSES: Final = 2
-_LOOK: Final = 0.01
+LOOK: Final = 0.01
 """Seconds from a call that is asked for to the look at which it is made."""
 
 logger: logging.Logger = logging.getLogger("trioktor.session")
@@ -94,10 +94,15 @@ class Later(Waker):
 
 @final
 class Looks(Waker):
-    """Calls functions at the next look, which is 10 ms after the first that asks for it."""
+    """Calls functions at the next look.
+
+    Attributes:
+      delay: seconds from the first that asks for it to the look.
+    """
 
     def __init__(self) -> None:
         super().__init__(is_running=False)
+        self.delay: float = LOOK
         self._look = trio.CancelScope()  # its deadline is the next look
         self._is_expected = False  # there is one, also if all that was asked for is forgotten: most of it is
 
@@ -105,7 +110,7 @@ class Looks(Waker):
         """Call this at the next look; what it raises is logged, and nobody else's."""
         self._due[function] = None
         if not self._is_expected:
-            self._look.deadline = trio.current_time() + _LOOK
+            self._look.deadline = trio.current_time() + self.delay
             self._is_expected = True
 
     def forget(self, function: Callable[[], None]) -> None:

@@ -7,7 +7,8 @@ it alone several times. What makes that sound:
 
 - One reads at a time: a lent socket is not in the poller's epoll.
 - A handler that does something else reads nothing, and a Ping or a hang-up would wait for it. So 10 ms after a read
-  somebody looks (`engine.later`), and a socket that nobody waits for goes to the poller.
+  somebody looks (`engine.later`), and a socket that nobody waits for goes to the poller. A look costs as much as
+  several messages. So it comes later and later, up to 0.16 s, while each finds that all handlers wait again.
 - Whoever wants the socket read by others, or read no more, ends the lease, which wakes the task that waits.
 - There are few leases, and one that is not used is given up for another. A crowd is served better by the poller, which
   needs one wake-up for them all; and so is a peer that sends several messages at once. It is a crowd where the poller
@@ -23,14 +24,16 @@ from typing import Final, Protocol, final
 import trio
 
 from ..protocol.frames import Frame
-from .later import Looks
+from .later import LOOK, Looks
 
 _MOST: Final = 8
 """Sockets that are lent at a time."""
 _FEW: Final = 4
 """Sockets that are better lent, however busy they are."""
-_BUSY: Final = 256
-"""Reads of all leases between two looks: more is a loop that hardly sleeps."""
+_BUSY: Final = 25_600
+"""Reads a second of all leases: more is a loop that hardly sleeps."""
+_LATEST_LOOK: Final = 16 * LOOK
+"""Seconds from a read to the look, at most."""
 _REST: Final = 1.0
 """Seconds for which nothing is lent behind a crowd."""
 
@@ -123,6 +126,7 @@ class Lending:
         self.is_watching: bool = False
         self._is_closed = False
         self._rests_until = -math.inf
+        self._used_since = 0.0  # the first use that will be looked at
 
     def close(self) -> None:
         """Lend nothing more."""
@@ -140,6 +144,7 @@ class Lending:
             idle.lender.take_back()
         lease = Lease(self, lender)
         self.leases.append(lease)
+        self.looks.delay = LOOK
         self.watch()
         return lease
 
@@ -151,15 +156,20 @@ class Lending:
     def watch(self) -> None:
         """A lease began, or was used: look soon whether somebody waits for it."""
         self.looks.call(self._look)
-        self.is_watching = True
+        if not self.is_watching:
+            self.is_watching = True
+            self._used_since = trio.current_time()
 
     def _look(self) -> None:
         """End the leases of sockets that nobody waits for, and see which are idle."""
         self.is_watching = False
+        now = trio.current_time()
         uses = [lease.uses for lease in self.leases if lease.uses]
-        if len(uses) > _FEW and sum(uses) > _BUSY:
-            self._rests_until = trio.current_time() + _REST
+        if len(uses) > _FEW and sum(uses) > _BUSY * (now - self._used_since):
+            self._rests_until = now + _REST
             self.end_all()
+        are_back = all(lease.is_waiting for lease in self.leases)
+        self.looks.delay = min(2 * self.looks.delay, _LATEST_LOOK) if are_back else LOOK
         for lease in tuple(self.leases):
             if not lease.is_waiting:
                 lease.lender.take_back()
