@@ -42,20 +42,21 @@ class FrameParser:
 
     Args:
       masked: whether the frames must be masked (those of a client must, those of a server must not be).
-      max_frame_size: the limit in bytes for a frame and for the payloads of a message together; None is
-        no limit. May be changed at any time and counts from the next header.
+      max_frame_size: the limit in bytes for a frame and for the payloads of a message together; None is no limit.
+        May be changed at any time and counts from the next header.
       whole_messages: False limits each frame alone, as a raw session wants it.
       reserved: the reserved bits that negotiated extensions own, as in `Frame.first_byte`.
     """
 
     __slots__ = (
         "_head",
+        "_limit",
+        "_longest",
         "_message_kind",
         "_message_size",
         "_partial",
         "is_streaming",
         "masked",
-        "max_frame_size",
         "reserved",
         "whole_messages",
     )
@@ -64,7 +65,7 @@ class FrameParser:
         self, *, masked: bool, max_frame_size: int | None, whole_messages: bool = True, reserved: int = 0
     ) -> None:
         self.masked: bool = masked
-        self.max_frame_size: int | None = max_frame_size
+        self.max_frame_size = max_frame_size
         self.whole_messages: bool = whole_messages
         self.reserved: int = reserved
         self._head = b""  # the beginning of a header that is not complete
@@ -73,6 +74,16 @@ class FrameParser:
         self._message_size = 0
         self._partial: PartialFrame | None = None  # whose payload is arriving
         self.is_streaming: bool = False  # data frames are given away in pieces
+
+    @property
+    def max_frame_size(self) -> int | None:
+        """The limit in bytes for a frame and for the payloads of a message together."""
+        return self._limit
+
+    @max_frame_size.setter
+    def max_frame_size(self, size: int | None) -> None:
+        self._limit = size
+        self._longest = KEPT_TEXT if size is None or size > KEPT_TEXT else size  # that the native part looks for
 
     @property
     def kept(self) -> int:
@@ -118,12 +129,11 @@ class FrameParser:
         mask_bit, key_size = (0x80, 4) if self.masked else (0, 0)
         while end - position >= 2:
             if scan is not None and self._message_kind is None:
-                limit = self.max_frame_size
-                longest = KEPT_TEXT if limit is None or limit > KEPT_TEXT else limit
+                limit, longest = self._limit, self._longest
                 run, position = scan(data, position, longest, _RUN, _RUN_BYTES, self.reserved, key_size, MESSAGE_KINDS)
                 if run:
                     for frame in run:
-                        if self.max_frame_size is not limit:  # it was changed meanwhile
+                        if self._limit is not limit:  # it was changed meanwhile
                             self._check_whole(frame.data)
                         yield frame
                     continue
@@ -142,7 +152,7 @@ class FrameParser:
                 length = int.from_bytes(data[position + 2 : start], "big")
             else:
                 start = position + 2
-            if (limit := self.max_frame_size) is not None and length + self._message_size > limit:
+            if (limit := self._limit) is not None and length + self._message_size > limit:
                 self._check_size(first_byte, length, limit)
             payload_start = start + key_size
             if payload_start > end:
@@ -169,9 +179,7 @@ class FrameParser:
         """
         if single is None or self._partial is not None or self._head or self._message_kind is not None:
             return None
-        limit = self.max_frame_size
-        longest = KEPT_TEXT if limit is None or limit > KEPT_TEXT else limit
-        frame: Frame | None = single(data, longest, self.masked, MESSAGE_KINDS)
+        frame: Frame | None = single(data, self._longest, self.masked, MESSAGE_KINDS)
         return frame
 
     def run(self, data: bytes, most: int, size: int) -> tuple[list[Frame], bytes]:
@@ -183,9 +191,7 @@ class FrameParser:
         is_plain = self._partial is None and not self._head and self._message_kind is None
         if scan is None or not is_plain or most <= 0:
             return [], data
-        limit = self.max_frame_size
-        longest = KEPT_TEXT if limit is None or limit > KEPT_TEXT else limit
-        frames, position = scan(data, 0, longest, most, size, 0, self.masked, MESSAGE_KINDS)
+        frames, position = scan(data, 0, self._longest, most, size, 0, self.masked, MESSAGE_KINDS)
         return frames, data[position:]
 
     def take_partial(self) -> Frame | None:
@@ -244,7 +250,7 @@ class FrameParser:
             raise FrameTooBig(length + self._message_size, limit)
 
     def _check_whole(self, payload: bytes) -> None:
-        limit = self.max_frame_size
+        limit = self._limit
         if limit is not None and len(payload) > limit:
             self._check_size(WHOLE_BINARY, len(payload), limit)
 
