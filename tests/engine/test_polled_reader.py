@@ -15,7 +15,8 @@ from trioktor import ChannelConfig, Frame
 from trioktor.engine.inbox import Inbox
 from trioktor.engine.polled_reader import PolledReader
 from trioktor.engine.shields import Shields
-from trioktor.protocol.closing import ClosingHandshake
+from trioktor.protocol.close import CloseReason
+from trioktor.protocol.conversation import Conversation
 
 FD = 7
 OFTEN = 4
@@ -164,11 +165,12 @@ class Parts:
         self.inbox: Inbox = Inbox(ChannelConfig(10), 1000)
         self.intake: Any = Intake(self.inbox)
         self.transport: Any = Transport()
-        self.closing: ClosingHandshake = ClosingHandshake()
+        self.conversation: Conversation = Conversation()
+        self.closing = self.conversation.closing
         self.shields = Shields()
         new: Any = PolledReader
         self.reader: PolledReader = new(
-            self.poller, self.transport, self.inbox, self.intake, self.closing, self.shields, trailing
+            self.poller, self.transport, self.inbox, self.intake, self.conversation, self.shields, trailing
         )
 
     def read(self, *values: Any) -> None:
@@ -387,7 +389,7 @@ async def test_a_socket_that_is_found_alone_often_enough_is_lent(autojump_clock:
             assert parts.poller.state == "watched"
 
 
-@pytest.mark.parametrize("why", ["batch", "channel", "taker", "pause", "no place"])
+@pytest.mark.parametrize("why", ["batch", "channel", "taker", "pause", "no place", "Ping", "Close"])
 async def test_it_is_not_lent_where_that_is_of_no_use(why: str, autojump_clock: MockClock) -> None:
     """And after a batch it begins to count anew."""
     async with trio.open_nursery() as nursery:
@@ -403,6 +405,10 @@ async def test_it_is_not_lent_where_that_is_of_no_use(why: str, autojump_clock: 
         elif why == "taker":
             nursery.start_soon(parts.inbox.receive)
             await settle()
+        elif why == "Ping":
+            parts.conversation.control.begin_ping(b"?", "token")
+        elif why == "Close":
+            parts.closing.close(CloseReason(1000))
         elif why == "pause":
             parts.intake.has_room = False
             parts.read(b"a")

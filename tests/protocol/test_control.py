@@ -106,6 +106,19 @@ def test_a_ping_is_out_once() -> None:
     assert lane.end_pings() == ["fourth"]
 
 
+@pytest.mark.parametrize("end", ["forget_ping", "receive_pong", "end_pings"])
+def test_somebody_waits_while_a_ping_is_out(end: str) -> None:
+    """Until its Pong has come, or never will, or nobody wants it any more."""
+    lane = ControlLane()
+    lane.send(Frame.Ping(b"x"))  # for nobody
+    seen = [lane.is_ping_out]
+    lane.begin_ping(b"x", "token")
+    seen.append(lane.is_ping_out)
+    getattr(lane, end)(*[] if end == "end_pings" else [b"x"])
+    seen.append(lane.is_ping_out)
+    assert seen == [False, True, False]
+
+
 def test_a_ping_of_126_bytes_is_none() -> None:
     """And is not out."""
     lane = ControlLane()

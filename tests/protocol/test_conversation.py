@@ -173,6 +173,20 @@ def test_control_frames_are_dropped_when_our_half_has_ended() -> None:
     assert not conversation.is_goodbye_due
 
 
+def test_what_the_peer_has_to_answer() -> None:
+    """A Ping of ours, until its Pong has come, and our Close; nothing of its own."""
+    conversation = Conversation()
+    assert received(conversation, client_bytes(HELLO, Frame.Ping(b"!"))) == [HELLO]
+    seen = [conversation.awaits_answer]
+    conversation.control.begin_ping(b"?", "token")
+    seen.append(conversation.awaits_answer)
+    assert received(conversation, client_bytes(Frame.Pong(b"?"))) == []
+    seen.append(conversation.awaits_answer)
+    conversation.closing.close(CloseReason(1000))
+    seen.append(conversation.awaits_answer)
+    assert seen == [False, True, False, True]
+
+
 def test_the_goodbye_is_added_once_when_it_is_due() -> None:
     """As the frame that it is; whoever asks is told whether it was."""
     conversation = Conversation()

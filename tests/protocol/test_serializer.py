@@ -300,6 +300,16 @@ def test_a_message_alone_is_written_as_with_others(item: Frame | bytes, masking:
         assert len(item.data) < 1 << 16 or pieces[-1] is item.data
 
 
+@pytest.mark.parametrize("masking", [False, True])
+def test_no_message_is_written_inside_another(masking: bool) -> None:
+    """RFC 6455 §5.4: whoever writes one by one is stopped here."""
+    serializer = Serializer(masking=masking)
+    serializer.add(Frame.Text("open", fin=False), [])
+    with pytest.raises(ProtocolError, match="inside the fragments"):
+        serializer.pieces_of(Frame.Binary(b"x"))
+    assert serializer.is_in_message
+
+
 @given(
     items=st.lists(ITEMS),
     masking=st.booleans(),

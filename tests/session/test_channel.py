@@ -532,6 +532,25 @@ async def test_the_channels_are_made_once_and_are_the_sessions_own(autojump_cloc
         assert [await client.receive() for _ in range(2)] == [Frame.Text("three"), Frame.Text("four")]
 
 
+async def test_a_message_is_refused_inside_fragments_that_went_through_the_channel(autojump_clock: Clock) -> None:
+    """They are known when they are written; what is sent behind that goes straight, and is judged there."""
+    refused: list[str] = []
+
+    async def handler(session: WebSocketSession) -> None:
+        async for _ in session:
+            await session.outgoing.send(Frame.Text("a", fin=False))
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(ProtocolError, match="inside the fragments") as caught:
+                await session.send(b"x")
+            refused.append(str(caught.value))
+            await session.outgoing.send(Frame.Text("b"))
+
+    async with talking(handler) as (client, _):
+        await client.send(Frame.Text("go"), close(1000))
+        assert [Frame.Text("ab"), close(1000)] == await client.receive_rest()
+    assert len(refused) == 1
+
+
 @pytest.mark.parametrize("kind", [PlainSocket, PlainTransport])
 @given(
     items=st.lists(

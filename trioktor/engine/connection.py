@@ -116,7 +116,6 @@ class Connection:
             masking=settings.masking,
             on_frame=self._log_frame if is_logging() else None,
         )
-        closing = self.conversation.closing
         self.inbox: Inbox = Inbox(channel_config(settings.incoming), settings.max_queued_bytes)
         self.ends: Ends = Ends(self, stop or Stop(), on_failure)
         outgoing = channel_config(settings.outgoing)
@@ -130,10 +129,10 @@ class Connection:
         self._reader: Reader | PolledReader
         if poller is not None and poller.is_running and type(transport) is SocketTransport:
             self._reader = PolledReader(
-                poller, transport, self.inbox, self.intake, closing, self.shields, trailing_data
+                poller, transport, self.inbox, self.intake, self.conversation, self.shields, trailing_data
             )
         else:
-            self._reader = Reader(transport, self.intake, closing, self.shields, trailing_data)
+            self._reader = Reader(transport, self.intake, self.closing, self.shields, trailing_data)
         self.writing: Writing = Writing(self, response, None if poller is None else poller.later)
         self._pinging: Pinging | None = None  # once there is a Ping
         # how it ends
@@ -212,6 +211,8 @@ class Connection:
             self._end_input()
         if closing.ours is Ours.CLOSING or (lane is not None and lane.is_waiting):
             self.writing.write_rest()
+        if conversation.awaits_answer or self._closed is not None:
+            self._reader.take_back()
         if closing.reason is not None:
             if closing.ours is Ours.GONE:
                 self.outbox.abandon()

@@ -1,4 +1,4 @@
-"""Tasks that call functions later: when others had their turn, or some milliseconds later.
+"""Tasks that call functions later: when others had their turn, or at a time.
 
 Each is one task for all connections of a server, and parks while there is nothing to call; no traffic is needed to
 wake it. `Later` is the waker of what is put aside, and calls after two passes of the loop: a task that was woken runs
@@ -16,7 +16,7 @@ import trio
 
 _PASSES: Final = 2
 LOOK: Final = 0.01
-"""Seconds from a call that is asked for to the look at which it is made."""
+"""Seconds from a call that is asked for to the look at which it is made, where nobody wants it otherwise."""
 
 logger: logging.Logger = logging.getLogger("trioktor.session")
 
@@ -94,15 +94,11 @@ class Later(Waker):
 
 @final
 class Looks(Waker):
-    """Calls functions at the next look.
-
-    Attributes:
-      delay: seconds from the first that asks for it to the look.
-    """
+    """Calls functions at the next look, which is some time after the first that asks for it."""
 
     def __init__(self) -> None:
         super().__init__(is_running=False)
-        self.delay: float = LOOK
+        self._delay = LOOK
         self._look = trio.CancelScope()  # its deadline is the next look
         self._is_expected = False  # there is one, also if all that was asked for is forgotten: most of it is
 
@@ -110,8 +106,19 @@ class Looks(Waker):
         """Call this at the next look; what it raises is logged, and nobody else's."""
         self._due[function] = None
         if not self._is_expected:
-            self._look.deadline = trio.current_time() + self.delay
+            self._look.deadline = trio.current_time() + self._delay
             self._is_expected = True
+
+    @property
+    def delay(self) -> float:
+        """Seconds from the first call that is asked for to the look; what is set bounds one that is expected, too."""
+        return self._delay
+
+    @delay.setter
+    def delay(self, seconds: float) -> None:
+        self._delay = seconds
+        if self._is_expected:
+            self._look.deadline = min(self._look.deadline, trio.current_time() + seconds)
 
     def forget(self, function: Callable[[], None]) -> None:
         """Do not call this, if it was asked for."""

@@ -6,9 +6,11 @@ and has its message in the same pass. So a socket is lent to it when the connect
 it alone several times. What makes that sound:
 
 - One reads at a time: a lent socket is not in the poller's epoll.
-- A handler that does something else reads nothing, and a Ping or a hang-up would wait for it. So 10 ms after a read
+- A handler that does something else reads nothing, and a Ping or a hang-up would wait for it. So behind a read
   somebody looks (`engine.later`), and a socket that nobody waits for goes to the poller. A look costs as much as
-  several messages. So it comes later and later, up to 0.16 s, while each finds that all handlers wait again.
+  several messages. The first comes after 10 ms; each that finds all handlers back puts the next off, up to 0.16 s.
+- Whoever waits for the peer waits for no look: while it has to answer a Ping of ours, or our Close, nothing is lent
+  (`Connection.look_up`).
 - Whoever wants the socket read by others, or read no more, ends the lease, which wakes the task that waits.
 - There are few leases, and one that is not used is given up for another. A crowd is served better by the poller, which
   needs one wake-up for them all; and so is a peer that sends several messages at once. It is a crowd where the poller
@@ -58,7 +60,7 @@ class Lease:
     Attributes:
       lender: the reader that lends it.
       is_waiting: whether a task waits for a message by it; still so while that task reads.
-      message: what it has read, in the step in which it does.
+      message: the first that this task has read, until it returns it in the same step; else None.
       uses: how often it was read since somebody looked.
       is_idle: whether it was not, when somebody looked.
     """
@@ -144,7 +146,8 @@ class Lending:
             idle.lender.take_back()
         lease = Lease(self, lender)
         self.leases.append(lease)
-        self.looks.delay = LOOK
+        if self.looks.delay > LOOK:  # how this handler does it is not known yet
+            self.looks.delay = LOOK
         self.watch()
         return lease
 

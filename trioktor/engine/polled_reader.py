@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
-from ..protocol.closing import ClosingHandshake
+from ..protocol.conversation import Conversation
 from .inbox import Inbox
 from .intake import Intake
 from .poller import Poller
@@ -33,7 +33,7 @@ class PolledReader:
     """
 
     __slots__ = (
-        "_closing",
+        "_conversation",
         "_fd",
         "_inbox",
         "_intake",
@@ -52,7 +52,7 @@ class PolledReader:
         transport: SocketTransport,
         inbox: Inbox,
         intake: Intake,
-        closing: ClosingHandshake,
+        conversation: Conversation,
         shields: Shields,
         trailing_data: bytes,
     ) -> None:
@@ -60,7 +60,7 @@ class PolledReader:
         self._transport = transport
         self._inbox = inbox
         self._intake = intake
-        self._closing = closing
+        self._conversation = conversation
         self._shields = shields
         self._trailing_data = trailing_data
         self._fd = transport.fileno()
@@ -70,13 +70,13 @@ class PolledReader:
 
     def start(self, nursery: trio.Nursery) -> None:
         """Read from now on; what has to wait is a task of `nursery`."""
-        if self._closing.is_over:
+        if self._conversation.closing.is_over:
             return
         self._nursery = nursery
         self._poller.add(self._fd, self)
         if not self._lend():
             self._watch()
-        if self._trailing_data and not self._closing.is_over:  # it is if the socket can't be watched
+        if self._trailing_data and not self._conversation.closing.is_over:  # it is if the socket can't be watched
             self._begin_pause()
 
     def fileno(self) -> int:
@@ -94,13 +94,13 @@ class PolledReader:
         inbox = self._inbox
         if inbox.is_batch:
             self._times_alone = 0
-        elif inbox.is_plain and not inbox.takers and self._pause is None:
+        elif inbox.is_plain and not inbox.takers and self._pause is None and not self._conversation.awaits_answer:
             self._times_alone += 1
             if self._times_alone >= _OFTEN and self._lend():
                 self._poller.unwatch(self._fd)
 
     def read_lent(self) -> None:
-        """As `read`, by the task that it is lent to."""
+        """As `read`, by the task that it is lent to: the first message is the lease's, if it still has it then."""
         self._read_once()
         if self._inbox.is_batch:  # the poller reads those in fewer steps
             self.take_back()
@@ -114,7 +114,7 @@ class PolledReader:
         return lease is not None
 
     def take_back(self) -> None:
-        """End the lease, if there is one, and have the poller read."""
+        """Have it read whatever the handler does: end the lease, if there is one."""
         if self._end_lease():
             self._watch()
 
@@ -140,7 +140,7 @@ class PolledReader:
                     is_done = data is None or self._intake.take(data)
                 else:
                     is_done = self._fill(self._intake.target)
-                if not is_done and not self._closing.is_over:
+                if not is_done and not self._conversation.closing.is_over:
                     self._begin_pause()
             except trio.BrokenResourceError as error:
                 self._intake.lose(error)
@@ -181,7 +181,7 @@ class PolledReader:
     def _begin_pause(self) -> None:
         assert self._nursery is not None
         self.take_back()
-        if self._closing.is_over:  # it can't be watched
+        if self._conversation.closing.is_over:  # it can't be watched
             return
         self._poller.pause(self._fd)
         self._pause = _Pause()
@@ -193,11 +193,11 @@ class PolledReader:
         try:
             with self._shields.open(pause.scope):
                 try:
-                    if not self._closing.is_over and (not data or not self._intake.take(data)):
+                    if not self._conversation.closing.is_over and (not data or not self._intake.take(data)):
                         await self._intake.finish()
                 except Exception as error:
                     self._intake.fail(error)
-            if not self._closing.is_over:
+            if not self._conversation.closing.is_over:
                 self._poller.resume(self._fd)
         finally:
             self._pause = None

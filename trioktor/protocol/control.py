@@ -81,6 +81,11 @@ class ControlLane:
         self._out[frame.data] = token
         return frame
 
+    @property
+    def is_ping_out(self) -> bool:
+        """Whether somebody waits for a Pong."""
+        return bool(self._out)
+
     def forget_ping(self, payload: bytes) -> None:
         """Nobody waits for the answer to this Ping any more."""
         self._out.pop(payload, None)

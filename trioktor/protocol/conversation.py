@@ -24,6 +24,7 @@ from .errors import ProtocolError
 from .extensions import Extension, Steps, begin_decode, reserved_bits
 from .first_byte import CONTROL, FIN, OPCODE, RESERVED, WHOLE_BINARY, WHOLE_TEXT
 from .frames import CloseFrame, Frame, PingFrame, TextFrame, check_close
+from .halves import Ours
 from .outgoing import Outgoing
 from .parser import FrameParser
 from .serializer import Serializer
@@ -268,6 +269,11 @@ class Conversation:
     def is_goodbye_due(self) -> bool:
         """Whether our Close waits for everything else to be written."""
         return self.closing.goodbye is not None and not self._is_goodbye_taken
+
+    @property
+    def awaits_answer(self) -> bool:
+        """Whether something is out that the peer has to answer: a Ping, or our Close."""
+        return self.closing.ours is not Ours.OPEN or (self.lane is not None and self.lane.is_ping_out)
 
     def send_control(self, frame: Frame) -> None:
         """Send a Ping or Pong ahead of what is queued; dropped when our half has ended."""
