@@ -211,7 +211,7 @@ class Connection:
             self._end_input()
         if closing.ours is Ours.CLOSING or (lane is not None and lane.is_waiting):
             self.writing.write_rest()
-        if conversation.awaits_answer or self._closed is not None:
+        if not is_over and (conversation.awaits_answer or self._closed is not None):
             self._reader.take_back()
         if closing.reason is not None:
             if closing.ours is Ours.GONE:
