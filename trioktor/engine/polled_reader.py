@@ -100,7 +100,7 @@ class PolledReader:
                 self._poller.unwatch(self._fd)
 
     def read_lent(self) -> None:
-        """As `read`, by the task that it is lent to: the first message is the lease's, if it still has it then."""
+        """As `read`, by the task that it is lent to. The first message goes to the lease, others into the queue."""
         self._read_once()
         if self._inbox.is_batch:  # the poller reads those in fewer steps
             self.take_back()
