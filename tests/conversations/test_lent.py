@@ -12,7 +12,7 @@ import trio.testing
 
 from tests.support.helpers import RawClient, close
 from tests.support.listening import talking
-from trioktor import CLOSE, ChannelConfig, Frame, Server, WebSocketSession as Session
+from trioktor import CLOSE, ChannelConfig, Frame, FrameType, Server, WebSocketSession as Session
 from trioktor.engine import lending as lending_module, polled_reader as reader_module
 from trioktor.engine.later import LOOK
 from trioktor.engine.lending import Lease
@@ -107,6 +107,32 @@ async def test_a_pong_is_read_at_once(other_receives: bool, autojump_clock: Cloc
         assert trio.current_time() - began < AT_ONCE
 
 
+@pytest.mark.parametrize("way", ["send", "flush", "message"])
+async def test_a_peer_that_writes_before_it_reads_is_read_at_once(way: str, autojump_clock: Clock) -> None:
+    """It goes on only when we read, and we only when it reads."""
+    long = bytes(10_000_000)
+
+    async def say(session: Session) -> None:
+        if way == "message":
+            async with session.message(FrameType.BINARY) as message:
+                await message.send(long)
+                await message.send(long)
+            return
+        await session.send(long)
+        if way == "flush":
+            await session.flush()
+        else:
+            await session.send(long)
+
+    async with after_a_chat(say, max_queued_bytes=1 << 20) as (client, server, began):
+        assert leases(server) == []
+        await client.send(Frame.Ping(b"?"))
+        await trio.testing.wait_all_tasks_blocked()
+        (session,) = server.sessions
+        assert session._connection.conversation.has_control  # the Pong, which was owed when the Ping was read
+        assert trio.current_time() - began < AT_ONCE
+
+
 async def test_while_a_ping_is_out_nothing_is_lent(autojump_clock: Clock) -> None:
     """Or its Pong might wait for the handler; and behind the Pong it is again."""
 
@@ -158,6 +184,66 @@ async def test_who_waits_for_the_end_hears_of_it_at_once(autojump_clock: Clock) 
         assert [close(1000)] == await client.receive_rest()
         await trio.testing.wait_all_tasks_blocked()
         assert ends[0] - began < AT_ONCE
+
+
+async def test_each_who_waits_for_the_end_hears_of_it_at_once(autojump_clock: Clock) -> None:
+    """Also one who waited before, and was cancelled; a wait that is over holds nothing."""
+
+    async def wait(session: Session) -> None:
+        with trio.move_on_after(1):
+            await session.wait_closed()
+        for _ in range(40):
+            await session.send(await session.receive())
+        await session.wait_closed()
+
+    async with after_a_chat(wait) as (client, server, _):
+        await trio.sleep(2)
+        await chat(client)
+        began = trio.current_time()
+        assert leases(server) == []  # it waits again
+        await client.send(Frame.Ping(b"?"))
+        assert Frame.Pong(b"?") == await client.receive()
+        assert trio.current_time() - began < AT_ONCE
+
+
+async def test_a_pinger_that_was_stopped_waits_for_nothing(autojump_clock: Clock) -> None:
+    """Though its last Ping was not answered."""
+
+    async def handler(session: Session) -> None:
+        session.ping_interval = 1
+        await trio.sleep(1.5)
+        session.ping_interval = None
+        async for frame in session:
+            await session.send(frame)
+
+    async with talking(handler) as (client, server):
+        assert isinstance(await client.receive(), Frame.Ping)
+        await trio.sleep(1)
+        await chat(client)
+        assert len(leases(server)) == 1
+
+
+async def test_those_who_have_become_silent_make_room(autojump_clock: Clock) -> None:
+    """As soon as another asks, and somebody has looked."""
+
+    async def handler(session: Session) -> None:
+        async for frame in session:
+            await session.send(frame)
+
+    async with talking(handler) as (first, server), AsyncExitStack() as stack:
+        clients = [first]
+        for _ in range(8):
+            stream = await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", server.port))
+            clients.append(RawClient(stream))
+            await clients[-1].upgrade()
+        for client in clients[:8]:
+            await ask(client, "and nothing more")
+        await trio.sleep(10)
+        held = list(leases(server))
+        assert len(held) == 8
+        await chat(clients[8])
+        assert len(leases(server)) == 8
+        assert leases(server)[:7] == held[1:]
 
 
 async def test_a_new_connection_is_looked_at_soon_though_others_are_not(autojump_clock: Clock) -> None:

@@ -26,6 +26,7 @@ class Owner:
         self._began = trio.current_time()
         self.is_stalled: bool = False
         self.pings: list[Ping] = []
+        self.forgotten: list[Ping] = []
         self.sent: list[float] = []
         self.timeouts: list[float] = []
 
@@ -42,6 +43,10 @@ class Owner:
         self.sent.append(self.now())
         self.pings.append(Ping(trio.current_time()))
         return self.pings[-1]
+
+    def forget(self, ping: Ping) -> None:
+        """Note it."""
+        self.forgotten.append(ping)
 
     def answer(self) -> None:
         """The Pong of the last one comes."""
@@ -158,6 +163,7 @@ async def test_stopped_it_ends_in_the_same_step(at: float, autojump_clock: MockC
         keepalive.stop()
     assert owner.now() == at
     assert owner.sent == ([PERIOD] if at > PERIOD else [])
+    assert owner.forgotten == owner.pings
     await owner.sleep_until(100)
     assert owner.timeouts == []
 

@@ -11,6 +11,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
+from tests.support.helpers import client_bytes
 from trioktor import ChannelConfig, Frame
 from trioktor.engine.inbox import Inbox
 from trioktor.engine.polled_reader import PolledReader
@@ -167,10 +168,11 @@ class Parts:
         self.transport: Any = Transport()
         self.conversation: Conversation = Conversation()
         self.closing = self.conversation.closing
+        self.wire: Any = SimpleNamespace(is_clear=True)
         self.shields = Shields()
         new: Any = PolledReader
         self.reader: PolledReader = new(
-            self.poller, self.transport, self.inbox, self.intake, self.conversation, self.shields, trailing
+            self.poller, self.transport, self.inbox, self.intake, self.conversation, self.wire, self.shields, trailing
         )
 
     def read(self, *values: Any) -> None:
@@ -389,7 +391,9 @@ async def test_a_socket_that_is_found_alone_often_enough_is_lent(autojump_clock:
             assert parts.poller.state == "watched"
 
 
-@pytest.mark.parametrize("why", ["batch", "channel", "taker", "pause", "no place", "Ping", "Close"])
+@pytest.mark.parametrize(
+    "why", ["batch", "channel", "taker", "pause", "no place", "Ping", "Close", "write", "queue", "part"]
+)
 async def test_it_is_not_lent_where_that_is_of_no_use(why: str, autojump_clock: MockClock) -> None:
     """And after a batch it begins to count anew."""
     async with trio.open_nursery() as nursery:
@@ -407,6 +411,12 @@ async def test_it_is_not_lent_where_that_is_of_no_use(why: str, autojump_clock: 
             await settle()
         elif why == "Ping":
             parts.conversation.control.begin_ping(b"?", "token")
+        elif why == "write":
+            parts.wire.is_clear = False
+        elif why == "queue":
+            assert parts.inbox.offer(Frame.Text("not taken"))
+        elif why == "part":
+            assert list(parts.conversation.receive(client_bytes(Frame.Text("not all"))[:-1])) == []
         elif why == "Close":
             parts.closing.close(CloseReason(1000))
         elif why == "pause":

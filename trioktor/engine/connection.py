@@ -128,9 +128,8 @@ class Connection:
         self.intake: Intake = Intake(self)
         self._reader: Reader | PolledReader
         if poller is not None and poller.is_running and type(transport) is SocketTransport:
-            self._reader = PolledReader(
-                poller, transport, self.inbox, self.intake, self.conversation, self.shields, trailing_data
-            )
+            parts = (self.inbox, self.intake, self.conversation, wire, self.shields)
+            self._reader = PolledReader(poller, transport, *parts, trailing_data)
         else:
             self._reader = Reader(transport, self.intake, self.closing, self.shields, trailing_data)
         self.writing: Writing = Writing(self, response, None if poller is None else poller.later)
@@ -211,8 +210,8 @@ class Connection:
             self._end_input()
         if closing.ours is Ours.CLOSING or (lane is not None and lane.is_waiting):
             self.writing.write_rest()
-        if not is_over and (conversation.awaits_answer or self._closed is not None):
-            self._reader.take_back()
+        if not is_over and conversation.awaits_answer:
+            self.inbox.takers.end_lease()
         if closing.reason is not None:
             if closing.ours is Ours.GONE:
                 self.outbox.abandon()
@@ -260,6 +259,7 @@ class Connection:
 
     async def wait_closed(self) -> None:
         """Wait until the stream is closed. A checkpoint."""
+        self.inbox.takers.end_lease()
         if self._closed is None:
             self._closed = trio.Event()
             if self.is_closed:

@@ -32,6 +32,9 @@ class Owner(Protocol):
     def ping(self) -> Ping:
         """Send a Ping."""
 
+    def forget(self, ping: Ping) -> None:
+        """Nobody waits for this one any more."""
+
 
 class Keepalive:
     """The pinger and watchdog of one connection.
@@ -69,7 +72,10 @@ class Keepalive:
                     self.sign_of_life()
                     ping = self._owner.ping()
                     nursery.start_soon(self._watch, ping, name="trioktor watchdog")
-                    await ping.answered.wait()
+                    try:
+                        await ping.answered.wait()
+                    finally:
+                        self._owner.forget(ping)
 
     async def _watch(self, ping: Ping) -> None:
         """Wait for a Pong, as long as there are signs of life."""

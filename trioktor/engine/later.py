@@ -1,4 +1,4 @@
-"""Tasks that call functions later: when others had their turn, or at a time.
+"""Tasks that call functions later: when others had their turn, or when some time has gone by.
 
 Each is one task for all connections of a server, and parks while there is nothing to call; no traffic is needed to
 wake it. `Later` is the waker of what is put aside, and calls after two passes of the loop: a task that was woken runs
@@ -16,7 +16,7 @@ import trio
 
 _PASSES: Final = 2
 LOOK: Final = 0.01
-"""Seconds from a call that is asked for to the look at which it is made, where nobody wants it otherwise."""
+"""Seconds from a call that is asked for to the look at which it is made, unless `Looks.delay` is set."""
 
 logger: logging.Logger = logging.getLogger("trioktor.session")
 
@@ -111,7 +111,7 @@ class Looks(Waker):
 
     @property
     def delay(self) -> float:
-        """Seconds from the first call that is asked for to the look; what is set bounds one that is expected, too."""
+        """Seconds from the first call that is asked for to the look; a shorter one brings an expected look forward."""
         return self._delay
 
     @delay.setter

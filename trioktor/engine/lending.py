@@ -8,9 +8,10 @@ it alone several times. What makes that sound:
 - One reads at a time: a lent socket is not in the poller's epoll.
 - A handler that does something else reads nothing, and a Ping or a hang-up would wait for it. So behind a read
   somebody looks (`engine.later`), and a socket that nobody waits for goes to the poller. A look costs as much as
-  several messages. The first comes after 10 ms; each that finds all handlers back puts the next off, up to 0.16 s.
-- Whoever waits for the peer waits for no look: while it has to answer a Ping of ours, or our Close, nothing is lent
-  (`Connection.look_up`).
+  several messages. The first behind a new lease comes within 10 ms; each that finds all handlers back puts the next
+  off, up to 0.16 s.
+- Whoever waits for the peer waits for no look. The lease ends when the peer has to answer a Ping of ours, or our Close,
+  when it does not take what we write, and when somebody begins to wait for the end.
 - Whoever wants the socket read by others, or read no more, ends the lease, which wakes the task that waits.
 - There are few leases, and one that is not used is given up for another. A crowd is served better by the poller, which
   needs one wake-up for them all; and so is a peer that sends several messages at once. It is a crowd where the poller
@@ -60,7 +61,7 @@ class Lease:
     Attributes:
       lender: the reader that lends it.
       is_waiting: whether a task waits for a message by it; still so while that task reads.
-      message: the first that this task has read, until it returns it in the same step; else None.
+      message: the first that this task has read, until `wait` returns it in the same step; else None.
       uses: how often it was read since somebody looked.
       is_idle: whether it was not, when somebody looked.
     """
@@ -142,6 +143,7 @@ class Lending:
         if len(self.leases) >= _MOST:
             idle = next((lease for lease in self.leases if lease.is_idle), None)
             if idle is None:
+                self.watch()
                 return None
             idle.lender.take_back()
         lease = Lease(self, lender)

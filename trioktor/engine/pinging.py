@@ -86,5 +86,9 @@ class Pinging(Part[Owner]):
         self._connection.look_up()
         return ping
 
+    def forget(self, ping: Ping) -> None:
+        """Nobody waits for this Ping any more."""
+        self.pings.forget(ping)
+
     def _timed_out(self) -> None:
         self._connection.ends.ping_timed_out(self.timeout)

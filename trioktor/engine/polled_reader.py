@@ -16,6 +16,7 @@ from .intake import Intake
 from .poller import Poller
 from .shields import Shields
 from .sockets import SocketTransport
+from .wire import Wire
 
 if TYPE_CHECKING:
     from ..protocol._native import Filling
@@ -44,6 +45,7 @@ class PolledReader:
         "_times_alone",
         "_trailing_data",
         "_transport",
+        "_wire",
     )
 
     def __init__(
@@ -53,6 +55,7 @@ class PolledReader:
         inbox: Inbox,
         intake: Intake,
         conversation: Conversation,
+        wire: Wire,
         shields: Shields,
         trailing_data: bytes,
     ) -> None:
@@ -61,6 +64,7 @@ class PolledReader:
         self._inbox = inbox
         self._intake = intake
         self._conversation = conversation
+        self._wire = wire
         self._shields = shields
         self._trailing_data = trailing_data
         self._fd = transport.fileno()
@@ -91,13 +95,19 @@ class PolledReader:
 
     def note_alone(self) -> None:
         """No other socket had anything to read: lend this one, if that is worth it."""
-        inbox = self._inbox
-        if inbox.is_batch:
+        if self._inbox.is_batch:
             self._times_alone = 0
-        elif inbox.is_plain and not inbox.takers and self._pause is None and not self._conversation.awaits_answer:
+        elif self._may_be_lent:
             self._times_alone += 1
             if self._times_alone >= _OFTEN and self._lend():
                 self._poller.unwatch(self._fd)
+
+    @property
+    def _may_be_lent(self) -> bool:
+        """Whether a task waited for what was just read, and will read by itself; and nobody else waits for the peer."""
+        inbox, conversation = self._inbox, self._conversation
+        was_taken = inbox.is_plain and not inbox.takers and not inbox.queue and not conversation.kept
+        return was_taken and self._pause is None and self._wire.is_clear and not conversation.awaits_answer
 
     def read_lent(self) -> None:
         """As `read`, by the task that it is lent to. The first message goes to the lease, others into the queue."""
@@ -114,7 +124,7 @@ class PolledReader:
         return lease is not None
 
     def take_back(self) -> None:
-        """Have it read whatever the handler does: end the lease, if there is one."""
+        """End the lease, if there is one, and have the poller read."""
         if self._end_lease():
             self._watch()
 

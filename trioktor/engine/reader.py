@@ -48,9 +48,6 @@ class Reader:
         """Read nothing more."""
         self._scope.cancel("nothing more is to be read")
 
-    def take_back(self) -> None:
-        """Have it read whatever the handler does, which it is."""
-
     def call_at_look(self, function: Callable[[], None]) -> bool:
         """Nobody is here to call anything later: False."""
         return False

@@ -55,7 +55,7 @@ class Takers(list[trio.lowlevel.Task]):
         return self.lease is not None and self.lease.is_waiting
 
     def hand(self, message: Frame) -> bool:
-        """Give a message to the first of them; False if nobody waits, or who reads by the lease has one already."""
+        """Give a message to the first of them; False if nobody waits, or the task that reads by the lease has one."""
         if self:
             trio.lowlevel.reschedule(self.pop(0), _Handed(message))
             return True
@@ -65,10 +65,14 @@ class Takers(list[trio.lowlevel.Task]):
         lease.message = message
         return True
 
-    def wake(self) -> None:
-        """Have all of them look again, and end the lease: none gets a message."""
+    def end_lease(self) -> None:
+        """Have others read the socket, if it is lent."""
         if self.lease is not None:
             self.lease.lender.take_back()
+
+    def wake(self) -> None:
+        """Have all of them look again, and end the lease: none gets a message."""
+        self.end_lease()
         for task in self:
             trio.lowlevel.reschedule(task)
         self.clear()
@@ -78,7 +82,7 @@ class Takers(list[trio.lowlevel.Task]):
         if self.lease is not None:
             if not self.lease.is_waiting:
                 return self.lease.wait()
-            self.lease.lender.take_back()  # of several who wait each has his turn
+            self.end_lease()  # of several who wait each has his turn
         task = trio.lowlevel.current_task()
         if self:
             leave: Callable[[object], trio.lowlevel.Abort] = partial(self._leave, task)

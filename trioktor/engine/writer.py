@@ -85,7 +85,7 @@ class Writer:
         outbox, pieces = self._outbox, self._pieces
         while True:
             if not self._wire.is_clear:  # what somebody wrote was not taken whole
-                await self._wire.drain()
+                await self._drain()
                 outbox.note_written()
             size = outbox.gather(pieces)
             if not pieces and outbox.is_encoding:
@@ -130,4 +130,9 @@ class Writer:
 
     async def _send(self, parts: list[bytes]) -> None:
         if not self._wire.write(parts):
-            await self._wire.drain()
+            await self._drain()
+
+    async def _drain(self) -> None:
+        """See out what the system did not take; the peer may go on only when it is read."""
+        self._inbox.takers.end_lease()
+        await self._wire.drain()

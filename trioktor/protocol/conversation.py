@@ -272,7 +272,7 @@ class Conversation:
 
     @property
     def awaits_answer(self) -> bool:
-        """Whether something is out that the peer has to answer: a Ping, or our Close."""
+        """Whether the peer has to answer something: a Ping that is out, or our Close, said or about to be."""
         return self.closing.ours is not Ours.OPEN or (self.lane is not None and self.lane.is_ping_out)
 
     def send_control(self, frame: Frame) -> None:

@@ -106,7 +106,7 @@ class Serializer:
         pieces.append(self._masked(start, frame.data) if self._mask_bit else start + frame.data)
 
     def pieces_of(self, item: Frame | bytes) -> list[bytes]:
-        """As `joined`, of one item alone; a `ProtocolError` if a message is open."""
+        """As `joined`, of one item alone; a `ProtocolError` inside the fragments of a message of another kind."""
         if isinstance(item, bytes):
             return [item]
         if join is not None and self._open is None and not self._mask_bit and len(item.data) < _NOT_COPIED:

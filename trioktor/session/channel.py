@@ -201,7 +201,7 @@ class FrameChannel(trio.abc.Channel[Frame]):
         else:
             self._receives = 0
             await _checkpoint()
-        is_last = self._may_write_through and not self._inbox.queue  # else other answers follow
+        is_last = self._may_write_through and not self._inbox.queue  # else others may follow
         is_plain = self._outbox.is_direct and (self._inbox.is_plain or not is_last)
         if is_plain and self._writing.write_message(frame, keep=not is_last):
             self._may_write_through = False

@@ -249,7 +249,7 @@ class WebSocketSession(BaseSession):
         try:
             await ping.answered.wait()
         finally:
-            connection.pinging.pings.forget(ping)
+            connection.pinging.forget(ping)
         if ping.round_trip is None:
             self._raise_over()
         return ping.round_trip
