@@ -11,11 +11,11 @@ import trio
 import trio.testing
 
 from tests.support.helpers import RawClient, close
+from tests.support.lent import ask, connected, echo, lending_of
 from tests.support.listening import talking
 from trioktor import CLOSE, ChannelConfig, Frame, FrameType, Server, WebSocketSession as Session
 from trioktor.engine import lending as lending_module, polled_reader as reader_module
 from trioktor.engine.later import LOOK
-from trioktor.engine.lending import Lease
 from trioktor.engine.poller import Poller
 
 Clock = trio.testing.MockClock
@@ -24,18 +24,6 @@ pytestmark = pytest.mark.skipif(not Poller.is_possible(), reason="the system has
 
 AT_ONCE = LOOK / 2
 """Seconds: before any look."""
-
-
-def leases(server: Server) -> list[Lease]:
-    """Those of a server."""
-    assert server._host.poller is not None
-    return server._host.poller.lending.leases
-
-
-async def ask(client: RawClient, text: str) -> None:
-    """Send one message, and wait for its echo."""
-    await client.send(Frame.Text(text))
-    assert Frame.Text(text) == await client.receive()
 
 
 async def chat(client: RawClient) -> None:
@@ -60,7 +48,7 @@ async def after_a_chat(
 
     async with talking(handler, **settings) as (client, server):
         await chat(client)
-        (lease,) = leases(server)
+        (lease,) = lending_of(server).leases
         assert lease.is_waiting
         await client.send(Frame.Text("now"))
         await trio.testing.wait_all_tasks_blocked()
@@ -125,7 +113,7 @@ async def test_a_peer_that_writes_before_it_reads_is_read_at_once(way: str, auto
             await session.send(long)
 
     async with after_a_chat(say, max_queued_bytes=1 << 20) as (client, server, began):
-        assert leases(server) == []
+        assert lending_of(server).leases == []
         await client.send(Frame.Ping(b"?"))
         await trio.testing.wait_all_tasks_blocked()
         (session,) = server.sessions
@@ -138,18 +126,17 @@ async def test_while_a_ping_is_out_nothing_is_lent(autojump_clock: Clock) -> Non
 
     async def handler(session: Session) -> None:
         session.start_soon(session.ping, b"?")
-        async for frame in session:
-            await session.send(frame)
+        await echo(session)
 
     async with talking(handler) as (client, server):
         assert Frame.Ping(b"?") == await client.receive()
         for _ in range(3 * reader_module._OFTEN):
-            assert leases(server) == []
+            assert lending_of(server).leases == []
             await ask(client, "alone")
         await client.send(Frame.Pong(b"?"))
         for _ in range(3 * reader_module._OFTEN):
             await ask(client, "alone")
-        assert len(leases(server)) == 1
+        assert len(lending_of(server).leases) == 1
 
 
 async def test_a_peer_that_answers_is_not_given_up(autojump_clock: Clock) -> None:
@@ -192,15 +179,17 @@ async def test_each_who_waits_for_the_end_hears_of_it_at_once(autojump_clock: Cl
     async def wait(session: Session) -> None:
         with trio.move_on_after(1):
             await session.wait_closed()
-        for _ in range(40):
+        for _ in range(80):
             await session.send(await session.receive())
         await session.wait_closed()
 
     async with after_a_chat(wait) as (client, server, _):
         await trio.sleep(2)
         await chat(client)
+        assert len(lending_of(server).leases) == 1
+        await chat(client)
         began = trio.current_time()
-        assert leases(server) == []  # it waits again
+        assert lending_of(server).leases == []  # it waits again
         await client.send(Frame.Ping(b"?"))
         assert Frame.Pong(b"?") == await client.receive()
         assert trio.current_time() - began < AT_ONCE
@@ -213,37 +202,28 @@ async def test_a_pinger_that_was_stopped_waits_for_nothing(autojump_clock: Clock
         session.ping_interval = 1
         await trio.sleep(1.5)
         session.ping_interval = None
-        async for frame in session:
-            await session.send(frame)
+        await echo(session)
 
     async with talking(handler) as (client, server):
         assert isinstance(await client.receive(), Frame.Ping)
         await trio.sleep(1)
         await chat(client)
-        assert len(leases(server)) == 1
+        assert len(lending_of(server).leases) == 1
 
 
 async def test_those_who_have_become_silent_make_room(autojump_clock: Clock) -> None:
     """As soon as another asks, and somebody has looked."""
 
-    async def handler(session: Session) -> None:
-        async for frame in session:
-            await session.send(frame)
-
-    async with talking(handler) as (first, server), AsyncExitStack() as stack:
-        clients = [first]
-        for _ in range(8):
-            stream = await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", server.port))
-            clients.append(RawClient(stream))
-            await clients[-1].upgrade()
+    async with talking(echo) as (first, server), AsyncExitStack() as stack:
+        clients = [first, *[await connected(server, stack) for _ in range(8)]]
         for client in clients[:8]:
             await ask(client, "and nothing more")
         await trio.sleep(10)
-        held = list(leases(server))
+        held = list(lending_of(server).leases)
         assert len(held) == 8
         await chat(clients[8])
-        assert len(leases(server)) == 8
-        assert leases(server)[:7] == held[1:]
+        assert len(lending_of(server).leases) == 8
+        assert lending_of(server).leases[:7] == held[1:]
 
 
 async def test_a_new_connection_is_looked_at_soon_though_others_are_not(autojump_clock: Clock) -> None:
@@ -252,15 +232,12 @@ async def test_a_new_connection_is_looked_at_soon_though_others_are_not(autojump
     async def handler(session: Session) -> None:
         if session.call.query:
             await trio.sleep(100)
-        async for frame in session:
-            await session.send(frame)
+        await echo(session)
 
     async with talking(handler) as (first, server), AsyncExitStack() as stack:
         await chat(first)
         await ask(first, "and the look is expected")
-        stream = await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", server.port))
-        second = RawClient(stream)
-        await second.upgrade(b"/?receive=never")
+        second = await connected(server, stack, b"/?receive=never")
         began = trio.current_time()
         await second.send(Frame.Ping(b"?"))
         assert Frame.Pong(b"?") == await second.receive()
@@ -284,7 +261,7 @@ async def test_one_message_for_who_waits_always_passes(
     for more, code in (([90], 1000), ([90, 20], 1008)):
         sizes.clear()
         async with talking(handler, incoming=ChannelConfig(5, CLOSE), max_queued_bytes=100) as (client, server):
-            assert len(leases(server)) == is_lent
+            assert len(lending_of(server).leases) == is_lent
             messages = [Frame.Binary(bytes(size)) for size in (150, *more)]
             await client.send(*messages, *([close(1000)] if code == 1000 else []))
             rest = await client.receive_rest()

@@ -15,6 +15,7 @@ import trio.testing
 from hypothesis import given, settings, strategies as st
 
 from tests.support.helpers import REQUEST, RawClient, application, client_bytes, close, records_above_info
+from tests.support.lent import ask, connected, echo, lending_of
 from tests.support.listening import no_descriptor_left, running, talking
 from trioktor import CLOSE, ChannelConfig, ConnectionBroken, Frame, Server, WebSocketSession
 from trioktor.engine import (
@@ -39,24 +40,6 @@ def _no_descriptor_is_left() -> Iterator[None]:
     """What was lent is given back, and closed in the end."""
     with no_descriptor_left():
         yield
-
-
-async def echo(session: Session) -> None:
-    """Say everything again."""
-    async for frame in session:
-        await session.send(frame)
-
-
-def lending_of(server: Server) -> Lending:
-    """The leases of a server."""
-    assert server._host.poller is not None
-    return server._host.poller.lending
-
-
-async def ask(client: RawClient, text: str) -> None:
-    """Send one message, and wait for its echo."""
-    await client.send(Frame.Text(text))
-    assert Frame.Text(text) == await client.receive()
 
 
 async def earn(client: RawClient, server: Server) -> None:
@@ -397,7 +380,7 @@ async def test_another_who_receives_ends_the_lease(autojump_clock: Clock) -> Non
 
 
 async def test_who_waits_for_room_to_write_is_not_woken() -> None:
-    """Nothing is lent while the writer waits for a slow peer; and woken by the end of a lease it tears nothing."""
+    """Nothing is lent while the writer waits for a slow peer; and woken for nothing it tears nothing."""
     long = Frame.Binary(bytes(range(256)) * 40_000)
 
     async def handler(session: Session) -> None:
@@ -420,8 +403,8 @@ async def test_who_waits_for_room_to_write_is_not_woken() -> None:
         assert [long, *several] == [await client.receive() for _ in range(1 + len(several))]
 
 
-async def test_leases_that_end_are_no_progress_of_a_writers(autojump_clock: Clock) -> None:
-    """A peer that takes nothing is dropped in time, though each end of a lease wakes the writer."""
+async def test_to_be_woken_for_nothing_is_no_progress_of_a_writers(autojump_clock: Clock) -> None:
+    """A peer that takes nothing is dropped in time."""
     ends: list[float] = []
 
     async def handler(session: Session) -> None:
@@ -741,14 +724,6 @@ async def test_what_is_over_or_has_to_wait_is_not_lent(autojump_clock: Clock, mo
             await trio.testing.wait_all_tasks_blocked()
         assert lending_of(server).leases == []
         assert [Frame.Text("queued"), Frame.Text("held")] == [await client.receive(), await client.receive()]
-
-
-async def connected(server: Server, stack: AsyncExitStack) -> RawClient:
-    """One more client, in conversation."""
-    client = RawClient(await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", server.port)))
-    await client.upgrade()
-    await trio.testing.wait_all_tasks_blocked()
-    return client
 
 
 async def test_there_are_few_and_idle_ones_make_room(autojump_clock: Clock) -> None:

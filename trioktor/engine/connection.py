@@ -128,8 +128,9 @@ class Connection:
         self.intake: Intake = Intake(self)
         self._reader: Reader | PolledReader
         if poller is not None and poller.is_running and type(transport) is SocketTransport:
-            parts = (self.inbox, self.intake, self.conversation, wire, self.shields)
-            self._reader = PolledReader(poller, transport, *parts, trailing_data)
+            self._reader = PolledReader(
+                poller, transport, self.inbox, self.intake, self.conversation, wire, self.shields, trailing_data
+            )
         else:
             self._reader = Reader(transport, self.intake, self.closing, self.shields, trailing_data)
         self.writing: Writing = Writing(self, response, None if poller is None else poller.later)
@@ -201,8 +202,7 @@ class Connection:
         """The conversation was told something: start what its state asks for. Called after any input."""
         conversation = self.conversation
         conversation.has_news = False
-        closing = conversation.closing
-        lane = conversation.lane
+        closing, lane = conversation.closing, conversation.lane
         if lane is not None and lane.answered:
             self.pinging.pings.note_answers()
         is_over = closing.theirs is not Theirs.OPEN

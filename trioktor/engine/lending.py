@@ -15,8 +15,8 @@ it alone several times. What makes that sound:
 - Whoever wants the socket read by others, or read no more, ends the lease, which wakes the task that waits.
 - There are few leases, and one that is not used is given up for another. A crowd is served better by the poller, which
   needs one wake-up for them all; and so is a peer that sends several messages at once. It is a crowd where the poller
-  finds many sockets at once. It is one, too, where more than a few leases were used so often between two looks that
-  the loop hardly slept; then nothing is lent for a second.
+  finds many sockets at once. It is one, too, where more than a few leases are used so often that the loop hardly
+  sleeps; then nothing is lent for a second.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class Lending:
         self.is_watching: bool = False
         self._is_closed = False
         self._rests_until = -math.inf
-        self._used_since = 0.0  # the first use that will be looked at
+        self._used_since = 0.0  # when the look was asked for
 
     def close(self) -> None:
         """Lend nothing more."""
@@ -159,7 +159,7 @@ class Lending:
             lease.lender.take_back()
 
     def watch(self) -> None:
-        """A lease began, or was used: look soon whether somebody waits for it."""
+        """A lease began or was used, or there was no place for one: look at all of them when `looks` does."""
         self.looks.call(self._look)
         if not self.is_watching:
             self.is_watching = True

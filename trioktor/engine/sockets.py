@@ -183,8 +183,7 @@ class SocketTransport(Transport):
         try:
             await trio.lowlevel.wait_writable(self._socket)
         except trio.ClosedResourceError:
-            # It was closed, which the next write finds; or a task that waited for input was woken (`engine.lending`).
-            pass
+            pass  # it was closed, which the next write finds
 
     def send_nowait(self, data: bytes | memoryview) -> int:
         try:

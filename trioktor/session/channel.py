@@ -202,8 +202,8 @@ class FrameChannel(trio.abc.Channel[Frame]):
             self._receives = 0
             await _checkpoint()
         is_last = self._may_write_through and not self._inbox.queue  # else others may follow
-        is_plain = self._outbox.is_direct and (self._inbox.is_plain or not is_last)
-        if is_plain and self._writing.write_message(frame, keep=not is_last):
+        is_simple = self._outbox.is_direct and (self._inbox.is_plain or not is_last)
+        if is_simple and self._writing.write_message(frame, keep=not is_last):
             self._may_write_through = False
         elif not self._put_nowait(frame):
             await self._put(frame)
