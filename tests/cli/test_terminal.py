@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib.util
 import io
 import os
-import pty
 import re
 import select
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -40,16 +40,18 @@ async def test_connect_speaks_to_any_terminal(encoding: str, echo_port: int) -> 
 @contextmanager
 def terminal(folder: Path, *arguments: str) -> Iterator[tuple[int, int]]:
     """The command at a terminal; its process and our end of the terminal."""
-    process, ours = pty.fork()
-    if not process:
-        os.environ |= {"XDG_STATE_HOME": str(folder), "TERM": "xterm", "INPUTRC": os.devnull}
-        os.execv(sys.executable, [*COMMAND, "connect", *arguments])
+    ours, theirs = os.openpty()
+    environment = os.environ | {"XDG_STATE_HOME": str(folder), "TERM": "xterm", "INPUTRC": os.devnull}
+    process = subprocess.Popen(
+        [*COMMAND, "connect", *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+    )
+    os.close(theirs)
     try:
-        yield process, ours
+        yield process.pid, ours
     finally:
         os.close(ours)
-        os.kill(process, signal.SIGKILL)
-        os.waitpid(process, 0)
+        process.kill()
+        process.wait()
 
 
 def read_until(ours: int, *wanted: bytes) -> bytes:

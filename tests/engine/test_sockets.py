@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import select
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any, final
@@ -427,6 +429,31 @@ async def test_a_socket_tells_that_the_peer_has_hung_up(kind: str) -> None:
     await peer.aclose()
     assert transport.hang_up() is HangUp.HALF
     assert await transport.receive() == b"last words"
+    await transport.aclose()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing says so")
+def test_an_end_needs_no_name_in_this_python() -> None:
+    """PyPy has none for what Linux says when the peer has ended its half."""
+    code = (
+        "import select\n"
+        "value = select.POLLRDHUP\n"
+        "assert value == select.EPOLLRDHUP\n"
+        "del select.POLLRDHUP, select.EPOLLRDHUP\n"
+        "from trioktor.engine import poller, sockets\n"
+        "assert sockets.ENDED == value and poller._READ & value and poller._HANG_UP_ONCE & value\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stderr, done.returncode) == ("", 0)
+
+
+async def test_where_nothing_can_be_said_without_a_read_nobody_has_hung_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows, which has no `poll`."""
+    ours, theirs = await tcp_pair()
+    transport = open_transport(ours)
+    await theirs.aclose()
+    monkeypatch.delattr(select, "poll")
+    assert transport.hang_up() is HangUp.NO
     await transport.aclose()
 
 

@@ -34,15 +34,17 @@ needs_native = pytest.mark.skipif(not native.is_native, reason="the native part 
 
 def test_it_is_at_work_where_it_was_built_and_is_wanted() -> None:
     """And nowhere else."""
-    assert native.is_native == (has_native and not os.environ.get("TRIOKTOR_PURE"))
+    is_cpython = sys.implementation.name == "cpython"
+    assert native.is_native == (has_native and is_cpython and not os.environ.get("TRIOKTOR_PURE"))
 
 
-@pytest.mark.parametrize("way", ["unwanted", "not built"])
+@pytest.mark.parametrize("way", ["unwanted", "not built", "not CPython"])
 def test_without_it_everything_is_pure(way: str) -> None:
-    """As where there is no compiler; the command line says which it is."""
+    """As where there is no compiler, and on PyPy; the command line says which it is."""
     code = (
         "import sys\n"
         + "sys.modules['trioktor.protocol._native'] = None\n" * (way == "not built")
+        + "sys.implementation.name = 'pypy'\n" * (way == "not CPython")
         + "from trioktor.protocol import mask, native\n"
         "assert native.mask is mask.mask and native.scan is None and not native.is_native\n"
         "from trioktor.cli import main\n"

@@ -26,6 +26,7 @@ import trio
 
 from .later import Later, Looks
 from .lending import Lending
+from .sockets import ENDED
 
 _BATCH: Final = 128
 """Sockets that are read in one step of the loop."""
@@ -35,8 +36,8 @@ _GOODBYE_LIMIT: Final = 1.5
 """Seconds for which a cancelled poller reads on: a little more than connections have for their goodbye."""
 
 if sys.platform == "linux":
-    _READ: Final = select.EPOLLIN | select.EPOLLRDHUP
-    _HANG_UP_ONCE: Final = select.EPOLLRDHUP | select.EPOLLONESHOT
+    _READ: Final = select.EPOLLIN | ENDED
+    _HANG_UP_ONCE: Final = ENDED | select.EPOLLONESHOT
 
 
 class Polled(Protocol):

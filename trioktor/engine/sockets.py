@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 _ERROR: Final = getattr(select, "POLLERR", 0)
 _HANG_UP: Final = getattr(select, "POLLHUP", 0)
-_ENDED: Final = getattr(select, "POLLRDHUP", 0)  # Linux has it
+ENDED: Final[int] = getattr(select, "POLLRDHUP", 0x2000 if sys.platform == "linux" else 0)
+"""The peer has ended its half, of `poll` and `epoll`: Linux has it, though PyPy has no name for it."""
 _UNSENT: Final = 1 << 14
 """Bytes that may wait unsent before a socket counts as full: as Trio has it."""
 _UNSENT_OF_LONG: Final = 1 << 20
@@ -54,14 +55,16 @@ def keep_unsent(sock: socket.socket, most: int) -> bool:
 
 def look_at(sock: socket.socket | trio.socket.SocketType) -> HangUp:
     """Whether the other end has hung up, as far as the system says so without a read."""
+    if not hasattr(select, "poll"):  # Windows
+        return HangUp.NO
     poll = select.poll()
-    poll.register(sock.fileno(), _ENDED)  # hang-up and error are always reported
+    poll.register(sock.fileno(), ENDED)  # hang-up and error are always reported
     events = 0
     for _, event in poll.poll(0):
         events |= event
     # A UNIX socket hangs up though there may be something to read; TCP only when both directions are over.
     is_gone = events & _ERROR or (events & _HANG_UP and not is_unix(sock))
-    return HangUp.FULL if is_gone else HangUp.HALF if events & (_HANG_UP | _ENDED) else HangUp.NO
+    return HangUp.FULL if is_gone else HangUp.HALF if events & (_HANG_UP | ENDED) else HangUp.NO
 
 
 def is_unix(sock: socket.socket | trio.socket.SocketType) -> bool:

@@ -1,11 +1,13 @@
 """Which parts of the protocol core run natively: all that could be built, unless `TRIOKTOR_PURE` is set.
 
-The pure Python beside each is complete, and a test holds the two to the same results.
+The pure Python beside each is complete, and a test holds the two to the same results. PyPy could build the native part,
+but its frames have no slots in the memory that C sees, and its own compiler makes the pure part fast.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +36,7 @@ single: Callable[[bytes, int, int, Kinds], Any] | None = None
 scan: Scan | None = None
 """The plain messages at the front of what was read, see `FrameParser`; None where the parser finds them itself."""
 
-if not os.environ.get("TRIOKTOR_PURE"):
+if sys.implementation.name == "cpython" and not os.environ.get("TRIOKTOR_PURE"):
     try:
         from ._native import Filling, join, mask, mask_frame, message, scan, single  # noqa: F401  # for who imports it from here
     except ImportError:  # it could not be built
