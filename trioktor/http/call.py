@@ -20,8 +20,8 @@ class Call:
 
     Attributes:
       method: of the request; GET for every WebSocket.
-      path: as on the request line, without the query; but nothing is escaped in it that need not be, so that
-        there is one way to write each path (RFC 3986 §6.2.2).
+      path: as on the request line, without the query; but each path has one spelling: what may stand in a path by
+        itself (pchar of RFC 3986 §3.3) is not escaped, and everything else is.
       route: the pattern of the route that serves it, such as "/rooms/{room}"; the better thing to look at for
         hooks that treat routes differently.
       path_parameters: what the route's placeholders matched, percent-decoded.

@@ -40,8 +40,10 @@ _HOST: Final = re.compile(
 )
 """uri-host [ ":" port ] of RFC 9110 §7.2; the first group is an IPv6 address."""
 
-_ESCAPE: Final = re.compile("%([0-9A-Fa-f]{2})")
-_UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_NORMAL: Final = re.compile(r"[A-Za-z0-9\-._~!$&'()*+,;=:@/]*+(?:\?[^%]*+)?", re.DOTALL)
+"""A target without escapes, and with nothing in its path that has to be escaped: pchar of RFC 3986 §3.3."""
+_SPELLED: Final = re.compile(r"%([0-9A-Fa-f]{2})|[^A-Za-z0-9\-._~!$&'()*+,;=:@/]", re.DOTALL)
+_LITERAL: Final = re.compile(r"[A-Za-z0-9\-._~!$&'()*+,;=:@]")
 
 
 @final
@@ -50,7 +52,7 @@ class RequestHead:
     """The request line and headers of one request.
 
     Attributes:
-      target: in origin form: path and query; nothing is escaped in the path that need not be (RFC 3986 §6.2.2).
+      target: in origin form: path and query; the path in its one spelling, see `normal_form`.
       authority: the host and port that are asked for: those of a target that was a whole address, or else of
         the Host header.
     """
@@ -199,25 +201,29 @@ def _origin_form(method: bytes, target: str) -> tuple[str, str | None]:
 
 
 def normal_form(target: str) -> str:
-    """A target of which there is one reading: what need not be escaped is not, other escapes are in upper case.
+    """A target with the one spelling that its path has: what may stand in it by itself is not escaped, the rest is.
 
-    So hooks, routes and logs see the same path (RFC 3986 §6.2.2). What is no UTF-8 is refused: replaced, two paths
-    would be one.
+    Routes match the decoded path; so two spellings of one path would be one route and, for a hook that looks at the
+    path, two. That is more than RFC 3986 §6.2.2 asks for: there ":" and "%3A" may differ. What is no UTF-8 is refused:
+    replaced, two paths would be one.
     """
-    if "%" not in target:
+    if _NORMAL.fullmatch(target):
         return target
     path, question, query = target.partition("?")
+    path = _SPELLED.sub(_spelling, path)
     try:
         unquote_to_bytes(path).decode()
         unquote_to_bytes(query).decode()
     except UnicodeDecodeError:
         raise Refusal(400, "the target of the request is not UTF-8") from None
-    return _ESCAPE.sub(_unescaped, path) + question + query
+    return path + question + query
 
 
-def _unescaped(escape: re.Match[str]) -> str:
-    character = chr(int(escape[1], 16))
-    return character if character in _UNRESERVED else escape[0].upper()
+def _spelling(found: re.Match[str]) -> str:
+    if found[1] is None:
+        return f"%{ord(found[0]):02X}"
+    character = chr(int(found[1], 16))
+    return character if _LITERAL.match(character) else found[0].upper()
 
 
 @functools.lru_cache(maxsize=64)
