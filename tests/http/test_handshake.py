@@ -158,11 +158,11 @@ def test_only_hosts_that_are_served_pass(hosts: Hosts, authority: str, is_served
 # where it comes from
 
 
-def origin_passes(origins: Origins, *origin: str, host: str = "example.com") -> bool:
+def origin_passes(origins: Origins, *origin: str, host: str = "example.com", is_secure: bool = False) -> bool:
     """Whether a request with these Origin headers passes."""
     raw = [(b"host", host.encode()), *((b"origin", value.encode()) for value in origin)]
     try:
-        check_origin(Headers(tuple(raw)), host, origins)
+        check_origin(Headers(tuple(raw)), host, origins, is_secure=is_secure)
     except Refusal as refusal:
         return refusal.status != 403
     return True
@@ -200,6 +200,26 @@ def origin_passes(origins: Origins, *origin: str, host: str = "example.com") -> 
 def test_the_same_origin_is_host_and_port(origin: str, host: str, passes: bool) -> None:
     """Tricks with prefixes, suffixes, ports and user names do not help."""
     assert passes == origin_passes(SAME_ORIGIN, origin, host=host)
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "passes"),
+    [
+        ("https://example.com", "example.com", True),
+        ("wss://example.com", "example.com:443", True),
+        ("https://example.com:8443", "example.com:8443", True),
+        ("http://example.com", "example.com", False),
+        ("ws://example.com", "example.com", False),
+        ("http://example.com:443", "example.com", False),
+        ("http://example.com:8443", "example.com:8443", False),
+        ("https://example.com", "example.com:80", False),
+    ],
+)
+def test_where_tls_is_spoken_a_page_that_came_without_it_is_of_another_origin(
+    origin: str, host: str, passes: bool
+) -> None:
+    """Whoever is on the way may have written it (RFC 6454 §4)."""
+    assert passes == origin_passes(SAME_ORIGIN, origin, host=host, is_secure=True)
 
 
 @pytest.mark.parametrize(

@@ -358,6 +358,27 @@ async def test_by_default_pages_of_the_same_origin_may_connect(
 
 
 @pytest.mark.parametrize(
+    ("said", "origin", "status"),
+    [
+        ("https", "https://localhost", 101),
+        ("https", "http://localhost", 403),
+        ("http", "http://localhost", 101),
+        (None, "http://localhost", 101),
+        (None, "https://localhost", 101),  # a proxy that nobody named may speak TLS
+    ],
+)
+async def test_a_page_without_tls_may_not_connect_where_tls_is_spoken(
+    said: str | None, origin: str, status: int, autojump_clock: Clock
+) -> None:
+    """As a trusted proxy says, or we know."""
+    served = Served()
+    served.app.trust_proxies("unix")
+    proxy = [] if said is None else [f"X-Forwarded-Proto: {said}", "X-Forwarded-For: 192.0.2.1"]
+    data = request(host="localhost", add=[f"Origin: {origin}", *proxy]) + client_bytes(close(1000))
+    assert parse(await answer(served.app, data))[0] == status
+
+
+@pytest.mark.parametrize(
     ("origins", "origin", "status"),
     [
         (None, "http://anyone.example", 101),

@@ -146,11 +146,12 @@ def _is_host(host: str, pattern: str | re.Pattern[str]) -> bool:
     return _matches(host, pattern.strip("[]"))
 
 
-def check_origin(headers: Headers, authority: str, origins: Origins) -> None:
+def check_origin(headers: Headers, authority: str, origins: Origins, *, is_secure: bool = False) -> None:
     """Check the Origin header against a policy (RFC 6455 §10.2).
 
     A request without the header does not come from a browser's page, so it passes. The same origin is that of
-    the `authority` that was asked for.
+    the `authority` that was asked for, by TLS if `is_secure`. If not, a proxy that nobody named may have spoken TLS for
+    us, and both schemes pass.
 
     Raises:
       Refusal: 403; the text names the origin.
@@ -161,20 +162,21 @@ def check_origin(headers: Headers, authority: str, origins: Origins) -> None:
     origin = values[0]
     if len(values) == 1:
         if isinstance(origins, OriginPolicy):
-            if authority and _is_same_origin(origin, authority):
+            if authority and _is_same_origin(origin, authority, is_secure=is_secure):
                 return
         elif any(_matches(origin, pattern) for pattern in origins):
             return
     raise Refusal(403, f"the origin {origin[:200]!a} is not allowed")
 
 
-def _is_same_origin(origin: str, host: str) -> bool:
-    """Whether `origin` names `host`; the scheme is left out, because a proxy in front may speak TLS for us."""
+def _is_same_origin(origin: str, host: str, *, is_secure: bool) -> bool:
     try:
         parts = urlsplit(origin)
         if origin != f"{parts.scheme}://{parts.netloc}" or "@" in parts.netloc:
             return False
         default = _DEFAULT_PORTS[parts.scheme]
+        if is_secure and default != _DEFAULT_PORTS["https"]:  # whoever is on the way may have written that page
+            return False
         here = urlsplit(f"//{host}")
         return (parts.hostname, parts.port or default) == (here.hostname, here.port or default)
     except (KeyError, ValueError):

@@ -133,7 +133,7 @@ class ForeignHost:
         return route, new_call(self._registry, head, parameters, route, peer)
 
     async def _ask(self, route: WebSocketRoute, head: RequestHead, call: Call) -> Response | None:
-        check_client(head, route.settings, self._refused_origins)
+        check_client(head, call, route.settings, self._refused_origins)
         hooks = self._registry.hooks(route)
         response = await self._hooks.ask(hooks, call) if hooks else None
         if response is not None:

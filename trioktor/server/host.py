@@ -218,7 +218,7 @@ class Host:
         """The connection, ready to run; or what a hook answers instead."""
         settings = route.settings
         key = check_upgrade(head)
-        check_client(head, settings, self._refused_origins)
+        check_client(head, call, settings, self._refused_origins)
         hooks = self._registry.hooks(route)
         if hooks:
             refusal = await self._hooks.ask(hooks, call, transport.hang_up)

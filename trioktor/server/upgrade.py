@@ -42,7 +42,7 @@ class Peer(Protocol):
         """Whether TLS is spoken."""
 
 
-def check_client(head: RequestHead, settings: WebSockets, logged: Seldom) -> None:
+def check_client(head: RequestHead, call: Call, settings: WebSockets, logged: Seldom) -> None:
     """Check the host that is asked for, and the origin that asks.
 
     Raises:
@@ -51,11 +51,10 @@ def check_client(head: RequestHead, settings: WebSockets, logged: Seldom) -> Non
     if settings.hosts is not None:
         check_host(head.authority, settings.hosts)
     try:
-        check_origin(head.headers, head.authority, settings.origins)
+        check_origin(head.headers, head.authority, settings.origins, is_secure=call.scheme == "wss")
     except Refusal as refusal:
         if logged.is_due(refusal.text, trio.current_time()):
-            path = head.target.partition("?")[0][:_LOGGED]  # what stands behind it may be secret
-            logger.warning("%s at %a: list it in WebSockets(origins=[...])", refusal.text, path)
+            logger.warning("%s at %a: list it in WebSockets(origins=[...])", refusal.text, call.path[:_LOGGED])
         raise
 
 
