@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 import trio
@@ -16,6 +17,7 @@ from trioktor import (
     ConnectionBroken,
     ConnectionClosed,
     Frame,
+    JsonConverter,
     PingTimeout,
     ProtocolError,
     WebSocketSession,
@@ -416,6 +418,79 @@ async def test_the_end_of_another_conversation_is_a_failure(
     async with connected(second, expect_failure=True) as (client, _):
         await client.send(Frame.Text("go"))
         await client.receive_rest()
+    assert 1 == len(records_above_info(caplog))
+
+
+@pytest.mark.parametrize("is_over", [False, True])
+@pytest.mark.parametrize("kind", [trio.ClosedResourceError, trio.EndOfChannel, trio.BrokenResourceError])
+async def test_a_resource_of_the_handlers_own_is_no_end(
+    kind: type[Exception], is_over: bool, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such as the stream of a database, also behind the end of the conversation: a failure, and logged."""
+    ours, theirs = trio.testing.memory_stream_pair()
+
+    async def handler(session: Session) -> None:
+        if is_over:
+            await swallow(session)
+        if kind is trio.EndOfChannel:  # by a library that is neither Trio's nor ours
+            raise trio.EndOfChannel
+        await (theirs if kind is trio.BrokenResourceError else ours).aclose()
+        await ours.send_all(b"a question")
+
+    async with connected(handler, expect_failure=True) as (client, _):
+        await client.send(close(1000))
+        await client.receive_rest()
+    (record,) = records_above_info(caplog)
+    assert record.exc_info is not None
+    assert type(record.exc_info[1]) is kind
+
+
+@pytest.mark.parametrize("way", ["incoming", "outgoing", "a clone", "a message"])
+async def test_the_end_may_escape_from_where_it_was_met(
+    way: str, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Any channel of a session's, waiting or not."""
+
+    async def handler(session: Session) -> None:
+        outgoing = session.outgoing.clone()
+        if way == "incoming":
+            await session.incoming.receive()
+        elif way == "a message":
+            async for _ in await session.receive_message():
+                pass
+        else:
+            await swallow(session)
+            (outgoing if way == "a clone" else session.outgoing).send_nowait("too late")
+
+    async with connected(handler) as (client, _):
+        await client.aclose()
+    assert [] == records_above_info(caplog)
+
+
+@pytest.mark.parametrize(
+    ("says", "reads"),
+    [(Frame.Binary(b"no text"), Session.receive_text), (Frame.Text("no JSON"), Session.receive_deserialized)],
+    ids=["a frame", "a value"],
+)
+async def test_what_another_peer_said_is_not_this_ones_doing(
+    says: Frame, reads: Any, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A handler that is another server's client, or reads from another session: it fails, with 1011."""
+    others: list[Session] = []
+    arguments = (dict,) if reads is Session.receive_deserialized else ()
+
+    async def other(session: Session) -> None:
+        others.append(session)
+        await trio.sleep_forever()
+
+    async def handler(session: Session) -> None:
+        await reads(others[0], *arguments)
+
+    async with connected(other, content_converter=JsonConverter()) as (upstream, _):
+        await upstream.send(says)
+        async with connected(handler, expect_failure=True) as (client, _):
+            assert close(1011) == await client.receive()
+            await client.send(close(1011))
     assert 1 == len(records_above_info(caplog))
 
 

@@ -3,6 +3,9 @@
 A handler may let the end of its own conversation escape: that is a return, not a failure ("quiet by
 construction"). An exception group counts as what its leaves are. What is not an `Exception` (`Cancelled`,
 `KeyboardInterrupt`, `SystemExit`) is raised again as it is.
+
+Whose an exception is, its type alone does not say: a handler has other resources, and may be the client of another
+server. So we look at what the handler called last, down to where it was raised.
 """
 
 from __future__ import annotations
@@ -18,6 +21,9 @@ from ..errors import ConnectionClosed, DeserializationError
 from ..protocol.errors import UnexpectedFrame
 
 _OURS: Final = __name__.partition(".")[0]
+_TRIOS: Final = {"trio", "outcome"}
+_CHANNELS: Final = (trio.abc.SendChannel, trio.abc.ReceiveChannel)
+"""What says by a resource error that a conversation has ended: a session, its messages in pieces, memory channels."""
 
 
 @final
@@ -49,7 +55,8 @@ def classify(error: Exception, session: object, *, is_over: bool) -> Outcome:
 
     Args:
       is_over: whether the end of the conversation was settled by then; before that, a closed resource is
-        somebody else's and a failure like any other.
+        somebody else's and a failure like any other. Later it is the end that escaped if a session raised it, or a
+        memory channel: which of them is a session's, nobody can tell.
     """
     kinds = {_classify_leaf(leaf, session, is_over=is_over) for leaf in _leaves(error)}
     worst_first = (Outcome.FAILED, Outcome.INCONSISTENT, Outcome.REFUSED)
@@ -57,17 +64,30 @@ def classify(error: Exception, session: object, *, is_over: bool) -> Outcome:
 
 
 def _classify_leaf(leaf: BaseException, session: object, *, is_over: bool) -> Outcome:
-    if isinstance(leaf, UnexpectedFrame):
-        return Outcome.REFUSED
-    if isinstance(leaf, DeserializationError):
-        return Outcome.INCONSISTENT
+    if isinstance(leaf, (UnexpectedFrame, DeserializationError)):
+        if any(isinstance(one, trio.abc.Channel) and one is not session for one in _called(leaf)):
+            return Outcome.FAILED  # another peer's doing, of which this one knows nothing
+        return Outcome.REFUSED if isinstance(leaf, UnexpectedFrame) else Outcome.INCONSISTENT
     if not is_over:
         return Outcome.FAILED
     if isinstance(leaf, ConnectionClosed):
         return Outcome.RETURNED if leaf.session is session else Outcome.FAILED
     if isinstance(leaf, (trio.EndOfChannel, trio.ClosedResourceError, trio.BrokenResourceError)):
-        return Outcome.RETURNED
+        is_end = any(isinstance(one, _CHANNELS) for one in _called(leaf))
+        return Outcome.RETURNED if is_end else Outcome.FAILED
     return Outcome.FAILED
+
+
+def _called(error: BaseException) -> list[object]:
+    """Whose methods of trioktor's or Trio's were at work when it was raised, below the last line that is not theirs."""
+    called: list[object] = []
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        module = frame.f_globals.get("__name__", "").partition(".")[0]
+        if module == _OURS or module in _TRIOS:
+            called.append(frame.f_locals.get("self"))
+        else:
+            called.clear()
+    return called
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
