@@ -15,14 +15,13 @@ from tests.support.lent import ask, connected, echo, lending_of
 from tests.support.listening import talking
 from trioktor import CLOSE, ChannelConfig, Frame, FrameType, Server, WebSocketSession as Session
 from trioktor.engine import lending as lending_module, polled_reader as reader_module
-from trioktor.engine.later import LOOK
 from trioktor.engine.poller import Poller
 
 Clock = trio.testing.MockClock
 
 pytestmark = pytest.mark.skipif(not Poller.is_possible(), reason="the system has no epoll")
 
-AT_ONCE = LOOK / 2
+AT_ONCE = lending_module._LOOK / 2
 """Seconds: before any look."""
 
 
@@ -241,7 +240,7 @@ async def test_a_new_connection_is_looked_at_soon_though_others_are_not(autojump
         began = trio.current_time()
         await second.send(Frame.Ping(b"?"))
         assert Frame.Pong(b"?") == await second.receive()
-        assert 0 < trio.current_time() - began < 2 * LOOK
+        assert 0 < trio.current_time() - began < 2 * lending_module._LOOK
 
 
 @pytest.mark.parametrize("is_lent", [True, False])

@@ -198,24 +198,6 @@ async def test_a_look_comes_ten_milliseconds_after_the_first_that_asks(autojump_
             seen.clear()
 
 
-async def test_the_delay_may_be_changed(autojump_clock: Clock) -> None:
-    """For the looks to come; a shorter one for the look that is expected, too, but not beyond its time."""
-    calls: list[float] = []
-
-    def call() -> None:
-        calls.append(trio.current_time() - began)
-
-    async with running(Looks()) as looks:
-        for delay, changed, expected in ((0.16, 0.02, 0.1), (0.02, 0.16, 0.02), (0.16, 0.1, 0.16)):
-            looks.delay = delay
-            began = trio.current_time()
-            looks.call(call)
-            await trio.sleep(delay / 2)
-            looks.delay = changed
-            await trio.sleep(1)
-            assert [calls.pop(), *calls] == [pytest.approx(expected)]
-
-
 async def test_what_is_asked_for_twice_is_called_once(autojump_clock: Clock) -> None:
     """At one look; and once more if it is asked for behind it, or at it."""
     calls: list[float] = []

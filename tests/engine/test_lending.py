@@ -19,7 +19,6 @@ from tests.support.lent import ask, connected, echo, lending_of
 from tests.support.listening import no_descriptor_left, running, talking
 from trioktor import CLOSE, ChannelConfig, ConnectionBroken, Frame, Server, WebSocketSession
 from trioktor.engine import (
-    later as later_module,
     lending as lending_module,
     polled_reader as reader_module,
     poller as poller_module,
@@ -201,7 +200,7 @@ async def test_a_handler_that_does_something_else_is_noticed(autojump_clock: Clo
             assert lending_of(server).leases == []
             assert Frame.Text("sleep") == await client.receive()
             assert 100 == pytest.approx(trio.current_time() - began)
-    assert all(0 < seconds <= lending_module._LATEST_LOOK + later_module.LOOK for seconds in answered), answered
+    assert all(0 < seconds <= lending_module._LATEST_LOOK + lending_module._LOOK for seconds in answered), answered
 
 
 @pytest.mark.parametrize("end", ["Close", "end of the stream", "reset"])
@@ -587,7 +586,7 @@ async def test_leases_that_are_too_busy_make_room_for_the_poller(
     """
     lending = Lending()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(lending.looks.run)
+        nursery.start_soon(lending.run)
         await trio.testing.wait_all_tasks_blocked()
         lent = [Lent(lending) for _ in uses]
         await trio.sleep(0.2)
@@ -627,7 +626,7 @@ async def test_looks_come_later_and_later_while_all_handlers_come_back(autojump_
 
     growing = [pytest.approx(seconds, abs=0.002) for seconds in (0.01, 0.02, 0.04, 0.08, 0.16, 0.16, 0.16)]
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(lending.looks.run)
+        nursery.start_soon(lending.run)
         await trio.testing.wait_all_tasks_blocked()
         first, second = Lent(lending), Lent(lending)
         assert growing == [await use() for _ in growing]
@@ -639,6 +638,27 @@ async def test_looks_come_later_and_later_while_all_handlers_come_back(autojump_
         third = Lent(lending)
         assert growing == [await use() for _ in growing]
         assert third.lease is not None
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(("lent_after", "looked_after"), [(0.08, 0.09), (0.155, 0.16)])
+async def test_a_new_lease_brings_an_expected_look_forward(
+    lent_after: float, looked_after: float, autojump_clock: Clock
+) -> None:
+    """But never puts it off."""
+    lending = Lending()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lending.run)
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(5):
+            lending.watch()
+            await looked(lending)
+        began = trio.current_time()
+        lending.watch()
+        await trio.sleep(lent_after)
+        assert Lent(lending).lease is not None
+        await looked(lending)
+        assert trio.current_time() - began == pytest.approx(looked_after, abs=0.002)
         nursery.cancel_scope.cancel()
 
 
@@ -739,9 +759,9 @@ async def test_there_are_few_and_idle_ones_make_room(autojump_clock: Clock) -> N
             for client in clients:
                 if client is not silent:
                     await ask(client, "I use it")
-            await trio.sleep(2 * later_module.LOOK)
+            await trio.sleep(2 * lending_module._LOOK)
             clients.append(await connected(server, stack))
-            await trio.sleep(2 * later_module.LOOK)
+            await trio.sleep(2 * lending_module._LOOK)
         assert [lease for number, lease in enumerate(held) if number not in (3, 5)] == leases[:-2]
         for client in clients:
             await ask(client, "still there")
@@ -768,7 +788,7 @@ async def test_who_does_not_receive_at_first_is_noticed(autojump_clock: Clock) -
         began = trio.current_time()
         await client.send(Frame.Ping(b"!"))
         assert Frame.Pong(b"!") == await client.receive()
-        assert trio.current_time() - began <= 2 * later_module.LOOK
+        assert trio.current_time() - began <= 2 * lending_module._LOOK
         assert lending_of(server).leases == []
 
 
@@ -841,7 +861,7 @@ async def test_when_nobody_looks_any_more_all_leases_end() -> None:
     async with trio.open_nursery() as nursery:
         async with trio.open_nursery() as owners:
             owners.start_soon(poller.run)
-            owners.start_soon(poller.lending.looks.run)
+            owners.start_soon(poller.lending.run)
             await trio.testing.wait_all_tasks_blocked()
             lender.lease = lease = poller.lending.lend(lender)
             assert lease is not None

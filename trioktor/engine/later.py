@@ -15,8 +15,8 @@ from typing import Final, final
 import trio
 
 _PASSES: Final = 2
-LOOK: Final = 0.01
-"""Seconds from a call that is asked for to the look at which it is made, unless `Looks.delay` is set."""
+_LOOK: Final = 0.01
+"""Seconds from a call that is asked for to the look at which it is made."""
 
 logger: logging.Logger = logging.getLogger("trioktor.session")
 
@@ -94,11 +94,10 @@ class Later(Waker):
 
 @final
 class Looks(Waker):
-    """Calls functions at the next look, which is some time after the first that asks for it."""
+    """Calls functions at the next look, which is 10 ms after the first that asks for it."""
 
     def __init__(self) -> None:
         super().__init__(is_running=False)
-        self._delay = LOOK
         self._look = trio.CancelScope()  # its deadline is the next look
         self._is_expected = False  # there is one, also if all that was asked for is forgotten: most of it is
 
@@ -106,19 +105,8 @@ class Looks(Waker):
         """Call this at the next look; what it raises is logged, and nobody else's."""
         self._due[function] = None
         if not self._is_expected:
-            self._look.deadline = trio.current_time() + self._delay
+            self._look.deadline = trio.current_time() + _LOOK
             self._is_expected = True
-
-    @property
-    def delay(self) -> float:
-        """Seconds from the first call that is asked for to the look; a shorter one brings an expected look forward."""
-        return self._delay
-
-    @delay.setter
-    def delay(self, seconds: float) -> None:
-        self._delay = seconds
-        if self._is_expected:
-            self._look.deadline = min(self._look.deadline, trio.current_time() + seconds)
 
     def forget(self, function: Callable[[], None]) -> None:
         """Do not call this, if it was asked for."""

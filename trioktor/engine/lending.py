@@ -7,7 +7,7 @@ it alone several times. What makes that sound:
 
 - One reads at a time: a lent socket is not in the poller's epoll.
 - A handler that does something else reads nothing, and a Ping or a hang-up would wait for it. So behind a read
-  somebody looks (`engine.later`), and a socket that nobody waits for goes to the poller. A look costs as much as
+  somebody looks, and a socket that nobody waits for goes to the poller. A look costs as much as
   several messages. The first behind a new lease comes within 10 ms; each that finds all handlers back puts the next
   off, up to 0.16 s.
 - Whoever waits for the peer waits for no look. The lease ends when the peer has to answer a Ping of ours, or our Close,
@@ -27,7 +27,6 @@ from typing import Final, Protocol, final
 import trio
 
 from ..protocol.frames import Frame
-from .later import LOOK, Looks
 
 _MOST: Final = 8
 """Sockets that are lent at a time."""
@@ -35,8 +34,10 @@ _FEW: Final = 4
 """Sockets that are better lent, however busy they are."""
 _BUSY: Final = 25_600
 """Reads a second of all leases: more is a loop that hardly sleeps."""
-_LATEST_LOOK: Final = 16 * LOOK
-"""Seconds from a read to the look, at most."""
+_LOOK: Final = 0.01
+"""Seconds from a read to the look, at first."""
+_LATEST_LOOK: Final = 16 * _LOOK
+"""The same, at most."""
 _REST: Final = 1.0
 """Seconds for which nothing is lent behind a crowd."""
 
@@ -115,30 +116,46 @@ class Lease:
 
 @final
 class Lending:
-    """The leases of one poller.
+    """The leases of one poller, and the task that looks at them.
 
     Attributes:
-      looks: when to look at the leases; its task has to run.
       leases: those that are not over, oldest first.
       is_watching: whether they will be looked at.
     """
 
     def __init__(self) -> None:
-        self.looks: Looks = Looks()
         self.leases: list[Lease] = []
         self.is_watching: bool = False
-        self._is_closed = False
+        self._is_running = False
+        self._scope = trio.CancelScope()
+        self._until_look = trio.CancelScope()  # its deadline is the next look
+        self._delay = _LOOK
         self._rests_until = -math.inf
         self._used_since = 0.0  # when the look was asked for
 
+    @trio.lowlevel.enable_ki_protection
+    async def run(self) -> None:
+        """Look at the leases, look by look, until `close` was called, or it is cancelled: then all end."""
+        self._is_running = True
+        try:
+            with self._scope:
+                while True:
+                    with self._until_look:
+                        await trio.sleep_forever()
+                    self._until_look = trio.CancelScope()
+                    self._look()
+        finally:
+            self.close()
+
     def close(self) -> None:
-        """Lend nothing more."""
-        self._is_closed = True
+        """Lend nothing more: nobody would look after the leases."""
+        self._is_running = False
+        self._scope.cancel("nothing is lent any more")
         self.end_all()
 
     def lend(self, lender: Lender) -> Lease | None:
         """Lend this socket, if there is a place; an idle one makes one."""
-        if self._is_closed or not self.looks.is_running or trio.current_time() < self._rests_until:
+        if not self._is_running or trio.current_time() < self._rests_until:
             return None
         if len(self.leases) >= _MOST:
             idle = next((lease for lease in self.leases if lease.is_idle), None)
@@ -148,8 +165,9 @@ class Lending:
             idle.lender.take_back()
         lease = Lease(self, lender)
         self.leases.append(lease)
-        if self.looks.delay > LOOK:  # how this handler does it is not known yet
-            self.looks.delay = LOOK
+        if self._delay > _LOOK:  # how this handler does it is not known yet
+            self._delay = _LOOK
+            self._until_look.deadline = min(self._until_look.deadline, trio.current_time() + _LOOK)
         self.watch()
         return lease
 
@@ -159,11 +177,11 @@ class Lending:
             lease.lender.take_back()
 
     def watch(self) -> None:
-        """A lease began or was used, or there was no place for one: look at all of them when `looks` does."""
-        self.looks.call(self._look)
+        """A lease began or was used, or there was no place for one: look at all of them in a while."""
         if not self.is_watching:
             self.is_watching = True
             self._used_since = trio.current_time()
+            self._until_look.deadline = self._used_since + self._delay
 
     def _look(self) -> None:
         """End the leases of sockets that nobody waits for, and see which are idle."""
@@ -174,7 +192,7 @@ class Lending:
             self._rests_until = now + _REST
             self.end_all()
         are_back = all(lease.is_waiting for lease in self.leases)
-        self.looks.delay = min(2 * self.looks.delay, _LATEST_LOOK) if are_back else LOOK
+        self._delay = min(2 * self._delay, _LATEST_LOOK) if are_back else _LOOK
         for lease in tuple(self.leases):
             if not lease.is_waiting:
                 lease.lender.take_back()

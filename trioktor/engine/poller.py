@@ -83,7 +83,7 @@ class Poller:
             self._scope.cancel("the last connection is gone")
             self.later.close()
             self.looks.close()
-            self.lending.looks.close()
+            self.lending.close()
             self.is_running = False
 
     @trio.lowlevel.enable_ki_protection  # what it reads for one connection must not be lost half-way

@@ -242,7 +242,7 @@ async def _accept(
             nursery.start_soon(host.poller.run, name="trioktor poller")
             nursery.start_soon(host.poller.later.run, name="trioktor later")
             nursery.start_soon(host.poller.looks.run, name="trioktor looks")
-            nursery.start_soon(host.poller.lending.looks.run, name="trioktor lending")
+            nursery.start_soon(host.poller.lending.run, name="trioktor lending")
         with host.listening:
             task_status.started(server)
             await accept_all(server.listeners, host.handle, host.handle_socket, nursery)
