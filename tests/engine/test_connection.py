@@ -42,7 +42,7 @@ async def test_its_settings_hold_from_the_beginning(autojump_clock: MockClock) -
     connection = connect(transport, write_timeout=7, max_frame_size=123, answer_grace=2)
     assert transport.write_timeout == 7
     assert connection.conversation.parser.max_frame_size == 123
-    assert (connection.opened_at, connection.answer_grace) == (3, 2)
+    assert (connection.opened_at, connection.ending.answer_grace) == (3, 2)
     assert connection.task is trio.lowlevel.current_task()
     assert not connection.closing.is_raw
     assert isinstance(connect(transport, raw=True).conversation, RawConversation)
@@ -56,7 +56,7 @@ async def test_it_has_a_nursery_while_it_runs(autojump_clock: MockClock) -> None
         nurseries.append(connection.nursery)
     assert [*nurseries, connection.nursery] == [None, nursery, None]
     with trio.testing.assert_checkpoints():
-        await connection.wait_closed()
+        await connection.ending.wait_closed()
 
 
 # what comes
@@ -86,7 +86,7 @@ async def test_behind_the_peers_goodbye_the_input_ends(autojump_clock: MockClock
         with pytest.raises(trio.EndOfChannel):
             connection.inbox.take()
         with trio.fail_after(1):
-            await connection.wait_unread()
+            await connection.reader.wait_ended()
 
 
 @pytest.mark.parametrize("kind", [PlainTransport, PlainSocket])
@@ -161,7 +161,7 @@ async def test_whatever_the_peer_says_is_a_sign_of_life(autojump_clock: MockCloc
         transport.say(Frame.Text("no Pong, but something"))
         await trio.sleep(4.5)
         assert connection.closing.is_open
-        await connection.wait_closed()
+        await connection.ending.wait_closed()
         assert connection.closing.reason == CloseReason(1011, "Ping timeout")
         assert 19 <= trio.current_time() <= 19.6
 
@@ -173,7 +173,7 @@ async def test_a_ping_that_is_out_does_not_cut_an_end_short(autojump_clock: Mock
     async with running(connection):
         await trio.sleep(11)
         connection.ends.close(CloseReason(1000))
-        await connection.wait_closed()
+        await connection.ending.wait_closed()
         assert trio.current_time() == pytest.approx(31)
 
 
@@ -187,7 +187,7 @@ async def test_when_it_fails_here_nobody_reads_the_stream_any_more(autojump_cloc
         await settle()
         connection.ends.fail(CloseReason(1011), KeyError("ours"))
         with trio.fail_after(1):
-            await connection.wait_unread()
+            await connection.reader.wait_ended()
 
 
 async def test_what_was_closed_before_it_ran_ends_at_once(autojump_clock: MockClock) -> None:
@@ -198,7 +198,7 @@ async def test_what_was_closed_before_it_ran_ends_at_once(autojump_clock: MockCl
     assert transport.frames == []
     async with trio.open_nursery() as nursery:
         connection.begin(nursery)
-        await connection.wait_closed()
+        await connection.ending.wait_closed()
         nursery.cancel_scope.cancel()
     assert transport.frames == [close(4000)]
     assert transport.is_closed
@@ -214,9 +214,9 @@ async def test_whoever_sees_it_out_waits_until_it_is_closed(shield: bool, autoju
         connection.ends.close(CloseReason(1000))
         await settle()
         with trio.move_on_after(2) as scope:
-            await connection.see_out(shield=shield)
+            await connection.ending.see_out(shield=shield)
         assert scope.cancelled_caught is (not shield)
-        await connection.wait_closed()
+        await connection.ending.wait_closed()
         nursery.cancel_scope.cancel()
     assert trio.current_time() == pytest.approx(5 if shield else 3)
 
@@ -228,20 +228,20 @@ async def test_finished_it_lets_go_of_everybody(autojump_clock: MockClock) -> No
     connection.pinging.ping()
     async with trio.open_nursery() as nursery:
         connection.begin(nursery)
-        nursery.start_soon(connection.wait_closed)
+        nursery.start_soon(connection.ending.wait_closed)
         transport.allow(0)
         connection.outbox.channel.send_nowait("never written")
         nursery.start_soon(connection.flush, ())
         await settle()
-        await connection.finish()
-        await connection.finish()
+        await connection.ending.finish()
+        await connection.ending.finish()
         with trio.fail_after(1):
             await connection.flush(())
     assert transport.is_closed
-    assert connection.is_closed
+    assert connection.ending.is_closed
     assert connection.closing.theirs is Theirs.GONE
     with trio.testing.assert_checkpoints():
-        await connection.wait_closed()
+        await connection.ending.wait_closed()
     assert transport.written == b""
 
 
@@ -266,7 +266,7 @@ async def test_tasks_run_beside_the_handler_and_fail_as_it_does(autojump_clock: 
     async with running(connection):
         with connection.tasks:
             await handler(None)
-        await connection.see_out(shield=False)
+        await connection.ending.see_out(shield=False)
     assert failures == [error]
     assert transport.frames == [close(1011)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from tests.support.helpers import close
 from tests.support.plain_transport import PlainTransport
 from trioktor import CloseTimeout, Frame, WebSockets
 from trioktor.engine.connection import Connection
+from trioktor.engine.ending import Ending
 from trioktor.engine.lifetime import run
 from trioktor.protocol.close import CloseReason
 from trioktor.protocol.errors import ProtocolError
@@ -32,7 +34,7 @@ async def ended(
     closed: list[float] = []
 
     async def watch() -> None:
-        await connection.wait_closed()
+        await connection.ending.wait_closed()
         closed.append(trio.current_time())
 
     async with trio.open_nursery() as nursery:
@@ -57,7 +59,7 @@ async def stays(connection: Connection) -> None:
         while True:
             await take(connection)
     except trio.EndOfChannel:
-        await connection.wait_closed()
+        await connection.ending.wait_closed()
 
 
 # how long
@@ -178,6 +180,35 @@ async def test_what_the_peer_said_before_it_stopped_reading_is_waited_for(
     assert closed_at == pytest.approx(0 if comes else LAST_INPUT, abs=0.01)
     assert connection.closing.is_clean is comes
     assert connection.closing.cause is (None if comes else error)
+
+
+@pytest.mark.parametrize("returns_first", [True, False])
+async def test_a_handler_has_some_time_to_return_before_another_task_does_it(
+    returns_first: bool, autojump_clock: MockClock
+) -> None:
+    """If somebody looks later; what was asked for then does nothing behind a handler that returned."""
+    transport = PlainTransport(answers=False)
+    transport.say(Frame.Text("question"), close(1000))
+    connection = Connection(transport, WebSockets(answer_grace=5))
+    due: list[Callable[[], None]] = []
+    looks: Any = SimpleNamespace(call=due.append)
+    connection.ending = Ending(connection, looks)
+    names: list[list[str]] = []
+
+    async def handler(connection: Connection) -> None:
+        assert connection.nursery is not None
+        await take(connection)
+        await trio.sleep(1)
+        for _ in range(2):
+            names.append([task.name for task in connection.nursery.child_tasks])
+            if not returns_first:
+                due[0]()
+
+    await run(connection, handler)
+    for call in due:
+        call()
+    assert names == [[], [] if returns_first else ["trioktor ending"]]
+    assert connection.ending.is_closed
 
 
 # how the stream is left

@@ -191,7 +191,7 @@ async def test_those_who_are_cancelled_from_outside_have_one_deadline(autojump_c
         with trio.CancelScope(shield=True):
             await trio.sleep(0.5)
         second.ends.interrupted()
-        await other.finish()
+        await other.ending.finish()
     assert stop.deadline == 10 + STOP_LIMIT
     assert [one.shields.deadline for one in (first, second)] == [10 + STOP_LIMIT] * 2
 

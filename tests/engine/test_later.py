@@ -215,44 +215,6 @@ async def test_what_is_asked_for_twice_is_called_once(autojump_clock: Clock) -> 
         assert calls[1] - calls[0] == pytest.approx(0.01)
 
 
-async def test_what_is_forgotten_is_not_called(autojump_clock: Clock) -> None:
-    """The others are; and to forget what was never asked for is no error."""
-    calls: list[int] = []
-
-    def forgotten() -> None:
-        calls.append(1)
-
-    async with running(Looks()) as looks:
-        looks.forget(forgotten)
-        looks.call(forgotten)
-        looks.call(lambda: calls.append(2))
-        looks.forget(forgotten)
-        looks.forget(forgotten)
-        await trio.sleep(1)
-        assert calls == [2]
-        looks.call(forgotten)
-        await trio.sleep(1)
-        assert calls == [2, 1]
-
-
-async def test_what_is_forgotten_does_not_put_the_look_off(autojump_clock: Clock) -> None:
-    """Nor does it ask the clock each time: most of what is asked for is forgotten at once."""
-    calls: list[float] = []
-
-    def forgotten() -> None:
-        raise NotImplementedError
-
-    async with running(Looks()) as looks:
-        began = trio.current_time()
-        for _ in range(3):
-            looks.call(forgotten)
-            looks.forget(forgotten)
-            await trio.sleep(0.003)
-        looks.call(lambda: calls.append(trio.current_time() - began))
-        await trio.sleep(1)
-    assert calls == [pytest.approx(0.01)]
-
-
 async def test_a_look_goes_on_when_one_fails(autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     """The fault of one connection is in the log, and the others are looked at, now and then."""
     calls: list[int] = []
@@ -271,10 +233,11 @@ async def test_a_look_goes_on_when_one_fails(autojump_clock: Clock, caplog: pyte
 
 @pytest.mark.parametrize("way", ["closed", "cancelled", "closed before it runs"])
 async def test_at_the_end_of_looking_all_that_is_due_is_called(way: str) -> None:
-    """At once; before it runs, and from then on, it takes nothing."""
+    """At once; before it runs, and from then on, nothing is put off."""
     looks = Looks()
     calls: list[int] = []
-    assert not looks.is_running
+    looks.call(lambda: calls.append(0))
+    assert (looks.is_running, calls) == (False, [0])
     async with trio.open_nursery() as nursery:
         nursery.start_soon(looks.run)
         if way != "closed before it runs":
@@ -285,5 +248,6 @@ async def test_at_the_end_of_looking_all_that_is_due_is_called(way: str) -> None
             nursery.cancel_scope.cancel()
         else:
             looks.close()
-    assert calls == [1]
     assert not looks.is_running
+    looks.call(lambda: calls.append(2))
+    assert calls == [0, 1, 2]

@@ -393,7 +393,7 @@ async def test_who_waits_for_room_to_write_is_not_woken() -> None:
         (session,) = server.sessions
         assert not session._connection.outbox.wire.is_clear
         assert lending_of(server).leases == []
-        trio.lowlevel.notify_closing(session._connection._reader.fileno())  # type: ignore[union-attr]
+        trio.lowlevel.notify_closing(session._connection.reader.fileno())  # type: ignore[union-attr]
         several = [Frame.Text(str(number)) for number in range(3 * reader_module._OFTEN)]
         for message in several:
             await client.send(message)
@@ -416,7 +416,7 @@ async def test_to_be_woken_for_nothing_is_no_progress_of_a_writers(autojump_cloc
     async with talking(handler, write_timeout=1) as (_, server):
         began = trio.current_time()
         (session,) = server.sessions
-        reader: Any = session._connection._reader
+        reader: Any = session._connection.reader
         for _ in range(40):
             await trio.sleep(0.3)
             if session.close_reason is not None:

@@ -43,7 +43,7 @@ async def outcome(work: Callable[[], Awaitable[object]]) -> BaseException | None
 def assert_over(connection: Connection, transport: PlainTransport, code: int) -> None:
     """Nothing is left, and the peer was told."""
     assert transport.is_closed
-    assert connection.is_closed
+    assert connection.ending.is_closed
     assert connection.nursery is None
     assert connection.closing.sent is not None
     assert connection.closing.sent.code == code
@@ -91,7 +91,7 @@ async def test_the_conversation_goes_on_behind_the_peers_goodbye_until_the_handl
     connection = server(transport)
 
     async def handler(_: object) -> None:
-        await connection.wait_closed()
+        await connection.ending.wait_closed()
         assert transport.is_closed
         await trio.sleep(2)
 

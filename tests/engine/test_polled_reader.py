@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, final
 
@@ -48,8 +47,6 @@ class Poller:
         self.lends = lends
         self.leases: list[Lease] = []
         self.lending: Any = self
-        self.called: list[Callable[[], None]] = []
-        self.looks: Any = SimpleNamespace(is_running=True, call=self.called.append, forget=self.called.remove)
         self.error: OSError | None = None
 
     def lend(self, reader: object) -> Any:
@@ -354,21 +351,6 @@ async def test_a_cancellation_from_outside_does_not_end_the_pause(autojump_clock
             await trio.sleep_forever()
     assert scope.cancelled_caught
     assert trio.current_time() == pytest.approx(3)
-
-
-async def test_a_call_at_the_next_look_is_the_pollers() -> None:
-    """Where nobody would call any more, that is said; and it can be taken back."""
-    parts = Parts()
-
-    def call() -> None:
-        raise NotImplementedError
-
-    assert parts.reader.call_at_look(call)
-    parts.poller.looks.is_running = False
-    assert not parts.reader.call_at_look(call)
-    assert parts.poller.called == [call]
-    parts.reader.forget(call)
-    assert parts.poller.called == []
 
 
 # lending

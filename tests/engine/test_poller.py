@@ -82,7 +82,7 @@ async def test_an_idle_connection_is_its_handlers_task_and_nothing_else(autojump
         assert Frame.Pong(b"still there?") == await client.receive()
         (session,) = server.sessions
         connection = connection_of(session)  # type: ignore[arg-type]
-        assert isinstance(connection._reader, PolledReader)
+        assert isinstance(connection.reader, PolledReader)
         assert connection._nursery is not None
         assert set() == connection._nursery.child_tasks
         assert connection.writing.writer is None
@@ -233,7 +233,7 @@ async def test_other_streams_and_other_hosts_have_a_reader(autojump_clock: Clock
     readers: list[type] = []
 
     async def handler(session: Session) -> None:
-        readers.append(type(connection_of(session)._reader))
+        readers.append(type(connection_of(session).reader))
 
     ours, theirs = socket.socketpair()
     async with trio.open_nursery() as nursery:

@@ -220,14 +220,3 @@ async def test_a_cancellation_from_outside_does_not_end_it(autojump_clock: MockC
             fakes.shields.stop_by(trio.current_time() + 2)
     assert trio.current_time() - began == pytest.approx(7)
     assert fakes.seen == ["receive", b"1", "receive"]
-
-
-async def test_it_can_call_nothing_later() -> None:
-    """It says so, and calls it neither now nor then."""
-    calls: list[str] = []
-    reader = Fakes(b"").reader()
-    assert reader.call_at_look(lambda: calls.append("called")) is False
-    reader.forget(lambda: calls.append("forgotten"))
-    async with started(reader):
-        pass
-    assert calls == []

@@ -209,7 +209,7 @@ async def test_a_deadline_ends_a_writer_that_is_stuck(autojump_clock: MockClock)
         connection.ends.stop_by(trio.current_time() + 2)
         await trio.sleep(1.9)
         assert connection.closing.ours is Ours.CLOSING
-        await connection.wait_closed()
+        await connection.ending.wait_closed()
         assert trio.current_time() == pytest.approx(2)
         assert (connection.closing.reason, connection.closing.sent) == (CloseReason(1001), None)
         assert transport.written == b""
@@ -224,7 +224,7 @@ async def test_what_was_not_said_in_time_is_the_cause(autojump_clock: MockClock)
             connection.outbox.channel.send_nowait("stuck")
             await settle()
             connection.ends.stop_by(trio.current_time() + 2)
-            await connection.wait_closed()
+            await connection.ending.wait_closed()
             causes.add(repr(connection.closing.cause))
     assert causes == {"WriteTimeout('the time for what was left to say was up')"}
 
@@ -236,7 +236,7 @@ async def test_a_peer_that_takes_nothing_is_given_up(autojump_clock: MockClock) 
         connection.outbox.channel.send_nowait("stuck")
         await trio.sleep(4)
         transport.allow(1)
-        await connection.wait_closed()
+        await connection.ending.wait_closed()
         assert trio.current_time() == pytest.approx(9)
         assert isinstance(connection.closing.cause, WriteTimeout)
 
@@ -249,5 +249,5 @@ async def test_a_stream_that_is_lost_is_the_end(autojump_clock: MockClock) -> No
         connection.outbox.channel.send_nowait("stuck")
         await settle()
         transport.lose(error)
-        await connection.wait_closed()
+        await connection.ending.wait_closed()
         assert connection.closing.cause is error

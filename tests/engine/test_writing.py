@@ -426,7 +426,7 @@ async def test_a_write_that_fails_leaves_what_the_peer_said_to_be_read(way: str,
             connection.outbox.channel.send_nowait("x")
         if way in ("straight", "ping"):
             assert (connection.closing.ours, connection.closing.theirs) == (Ours.GONE, Theirs.OPEN)
-        await connection.wait_closed()
+        await connection.ending.wait_closed()
         assert connection.closing.cause is error
         assert connection.closing.reason == CloseReason(1006)
 

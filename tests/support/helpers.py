@@ -197,7 +197,7 @@ def assert_all_over(session: BaseSession) -> None:
     """Nothing is left of a session: the reason is known, the channels are closed, nobody waits."""
     assert session.close_reason is not None
     connection = session._connection
-    assert connection.is_closed
+    assert connection.ending.is_closed
     assert connection.tasks.are_done
     assert connection.writing.writer is None or connection.writing.writer.is_done
     assert connection._nursery is not None

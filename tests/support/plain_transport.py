@@ -180,7 +180,7 @@ async def running(connection: Connection) -> AsyncIterator[trio.Nursery]:
             yield nursery
         finally:
             with trio.CancelScope(shield=True):
-                await connection.finish()
+                await connection.ending.finish()
             nursery.cancel_scope.cancel()
 
 

@@ -13,7 +13,6 @@ from outside cannot tear a frame or lose a Close; in exchange every way out give
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -65,21 +64,18 @@ class Connection:
 
     __slots__ = (
         "__weakref__",
-        "_closed",
-        "_ending",
         "_nursery",
         "_pinging",
-        "_reader",
         "_session",
-        "answer_grace",
         "conversation",
+        "ending",
         "ends",
         "extensions",
         "inbox",
         "intake",
-        "is_closed",
         "opened_at",
         "outbox",
+        "reader",
         "settings",
         "shields",
         "tasks",
@@ -126,20 +122,18 @@ class Connection:
         self.shields: Shields = Shields()
         self.tasks: HandlerTasks = HandlerTasks(self.ends)
         self.intake: Intake = Intake(self)
-        self._reader: Reader | PolledReader
+        self.reader: Reader | PolledReader
+        looks = None
         if poller is not None and poller.is_running and type(transport) is SocketTransport:
-            self._reader = PolledReader(
+            self.reader = PolledReader(
                 poller, transport, self.inbox, self.intake, self.conversation, wire, self.shields, trailing_data
             )
+            looks = poller.looks
         else:
-            self._reader = Reader(transport, self.intake, self.closing, self.shields, trailing_data)
+            self.reader = Reader(transport, self.intake, self.closing, self.shields, trailing_data)
         self.writing: Writing = Writing(self, response, None if poller is None else poller.later)
         self._pinging: Pinging | None = None  # once there is a Ping
-        # how it ends
-        self._ending: Ending | None = None  # once it has begun
-        self.answer_grace: float = settings.answer_grace
-        self.is_closed: bool = False
-        self._closed: trio.Event | None = None  # once somebody waits for it
+        self.ending: Ending = Ending(self, looks)
 
     def __repr__(self) -> str:
         owner = self.owner
@@ -167,31 +161,17 @@ class Connection:
     @property
     def nursery(self) -> trio.Nursery | None:
         """Where the connection's tasks are started; None before it runs, and when it is closed."""
-        return None if self.is_closed else self._nursery
+        return None if self.ending.is_closed else self._nursery
 
     def begin(self, nursery: trio.Nursery) -> None:
         """Start, in a nursery whose body is the handler."""
         self._nursery = nursery
-        self._reader.start(nursery)
+        self.reader.start(nursery)
         closing = self.conversation.closing
         if closing.reason is not None:  # it was closed before it ran
             self.look_up()
         if self.settings.ping_period is not None and not closing.is_raw:  # there the handler sees the Pongs
             self.pinging.set(self.settings.ping_period, self.settings.timeout)
-
-    async def see_out(self, *, shield: bool) -> None:
-        """The handler has returned: see the conversation out, or wait for the task that does."""
-        if self._ending is None:
-            self._reader.forget(self._begin_end)
-            self._ending = Ending(self, self.shields)
-            await self._ending.run(shield=shield)
-            return
-        try:
-            with trio.CancelScope(shield=shield):  # its end has a deadline
-                await self.wait_closed()
-        except BaseException:
-            self.ends.interrupted()
-            raise
 
     def start_soon(self, fn: Callable[..., Awaitable[object]], args: tuple[object, ...]) -> None:
         """Run a task beside the handler; its failure counts as the handler's."""
@@ -217,56 +197,16 @@ class Connection:
                 self.outbox.abandon()
             if self._pinging is not None:
                 self._pinging.stop()
-        if self._ending is not None:
-            self._ending.look_up()
-        elif (is_over or closing.ours is not Ours.OPEN) and self._nursery is not None and not self.tasks.has_returned:
-            # Most handlers return, and see to it. But somebody may wait for it, or there may be nothing to answer.
-            is_urgent = self._closed is not None or self.answer_grace <= 0
-            if is_urgent or not self._reader.call_at_look(self._begin_end):
-                self._begin_end()
-
-    def _begin_end(self) -> None:
-        """Start the task that sees the conversation out, unless the handler's task does."""
-        if self._ending is None and not self.tasks.has_returned:
-            assert self._nursery is not None
-            self._ending = Ending(self, self.shields)
-            self._nursery.start_soon(self._ending.run_beside, self.tasks, name="trioktor ending")
+        if is_over or closing.ours is not Ours.OPEN:
+            self.ending.look_up()
 
     def _end_input(self) -> None:
         """Nothing more is read: the handler comes to the end of `incoming` behind what waits there."""
-        self.answer_grace = self.inbox.answer_grace(self.settings.answer_grace)
-        self._reader.stop()
+        self.ending.answer_grace = self.inbox.answer_grace(self.settings.answer_grace)
+        self.reader.stop()
         self.inbox.end()
         if self._pinging is not None:
             self._pinging.pings.end()
-
-    async def wait_unread(self) -> None:
-        """Wait until nobody reads the stream any more."""
-        await self._reader.wait_ended()
-
-    async def finish(self) -> None:
-        """Close the stream and let go of everybody who waits for it."""
-        self.conversation.closing.lose()
-        self.look_up()
-        self.shields.stop_by(-math.inf)
-        self.writing.end()
-        if not self.transport.close_nowait():
-            with trio.CancelScope(shield=True):  # it bounds itself
-                await self.transport.aclose()
-        self.is_closed = True
-        if self._closed is not None:
-            self._closed.set()
-
-    async def wait_closed(self) -> None:
-        """Wait until the stream is closed. A checkpoint."""
-        self.inbox.takers.end_lease()
-        if self._closed is None:
-            self._closed = trio.Event()
-            if self.is_closed:
-                self._closed.set()
-            else:
-                self.look_up()
-        await self._closed.wait()
 
     def _log_frame(self, direction: str, frame: Frame) -> None:
         log_frame(direction, self.owner, frame)

@@ -99,18 +99,15 @@ class Looks(Waker):
     def __init__(self) -> None:
         super().__init__(is_running=False)
         self._look = trio.CancelScope()  # its deadline is the next look
-        self._is_expected = False  # there is one, also if all that was asked for is forgotten: most of it is
 
     def call(self, function: Callable[[], None]) -> None:
-        """Call this at the next look; what it raises is logged, and nobody else's."""
-        self._due[function] = None
-        if not self._is_expected:
+        """Call this at the next look, or now if there is none; what it raises then is logged, and nobody else's."""
+        if not self.is_running:
+            function()
+            return
+        if not self._due:
             self._look.deadline = trio.current_time() + _LOOK
-            self._is_expected = True
-
-    def forget(self, function: Callable[[], None]) -> None:
-        """Do not call this, if it was asked for."""
-        self._due.pop(function, None)
+        self._due[function] = None
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
@@ -122,7 +119,6 @@ class Looks(Waker):
                     with self._look:
                         await trio.sleep_forever()
                     self._look = trio.CancelScope()
-                    self._is_expected = False
                     self._call_all()
         finally:
             self._end()

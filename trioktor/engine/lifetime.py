@@ -34,12 +34,12 @@ async def run(connection: Connection, handler: Callable[[Any], Awaitable[object]
                     connection.writing.respond()  # of a handler that never waited; a task of its own may take its time
             except BaseException:
                 connection.ends.interrupted()
-                await connection.see_out(shield=True)
+                await connection.ending.see_out(shield=True)
                 raise
-            await connection.see_out(shield=False)
+            await connection.ending.see_out(shield=False)
     finally:
         connection.owner = None  # or they would keep each other alive
-        if not connection.is_closed and not connection.transport.close_nowait():
+        if not connection.ending.is_closed and not connection.transport.close_nowait():
             await connection.transport.aclose()
 
 
@@ -63,9 +63,9 @@ async def hold(connection: Connection, failures: list[Exception]) -> AsyncIterat
                         yield
                 except BaseException:
                     connection.ends.interrupted()
-                    await connection.see_out(shield=True)
+                    await connection.ending.see_out(shield=True)
                     raise
-                await connection.see_out(shield=False)
+                await connection.ending.see_out(shield=False)
         finally:
             connection.owner = None
             if not connection.transport.close_nowait():

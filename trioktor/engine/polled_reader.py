@@ -5,7 +5,6 @@ The same to a connection as a `Reader`, without a task.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, final
 
 import trio
@@ -171,17 +170,6 @@ class PolledReader:
             self._poller.remove(self._fd, is_watched=not is_lent)
         if self._pause is not None:
             self._pause.scope.cancel("nothing more is to be read")
-
-    def call_at_look(self, function: Callable[[], None]) -> bool:
-        """Call this when the handler had some time; False if nobody would."""
-        looks = self._poller.looks
-        if looks.is_running:
-            looks.call(function)
-        return looks.is_running
-
-    def forget(self, function: Callable[[], None]) -> None:
-        """Do not call it any more."""
-        self._poller.looks.forget(function)
 
     async def wait_ended(self) -> None:
         """Wait until nobody reads the socket any more."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import trio
 
 from ..protocol.closing import ClosingHandshake
@@ -47,13 +45,6 @@ class Reader:
     def stop(self) -> None:
         """Read nothing more."""
         self._scope.cancel("nothing more is to be read")
-
-    def call_at_look(self, function: Callable[[], None]) -> bool:
-        """Nobody is here to call anything later: False."""
-        return False
-
-    def forget(self, function: Callable[[], None]) -> None:
-        """It was never asked for."""
 
     async def wait_ended(self) -> None:
         """Wait until nobody reads the stream any more."""

@@ -120,7 +120,7 @@ class BaseSession(FrameChannel):
         self.close(reason, message)
         self._connection.inbox.discard_overflow()
         try:
-            await self._connection.wait_closed()
+            await self._connection.ending.wait_closed()
         except trio.Cancelled:
             self._connection.ends.drop()
             raise
@@ -136,7 +136,7 @@ class BaseSession(FrameChannel):
     async def wait_closed(self) -> CloseReason:
         """Wait until the stream is closed; returns what ended the conversation. Always a checkpoint."""
         self._check_thread("wait_closed")
-        await self._connection.wait_closed()
+        await self._connection.ending.wait_closed()
         reason = self._connection.closing.reason
         assert reason is not None
         return reason
