@@ -9,6 +9,9 @@ lends; the writer; the ending, unless the handler's task is it; the pinger with 
 own tasks raises for what a peer does. What reads and writes runs shielded (`engine.shields`), so that a cancellation
 from outside cannot tear a frame or lose a Close; in exchange every way out gives all shields a deadline
 (`engine.ends`).
+
+The connection refers to its parts, and they to it, by a weak proxy: so it is freed at once when it is over, with all
+that it holds, and not by the garbage collector.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import math
+import weakref
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -25,7 +26,6 @@ from ..protocol.frames import CloseFrame, check_close
 from .inbox import Inbox
 from .outbox import Outbox
 from .outcome import Outcome, classify, origin
-from .part import Part
 from .shields import Shields
 from .stop import STOP_LIMIT, Stop
 from .tasks import HandlerTasks
@@ -72,7 +72,7 @@ class Owner(Protocol):
         """The conversation was told something."""
 
 
-class Ends(Part[Owner]):
+class Ends:
     """What may end one connection.
 
     Args:
@@ -80,10 +80,10 @@ class Ends(Part[Owner]):
       on_failure: called with what a handler raised, if that is a failure; the default logs it.
     """
 
-    __slots__ = ("_closing", "_on_failure", "_stop")
+    __slots__ = ("_closing", "_connection", "_on_failure", "_stop")
 
     def __init__(self, connection: Owner, stop: Stop, on_failure: Callable[[Exception], None] | None) -> None:
-        super().__init__(connection)
+        self._connection: Owner = weakref.proxy(connection)
         self._closing = connection.conversation.closing
         self._stop = stop
         self._on_failure = on_failure

@@ -8,6 +8,7 @@ connection looks up, so a Ping in front of a full queue is answered.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -20,7 +21,6 @@ from ..protocol.conversation import TURN, Conversation
 from ..protocol.frames import Frame
 from .ends import Ends
 from .inbox import Inbox
-from .part import Part
 from .stall import wait_for_room
 from .transport import CHUNK, LONG_READ, READ, Transport
 
@@ -46,7 +46,7 @@ class Owner(Protocol):
         """Something happened in the conversation."""
 
 
-class Intake(Part[Owner]):
+class Intake:
     """What one connection has read and not handed on yet.
 
     Attributes:
@@ -56,6 +56,7 @@ class Intake(Part[Owner]):
     """
 
     __slots__ = (
+        "_connection",
         "_conversation",
         "_frames",
         "_inbox",
@@ -68,7 +69,7 @@ class Intake(Part[Owner]):
     )
 
     def __init__(self, connection: Owner) -> None:
-        super().__init__(connection)
+        self._connection: Owner = weakref.proxy(connection)
         self._conversation = connection.conversation
         self._inbox = connection.inbox
         self._transport = connection.transport

@@ -15,6 +15,7 @@ goes out in order.
 
 from __future__ import annotations
 
+import weakref
 from typing import Protocol
 
 import trio
@@ -25,7 +26,6 @@ from ..protocol.frames import CloseFrame
 from .encoder import ChannelEnds, Encoder
 from .flushes import Flushes
 from .items import Item
-from .part import Part
 from .pending import Pending
 from .send_queue import Counted, SendQueue
 from .streamed import StreamedMessage
@@ -52,7 +52,7 @@ class Owner(Protocol):
         """Its writes."""
 
 
-class Outbox(Part[Owner]):
+class Outbox:
     """The outgoing queue of one connection.
 
     Args:
@@ -69,6 +69,7 @@ class Outbox(Part[Owner]):
 
     __slots__ = (
         "_config",
+        "_connection",
         "_conversation",
         "_encoder",
         "_is_done",
@@ -84,7 +85,7 @@ class Outbox(Part[Owner]):
     def __init__(
         self, owner: Owner, wire: Wire, config: ChannelConfig, max_bytes: int, conversation: Conversation
     ) -> None:
-        super().__init__(owner)
+        self._connection: Owner = weakref.proxy(owner)
         self.wire: Wire = wire
         self._config = config
         self._max_bytes = max_bytes

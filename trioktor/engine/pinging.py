@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Protocol
 
 import trio
@@ -11,7 +12,6 @@ from .ends import Ends
 from .inbox import Inbox
 from .intake import Intake
 from .keepalive import Keepalive
-from .part import Part
 from .pings import Ping, Pings
 from .transport import Transport
 
@@ -32,7 +32,7 @@ class Owner(Protocol):
         """The conversation was told something."""
 
 
-class Pinging(Part[Owner]):
+class Pinging:
     """Pings out and Pongs in.
 
     Attributes:
@@ -40,10 +40,10 @@ class Pinging(Part[Owner]):
       timeout: seconds for a Ping and its Pong.
     """
 
-    __slots__ = ("_intake", "_keepalive", "pings", "timeout")
+    __slots__ = ("_connection", "_intake", "_keepalive", "pings", "timeout")
 
     def __init__(self, connection: Owner, intake: Intake, timeout: float) -> None:
-        super().__init__(connection)
+        self._connection: Owner = weakref.proxy(connection)
         self._intake = intake
         self._keepalive: Keepalive | None = None  # while it runs
         self.pings: Pings = Pings(connection.conversation)

@@ -2,12 +2,12 @@
 
 An answer that others will follow is put aside, as a frame where only its head is missing. It leaves with the next that
 is not, with a chunk of it, or when the waker calls, whichever is first. It goes in front of everything else.
-
 The task is started when something first has to wait, and lives to the end. The `ClosingHandshake` is told the outcome.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -22,7 +22,6 @@ from .ends import Ends
 from .inbox import Inbox
 from .later import Later
 from .outbox import Outbox
-from .part import Part
 from .shields import TIME_IS_UP, Shields
 from .transport import CHUNK, Transport
 from .writer import Writer
@@ -48,7 +47,7 @@ class Owner(Protocol):
         """Something happened in the conversation."""
 
 
-class Writing(Part[Owner]):
+class Writing:
     """What is written on one connection, by whom.
 
     Args:
@@ -60,6 +59,7 @@ class Writing(Part[Owner]):
     """
 
     __slots__ = (
+        "_connection",
         "_conversation",
         "_is_direct",
         "_kept",
@@ -75,7 +75,7 @@ class Writing(Part[Owner]):
     )
 
     def __init__(self, connection: Owner, response: Callable[[], bytes] | None, later: Later | None) -> None:
-        super().__init__(connection)
+        self._connection: Owner = weakref.proxy(connection)
         self._outbox = connection.outbox
         self._conversation = connection.conversation
         self._outgoing = connection.conversation.outgoing
