@@ -231,6 +231,7 @@ async def test_finished_it_lets_go_of_everybody(autojump_clock: MockClock) -> No
         nursery.start_soon(connection.ending.wait_closed)
         transport.allow(0)
         connection.outbox.channel.send_nowait("never written")
+        connection.conversation.send_control(Frame.Ping(b"nor this"))
         nursery.start_soon(connection.flush, ())
         await settle()
         await connection.ending.finish()
@@ -239,6 +240,7 @@ async def test_finished_it_lets_go_of_everybody(autojump_clock: MockClock) -> No
             await connection.flush(())
     assert transport.is_closed
     assert connection.ending.is_closed
+    assert not connection.conversation.has_control
     assert connection.closing.theirs is Theirs.GONE
     with trio.testing.assert_checkpoints():
         await connection.ending.wait_closed()
@@ -296,3 +298,32 @@ async def test_flush_waits_until_all_is_with_the_system(kind: type[PlainTranspor
             transport.allow(1)
         assert flushed == [pytest.approx(7)]
         assert transport.frames == [Frame.Text("first")]
+
+
+@pytest.mark.parametrize("kind", [PlainTransport, PlainSocket])
+async def test_from_the_end_on_a_flush_waits_for_all(kind: type[PlainTransport], autojump_clock: MockClock) -> None:
+    """Also one that began before, and what it waits for is written."""
+    transport = kind()
+    connection = connect(transport)
+    async with running(connection):
+        transport.allow(0)
+        connection.outbox.accept(Frame.Text("first"))
+        flushed: list[float] = []
+        async with trio.open_nursery() as nursery:
+
+            async def flush() -> None:
+                await connection.flush(())
+                flushed.append(trio.current_time())
+
+            nursery.start_soon(flush)
+            await settle()
+            connection.ends.close(CloseReason(1000))
+            nursery.start_soon(flush)
+            await trio.sleep(5)
+            transport.allow(7)
+            await trio.sleep(2)
+            assert transport.frames == [Frame.Text("first")]
+            assert flushed == []
+            transport.allow(None)
+        assert flushed == [pytest.approx(7)] * 2
+        assert transport.frames == [Frame.Text("first"), close(1000)]

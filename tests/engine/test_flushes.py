@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Final, final
 
 import pytest
@@ -91,22 +90,6 @@ async def test_nothing_left_lets_go_of_everybody(autojump_clock: MockClock) -> N
         assert scope.cancelled_caught
 
 
-async def test_from_the_end_on_everybody_waits_for_all(autojump_clock: MockClock) -> None:
-    """A count would be reached too early by what is counted differently now."""
-    flushes = Flushes()
-    done: list[str] = []
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(wait, flushes, done, "one", 1)
-        await trio.testing.wait_all_tasks_blocked()
-        flushes.expect_all()
-        flushes.taken = 5
-        flushes.note_written(0)
-        await trio.testing.wait_all_tasks_blocked()
-        assert done == []
-        flushes.release()
-    assert done == ["one"]
-
-
 async def test_those_whose_flush_is_done_are_forgotten(autojump_clock: MockClock) -> None:
     """One by one; and a count begins with nothing taken, and nothing written."""
     flushes = Flushes()
@@ -192,7 +175,7 @@ async def test_who_is_let_go_of_and_cancelled_in_one_step_harms_nobody(way: str,
 Step = tuple[str, int]
 STEPS: Final = st.lists(
     st.tuples(
-        st.sampled_from(["take", "control", "written", "release", "expect all", "flush", "cancel"]),
+        st.sampled_from(["take", "control", "written", "release", "flush", "cancel"]),
         st.integers(0, 3),
     ),
     max_size=25,
@@ -206,7 +189,7 @@ class Model:
     def __init__(self) -> None:
         self.taken = self.controls = 0
         self.written = self.controls_written = 0
-        self.waiting: dict[int, tuple[float, int]] = {}
+        self.waiting: dict[int, tuple[int, int]] = {}
         self.done: set[int] = set()
 
     def note_written(self, unfinished: int) -> None:
@@ -255,9 +238,6 @@ async def _play(steps: list[Step]) -> None:
             elif name == "release":
                 flushes.release()
                 model.release()
-            elif name == "expect all":
-                flushes.expect_all()
-                model.waiting = {one: (math.inf, controls) for one, (_, controls) in model.waiting.items()}
             elif name == "flush":
                 scopes[number] = trio.CancelScope()
                 items, controls = flushes.taken + count - 1, flushes.controls_taken + count // 2

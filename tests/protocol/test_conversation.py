@@ -198,13 +198,11 @@ def test_the_goodbye_is_added_once_when_it_is_due() -> None:
     assert conversation.outgoing.frames_sent == 1
 
 
-def test_what_is_abandoned_is_not_said() -> None:
-    """Neither control frames nor the Close."""
+def test_no_goodbye_is_due_when_nothing_more_can_be_said() -> None:
+    """Though there was one."""
     conversation = Conversation()
-    conversation.send_control(Frame.Ping(b"?"))
     conversation.closing.close(None)
-    conversation.abandon()
-    assert not conversation.has_control
+    conversation.closing.lose()
     assert not conversation.is_goodbye_due
     assert not conversation.add_goodbye([])
 

@@ -59,11 +59,6 @@ class Flushes:
             flush.written.set()
         self._waiting = None
 
-    def expect_all(self) -> None:
-        """From now on everybody waits until nothing is left."""
-        for flush in self._waiting or ():
-            flush.items = math.inf
-
     async def wait_for_all(self) -> None:
         """Wait until nothing is left to be written."""
         await self.wait(math.inf, 0)

@@ -205,9 +205,7 @@ class Outbox:
             return None
         self.is_sealed = True
         self.is_direct = False
-        close = self.pending.seal(drop=drop_queued)
-        self.flushes.expect_all()
-        return close
+        return self.pending.seal(drop=drop_queued)
 
     def abandon(self) -> None:
         """Nothing will be written any more: refuse new sends, let go of those who wait."""
@@ -215,7 +213,8 @@ class Outbox:
             self.seal(drop_queued=True)
         if self.pending.backlog is not None:
             self.pending.backlog.drop()
-        self._conversation.abandon()
+        if self._conversation.lane is not None:
+            self._conversation.lane.drop()
         self._encoder = None
         self.note_done()
 
@@ -258,8 +257,8 @@ class Outbox:
         while size < CHUNK and not self.is_encoding:
             item = self.pending.take(at_start=not pieces)
             if item is None:
-                if self.is_sealed and self.pending.stream is None and conversation.add_goodbye(pieces):
-                    self.flushes.taken += 1
+                if self.is_sealed and self.pending.stream is None:
+                    conversation.add_goodbye(pieces)
                 break
             start = len(pieces)
             self._encode(item, pieces)
@@ -294,7 +293,8 @@ class Outbox:
         if self.pending.queue is not None:
             self.pending.queue.unwritten = 0
         stream = self.pending.stream
-        is_open = stream is not None and not stream.is_over
-        self.flushes.note_written(is_open + self.is_encoding)
+        if not self.is_sealed:  # else whoever flushes waits for all that is left
+            is_open = stream is not None and not stream.is_over
+            self.flushes.note_written(is_open + self.is_encoding)
         if stream is not None:
             stream.flushes.note_written(0)

@@ -268,7 +268,8 @@ class Conversation:
     @property
     def is_goodbye_due(self) -> bool:
         """Whether our Close waits for everything else to be written."""
-        return self.closing.goodbye is not None and not self._is_goodbye_taken
+        closing = self.closing
+        return closing.ours is Ours.CLOSING and closing.goodbye is not None and not self._is_goodbye_taken
 
     @property
     def awaits_answer(self) -> bool:
@@ -283,15 +284,9 @@ class Conversation:
     def add_goodbye(self, pieces: list[bytes]) -> bool:
         """Append our Close, once, behind all that is to be said; False if none is due."""
         goodbye = self.closing.goodbye
-        if goodbye is None or self._is_goodbye_taken:
+        if goodbye is None or not self.is_goodbye_due:
             return False
         self._is_goodbye_taken = True
         self.serializer.add_control(goodbye, pieces)
         self.outgoing.frames_sent += 1
         return True
-
-    def abandon(self) -> None:
-        """Nothing will be written any more."""
-        if self.lane is not None:
-            self.lane.drop()
-        self._is_goodbye_taken = True
