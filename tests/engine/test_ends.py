@@ -13,7 +13,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from tests.support.helpers import records_above_info
-from tests.support.plain_transport import PlainSocket, PlainTransport
+from tests.support.plain_transport import PlainTransport
 from trioktor import ChannelOverflow, DeserializationError, PingTimeout, WebSockets
 from trioktor.engine.connection import Connection
 from trioktor.engine.ends import Ends
@@ -232,15 +232,6 @@ async def test_the_handler_is_cancelled_where_nothing_else_would_tell_it(
     """Else it sees the end by itself, and may clean up."""
     assert await is_handler_cancelled(connect(), end) is server
     assert await is_handler_cancelled(connect(client=True), end) is client
-
-
-async def test_a_handler_that_waits_has_the_handshake_answered() -> None:
-    """It can add nothing more to that; and it is answered once."""
-    transport = PlainSocket()
-    connection = Connection(transport, WebSockets(), response=lambda: b"HTTP/1.1 101")
-    for _ in range(2):
-        connection.ends.handler_waits()
-        assert transport.writes == [b"HTTP/1.1 101"]
 
 
 @pytest.mark.parametrize(

@@ -200,7 +200,7 @@ class Connection:
                 self.outbox.abandon()
             if self._pinging is not None:
                 self._pinging.stop()
-        if is_over or closing.ours is not Ours.OPEN:
+        if (is_over or closing.ours is not Ours.OPEN) and self._nursery is not None:
             self.ending.look_up()
 
     def _end_input(self) -> None:

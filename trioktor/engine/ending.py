@@ -102,7 +102,7 @@ class Ending:
         if self._has_begun:
             if self._changed is not None and self._closing.step != self._step:
                 self._changed.set()
-        elif connection.nursery is not None and not connection.tasks.has_returned:
+        elif not connection.tasks.has_returned:
             # Most handlers return, and see to it. But somebody may wait for it, or there may be nothing to answer.
             if self._looks is None or self._closed is not None or self.answer_grace <= 0:
                 self._begin()

@@ -43,13 +43,6 @@ _OUTCOME_REASONS: Final = {
 logger: logging.Logger = logging.getLogger("trioktor.session")
 
 
-class Responding(Protocol):
-    """What ends see of writing."""
-
-    def respond(self) -> None:
-        """Write the answer to the handshake, if that was not done yet."""
-
-
 class Owner(Protocol):
     """What ends see of their connection."""
 
@@ -59,10 +52,6 @@ class Owner(Protocol):
     outbox: Outbox
     shields: Shields
     tasks: HandlerTasks
-
-    @property
-    def writing(self) -> Responding:
-        """What writes."""
 
     @property
     def nursery(self) -> trio.Nursery | None:
@@ -188,10 +177,6 @@ class Ends:
         self._connection.tasks.cancel("terminate")
 
     # the handler's
-
-    def handler_waits(self) -> None:
-        """The handler waits for the first time: it can add nothing more to the answer to the handshake."""
-        self._connection.writing.respond()
 
     def handler_ended(self, error: Exception | None) -> None:
         """The handler and its tasks have ended, with what they raised."""

@@ -29,7 +29,7 @@ async def run(connection: Connection, handler: Callable[[Any], Awaitable[object]
             try:
                 try:
                     with connection.tasks:
-                        await FirstWait(handler(connection.owner), connection.ends.handler_waits)
+                        await FirstWait(handler(connection.owner), connection.writing.respond)
                 finally:
                     connection.writing.respond()  # of a handler that never waited; a task of its own may take its time
             except BaseException:
