@@ -169,7 +169,7 @@ async def test_behind_what_was_dropped_all_is_dropped(inbox: Make, size: int, au
         nursery.start_soon(receive)
         await trio.testing.wait_all_tasks_blocked()
         assert one.offer(Frame.Binary(b"latest"))
-        one.end()
+        one.end(0)
     assert taken == frames[:2]
 
 
@@ -357,7 +357,7 @@ async def test_those_who_wait_are_served_in_order(inbox: Make, autojump_clock: M
         await trio.testing.wait_all_tasks_blocked()
         assert sorted(taken) == ["1: a", "3: b"]
         assert one.offer(Frame.Binary(b"c"))
-        one.end()
+        one.end(0)
     assert sorted(taken) == ["1: a", "3: b", "4: c", "5: end"]
     with pytest.raises(trio.EndOfChannel):
         one.take()
@@ -367,7 +367,7 @@ async def test_what_waits_is_taken_before_the_end(inbox: Make, autojump_clock: M
     """And whoever asks behind it hears of the end."""
     one = inbox()
     one.offer(Frame.Binary(b"a"))
-    one.end()
+    one.end(0)
     taken: list[str] = []
     for _ in range(3):
         await take(one, taken)
@@ -390,7 +390,7 @@ async def test_the_channel_may_be_asked_for_at_any_time(state: str, autojump_clo
             assert not one.offer(Frame.Binary(b"d"))
             nursery.start_soon(wait, one)
         if state.startswith("ended"):
-            one.end()
+            one.end(0)
         await trio.testing.wait_all_tasks_blocked()
         channel = one.channel
         await trio.testing.wait_all_tasks_blocked()
@@ -399,13 +399,13 @@ async def test_the_channel_may_be_asked_for_at_any_time(state: str, autojump_clo
             assert one.offer(Frame.Binary(b"a"))
             assert one.offer(Frame.Binary(b"b"))
         if not state.startswith("ended") and state != "stalled":
-            one.end()
+            one.end(0)
         expected = {"empty": 0, "full": 3, "taken from": 0, "stalled": 4, "ended": 0, "ended with some": 3}[state]
         if state == "stalled":
             for _ in range(4):
                 taken.append((await channel.receive()).data.decode())
             await trio.testing.wait_all_tasks_blocked()
-            one.end()
+            one.end(0)
         taken.extend([message.data.decode() async for message in channel])
     assert sorted(taken) == list("abcd"[: expected or 2 * (state == "taken from")])
 

@@ -387,7 +387,7 @@ async def test_it_is_not_lent_where_that_is_of_no_use(why: str, autojump_clock: 
         if why == "batch":
             parts.inbox.is_batch = True
         elif why == "channel":
-            parts.inbox.end()
+            parts.inbox.end(0)
         elif why == "taker":
             nursery.start_soon(parts.inbox.receive)
             await settle()
@@ -446,7 +446,7 @@ async def test_the_end_that_is_read_by_the_lease_is_no_message() -> None:
         parts = Parts(lends=True)
         parts.reader.start(nursery)
         parts.transport.coming += [b"the end"]
-        parts.inbox.end()
+        parts.inbox.end(0)
         parts.reader.read_lent()
         assert parts.poller.leases[0].message is None
 

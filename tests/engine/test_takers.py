@@ -194,16 +194,18 @@ async def test_another_who_comes_ends_the_lease_and_waits_in_the_queue(autojump_
     assert taken == {"other": TWO}
 
 
-async def test_woken_the_lease_ends(autojump_clock: MockClock) -> None:
-    """Before those in the queue are woken, if there are some."""
+async def test_the_lease_ends_when_somebody_asks(autojump_clock: MockClock) -> None:
+    """Those in the queue, if there are some, wait on until they are woken."""
     takers = Takers()
     taken: dict[str, Frame | None] = {}
     async with trio.open_nursery() as nursery:
         nursery.start_soon(take, takers, "a", taken)
         await trio.testing.wait_all_tasks_blocked()
         lease = FakeLease(takers)
-        takers.wake()
+        takers.end_lease()
         assert lease.calls == ["back"]
+        assert len(takers) == 1
+        takers.wake()
     assert taken == {"a": None}
 
 

@@ -193,8 +193,9 @@ class Connection:
             self._end_input()
         if closing.ours is Ours.CLOSING or (lane is not None and lane.is_waiting):
             self.writing.write_rest()
-        if not is_over and conversation.awaits_answer:
-            self.inbox.takers.end_lease()
+        lease = self.inbox.takers.lease
+        if lease is not None and conversation.awaits_answer:
+            lease.lender.take_back()
         if closing.reason is not None:
             if closing.ours is Ours.GONE:
                 self.outbox.abandon()
@@ -205,9 +206,8 @@ class Connection:
 
     def _end_input(self) -> None:
         """Nothing more is read: the handler comes to the end of `incoming` behind what waits there."""
-        self.ending.answer_grace = self.inbox.answer_grace(self.settings.answer_grace)
-        self.reader.stop()
-        self.inbox.end()
+        self.ending.answer_grace = self.inbox.end(self.settings.answer_grace)
+        self.reader.stop()  # who waits by a lease is woken here
         if self._pinging is not None:
             self._pinging.pings.end()
 

@@ -102,6 +102,7 @@ class Inbox:
                 self._send.send_nowait(self.queue.pop(0))
             if self.is_ended:
                 self._send.close()
+            self.takers.end_lease()
             self.takers.wake()  # to wait there
             if self._room is not None:
                 self._room.set()
@@ -204,7 +205,7 @@ class Inbox:
         return self._overflows
 
     def answer_grace(self, seconds: float) -> float:
-        """How long the handler may still answer when nothing more comes, at most `seconds`; asked before `end`.
+        """How long the handler may still answer if nothing more comes, at most `seconds`.
 
         There is nothing to answer if the handler closed `incoming`, or has let the first message wait for so long.
         """
@@ -287,11 +288,13 @@ class Inbox:
         if self.pause is not None:
             self.pause.cancel("input is not wanted any more")
 
-    def end(self) -> None:
-        """No more messages: after those that wait comes `trio.EndOfChannel`."""
+    def end(self, seconds: float) -> float:
+        """No more messages: after those that wait comes `trio.EndOfChannel`. Returns the `answer_grace`."""
+        grace = self.answer_grace(seconds)
         self.is_ended = True
         self.is_plain = False
         self._held = None
         if self._send is not None:
             self._send.close()
         self.takers.wake()
+        return grace

@@ -124,8 +124,9 @@ class PolledReader:
 
     def take_back(self) -> None:
         """End the lease, if there is one, and have the poller read."""
-        if self._end_lease():
+        if self._inbox.takers.lease is not None:
             self._watch()
+            self._end_lease()
 
     def _watch(self) -> None:
         try:

@@ -71,8 +71,7 @@ class Takers(list[trio.lowlevel.Task]):
             self.lease.lender.take_back()
 
     def wake(self) -> None:
-        """Have all of them look again, and end the lease: none gets a message."""
-        self.end_lease()
+        """Have all of them look again: none gets a message."""
         for task in self:
             trio.lowlevel.reschedule(task)
         self.clear()
