@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TypeVar
 
 import pytest
 import trio
 import trio.testing
 
-from trioktor.engine.later import Later, Looks
+from trioktor.engine.later import Later
 
 Clock = trio.testing.MockClock
 
 
-W = TypeVar("W", Later, Looks)
-
-
 @asynccontextmanager
-async def running(waker: W) -> AsyncIterator[W]:
+async def running(waker: Later) -> AsyncIterator[Later]:
     """One whose task has parked; closed behind the block."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(waker.run)
@@ -185,7 +181,7 @@ async def test_a_look_comes_ten_milliseconds_after_the_first_that_asks(autojump_
     def note(name: str) -> None:
         seen.append((name, trio.current_time() - began))
 
-    async with running(Looks()) as looks:
+    async with running(Later(0.01)) as looks:
         for began in (trio.current_time(), trio.current_time() + 5):
             await trio.sleep_until(began)
             looks.call(lambda: note("first"))
@@ -207,7 +203,7 @@ async def test_what_is_asked_for_twice_is_called_once(autojump_clock: Clock) -> 
         if len(calls) == 1:
             looks.call(call)
 
-    async with running(Looks()) as looks:
+    async with running(Later(0.01)) as looks:
         looks.call(call)
         looks.call(call)
         await trio.sleep(1)
@@ -222,7 +218,7 @@ async def test_a_look_goes_on_when_one_fails(autojump_clock: Clock, caplog: pyte
     def fail() -> None:
         raise ZeroDivisionError
 
-    async with running(Looks()) as looks:
+    async with running(Later(0.01)) as looks:
         for number in (1, 2):
             looks.call(fail)
             looks.call(lambda number=number: calls.append(number))  # type: ignore[misc]
@@ -231,23 +227,22 @@ async def test_a_look_goes_on_when_one_fails(autojump_clock: Clock, caplog: pyte
     assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
 
 
+@pytest.mark.parametrize("seconds", [None, 0.01])
 @pytest.mark.parametrize("way", ["closed", "cancelled", "closed before it runs"])
-async def test_at_the_end_of_looking_all_that_is_due_is_called(way: str) -> None:
-    """At once; before it runs, and from then on, nothing is put off."""
-    looks = Looks()
+async def test_at_the_end_all_that_is_due_is_called(way: str, seconds: float | None) -> None:
+    """At once; and from then on nothing is put off."""
+    later = Later(seconds)
     calls: list[int] = []
-    looks.call(lambda: calls.append(0))
-    assert (looks.is_running, calls) == (False, [0])
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(looks.run)
+        nursery.start_soon(later.run)
         if way != "closed before it runs":
             await trio.testing.wait_all_tasks_blocked()
-            assert looks.is_running
-        looks.call(lambda: calls.append(1))
+        states = [later.is_running]
+        later.call(lambda: calls.append(1))
         if way == "cancelled":
             nursery.cancel_scope.cancel()
         else:
-            looks.close()
-    assert not looks.is_running
-    looks.call(lambda: calls.append(2))
-    assert calls == [0, 1, 2]
+            later.close()
+    assert [*states, later.is_running] == [True, False]
+    later.call(lambda: calls.append(2))
+    assert calls == [1, 2]

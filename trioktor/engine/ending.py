@@ -18,7 +18,7 @@ from ..protocol.conversation import Conversation
 from ..protocol.halves import Ours, Step, Theirs, Timer, Wait
 from .ends import Ends
 from .inbox import Inbox
-from .later import Looks
+from .later import Later
 from .patience import Patience
 from .shields import TIME_IS_UP, Shields
 from .tasks import HandlerTasks
@@ -85,7 +85,7 @@ class Ending:
         "is_closed",
     )
 
-    def __init__(self, connection: Owner, looks: Looks | None) -> None:
+    def __init__(self, connection: Owner, looks: Later | None) -> None:
         self._connection: Owner = weakref.proxy(connection)
         self._closing = connection.conversation.closing
         self._looks = looks

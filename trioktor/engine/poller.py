@@ -24,7 +24,7 @@ from typing import Final, Protocol, final
 
 import trio
 
-from .later import Later, Looks
+from .later import Later
 from .lending import Lending
 from .sockets import ENDED
 
@@ -32,6 +32,8 @@ _BATCH: Final = 128
 """Sockets that are read in one step of the loop."""
 _CROWD: Final = 16
 """Sockets that are read in one step where it is better to read all of them here."""
+_LOOK: Final = 0.01
+"""Seconds that handlers have to see the end of their conversations before somebody looks."""
 _GOODBYE_LIMIT: Final = 1.5
 """Seconds for which a cancelled poller reads on: a little more than connections have for their goodbye."""
 
@@ -64,7 +66,7 @@ class Poller:
         self._is_closing = False
         self._scope = trio.CancelScope()
         self.later: Later = Later()
-        self.looks: Looks = Looks()
+        self.looks: Later = Later(_LOOK)
         self.lending: Lending = Lending()
         self.is_running: bool = False
 
