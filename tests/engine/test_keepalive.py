@@ -11,8 +11,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from trioktor.engine.keepalive import Keepalive
-from trioktor.engine.pings import Ping
+from trioktor.engine.keepalive import Keepalive, Ping
 
 PERIOD = 10
 TIMEOUT = 4

@@ -64,9 +64,9 @@ async def test_a_ping_is_sent_at_once_and_waits_for_its_pong(autojump_clock: Moc
     await trio.sleep(2)
     assert not ping.answered.is_set()
     connection.receive_pong(b"hello")
-    pinging.pings.note_answers()
+    pinging.note_answers()
     assert ping.answered.is_set()
-    assert (ping.round_trip, pinging.pings.latency) == (2, 2)
+    assert (ping.round_trip, pinging.latency) == (2, 2)
 
 
 async def test_a_ping_without_bytes_has_some_of_its_own() -> None:
@@ -75,6 +75,43 @@ async def test_a_ping_without_bytes_has_some_of_its_own() -> None:
     pinging = Pinging(connection, connection.intake, 5)
     payloads = {pinging.ping().frame.data for _ in range(10)}
     assert len(payloads) == 10
+
+
+async def test_a_pong_answers_its_ping_and_all_before_it(autojump_clock: MockClock) -> None:
+    """RFC 6455 §5.5.3: a peer may answer only the latest of several. What was answered may be sent again."""
+    connection = Connection()
+    pinging = Pinging(connection, connection.intake, 5)
+
+    def receive_pong(payload: bytes) -> None:
+        connection.receive_pong(payload)
+        pinging.note_answers()
+
+    first, second, third = (pinging.ping(payload) for payload in (b"1", b"2", b"3"))
+    with pytest.raises(ValueError, match="has not been answered"):
+        pinging.ping(b"2")
+    receive_pong(b"nobody's")
+    autojump_clock.jump(3)
+    receive_pong(b"2")
+    assert [True, True, False] == [ping.answered.is_set() for ping in (first, second, third)]
+    assert (3, 3, None, 3) == (first.round_trip, second.round_trip, third.round_trip, pinging.latency)
+    for payload in (b"1", b"2"):
+        assert not pinging.ping(payload).answered.is_set()
+    pinging.forget(third)
+    pinging.ping(b"3")
+
+
+async def test_at_the_end_nobody_waits_for_a_pong(autojump_clock: MockClock) -> None:
+    """And there was no round trip."""
+    connection = Connection()
+    pinging = Pinging(connection, connection.intake, 5)
+    ping = pinging.ping()
+    assert 8 == len(ping.frame.data)
+    pinging.end()
+    assert ping.answered.is_set()
+    assert (None, None) == (ping.round_trip, pinging.latency)
+    connection.receive_pong(ping.frame.data)
+    assert not connection.conversation.control.answered
+    assert ping.round_trip is None
 
 
 @pytest.mark.parametrize("payload", [bytes(126), b"twice"])
@@ -113,7 +150,7 @@ async def test_set_it_pings_every_period_and_gives_up_a_silent_peer(autojump_clo
             ping = connection.sent[-1][1]
             assert isinstance(ping, Frame.Ping)
             connection.receive_pong(ping.data)
-            pinging.pings.note_answers()
+            pinging.note_answers()
         await trio.sleep(100)
         assert connection.times == [10, 20.5, 31, 41.5]
         assert connection.timeouts == [(45.5, 4)]

@@ -94,7 +94,7 @@ async def test_the_writer_needs_nobody_to_call_it_again(room: int, autojump_cloc
 async def test_a_ping_that_waits_is_not_passed() -> None:
     """It is to go ahead of everything."""
     async with writing(PlainSocket()) as connection:
-        connection.pinging.pings.begin(b"!")  # nobody has looked yet
+        connection.conversation.send_control(Frame.Ping(b"!"))  # nobody has looked yet
         assert not connection.writing.write_through(Frame.Text("x"), keep=False)
         connection.look_up()
         assert connection.writing.write_through(Frame.Text("x"), keep=False)

@@ -187,7 +187,7 @@ class Connection:
         conversation.has_news = False
         closing, lane = conversation.closing, conversation.lane
         if lane is not None and lane.answered:
-            self.pinging.pings.note_answers()
+            self.pinging.note_answers()
         is_over = closing.theirs is not Theirs.OPEN
         if is_over and not self.inbox.is_ended:
             self._end_input()
@@ -209,7 +209,7 @@ class Connection:
         self.ending.answer_grace = self.inbox.end(self.settings.answer_grace)
         self.reader.stop()  # who waits by a lease is woken here
         if self._pinging is not None:
-            self._pinging.pings.end()
+            self._pinging.end()
 
     def _log_frame(self, direction: str, frame: Frame) -> None:
         log_frame(direction, self.owner, frame)
@@ -240,4 +240,4 @@ class Connection:
     @property
     def latency(self) -> float | None:
         """Seconds that the last answered Ping took."""
-        return None if self._pinging is None else self._pinging.pings.latency
+        return None if self._pinging is None else self._pinging.latency

@@ -14,12 +14,24 @@ So only a peer that is silent while we listen is given up. Source: Ktor's pinger
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, final
 
+import attrs
 import trio
 
+from ..protocol.frames import PingFrame
 from .patience import Patience
-from .pings import Ping
+
+
+@final
+@attrs.define(eq=False)
+class Ping:
+    """A Ping that is out. `answered` is set when its Pong has come, or never will: then there is no round trip."""
+
+    sent_at: float
+    frame: PingFrame = attrs.field(init=False)
+    answered: trio.Event = attrs.field(factory=trio.Event)
+    round_trip: float | None = None
 
 
 class Owner(Protocol):

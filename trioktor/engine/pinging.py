@@ -11,8 +11,7 @@ from ..protocol.conversation import Conversation
 from .ends import Ends
 from .inbox import Inbox
 from .intake import Intake
-from .keepalive import Keepalive
-from .pings import Ping, Pings
+from .keepalive import Keepalive, Ping
 from .transport import Transport
 
 
@@ -36,18 +35,18 @@ class Pinging:
     """Pings out and Pongs in.
 
     Attributes:
-      pings: those that are out.
       timeout: seconds for a Ping and its Pong.
+      latency: seconds that the last answered one took.
     """
 
-    __slots__ = ("_connection", "_intake", "_keepalive", "pings", "timeout")
+    __slots__ = ("_connection", "_intake", "_keepalive", "latency", "timeout")
 
     def __init__(self, connection: Owner, intake: Intake, timeout: float) -> None:
         self._connection: Owner = weakref.proxy(connection)
         self._intake = intake
         self._keepalive: Keepalive | None = None  # while it runs
-        self.pings: Pings = Pings(connection.conversation)
         self.timeout: float = timeout
+        self.latency: float | None = None
 
     @property
     def period(self) -> float | None:
@@ -82,13 +81,28 @@ class Pinging:
         Raises:
           ValueError: too many bytes, or one with the same is out.
         """
-        ping = self.pings.begin(payload)
+        conversation = self._connection.conversation
+        ping = Ping(trio.current_time())
+        ping.frame = conversation.control.begin_ping(payload, ping)
+        conversation.send_control(ping.frame)
         self._connection.look_up()
         return ping
 
     def forget(self, ping: Ping) -> None:
         """Nobody waits for this Ping any more."""
-        self.pings.forget(ping)
+        self._connection.conversation.control.forget_ping(ping.frame.data)
+
+    def note_answers(self) -> None:
+        """Let go of those that were answered."""
+        now = trio.current_time()
+        for ping in self._connection.conversation.control.take_answered():
+            ping.round_trip = self.latency = now - ping.sent_at
+            ping.answered.set()
+
+    def end(self) -> None:
+        """No more Pongs will come."""
+        for ping in self._connection.conversation.control.end_pings():
+            ping.answered.set()
 
     def _timed_out(self) -> None:
         self._connection.ends.ping_timed_out(self.timeout)
