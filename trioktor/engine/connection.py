@@ -70,6 +70,7 @@ class Connection:
         "_nursery",
         "_pinging",
         "_session",
+        "closing",
         "conversation",
         "ending",
         "ends",
@@ -115,6 +116,7 @@ class Connection:
             masking=settings.masking,
             on_frame=self._log_frame if is_logging() else None,
         )
+        self.closing: ClosingHandshake = self.conversation.closing
         self.inbox: Inbox = Inbox(channel_config(settings.incoming), settings.max_queued_bytes)
         self.ends: Ends = Ends(self, stop or Stop(), on_failure)
         outgoing = channel_config(settings.outgoing)
@@ -157,11 +159,6 @@ class Connection:
         return self.tasks.task
 
     @property
-    def closing(self) -> ClosingHandshake:
-        """Where the conversation stands, and how it ends."""
-        return self.conversation.closing
-
-    @property
     def nursery(self) -> trio.Nursery | None:
         """Where the connection's tasks are started; None before it runs, and when it is closed."""
         return None if self.ending.is_closed else self._nursery
@@ -170,7 +167,7 @@ class Connection:
         """Start, in a nursery whose body is the handler."""
         self._nursery = nursery
         self.reader.start(nursery)
-        closing = self.conversation.closing
+        closing = self.closing
         if closing.reason is not None:  # it was closed before it ran
             self.look_up()
         if self.settings.ping_period is not None and not closing.is_raw:  # there the handler sees the Pongs

@@ -34,7 +34,7 @@ class Pending:
       backlog: once the outbox is sealed, if something waited.
     """
 
-    __slots__ = ("_conversation", "_flushes", "_is_sealed", "backlog", "queue", "stream")
+    __slots__ = ("_conversation", "_flushes", "backlog", "queue", "stream")
 
     def __init__(self, conversation: Conversation, flushes: Flushes) -> None:
         self._conversation = conversation
@@ -42,7 +42,6 @@ class Pending:
         self.stream: StreamedMessage | None = None
         self.queue: SendQueue | None = None
         self.backlog: Backlog | None = None
-        self._is_sealed = False
 
     @property
     def waiting(self) -> int:
@@ -84,7 +83,7 @@ class Pending:
         item: Item | None = None
         if self.backlog:
             item = self.backlog.take()
-        elif self.queue is not None and not self._is_sealed:
+        elif self.queue is not None:
             try:
                 item = self.queue.take()
             except trio.WouldBlock:
@@ -118,7 +117,6 @@ class Pending:
 
         Who waits for room is accepted, too, unless what stands before him can't be finished.
         """
-        self._is_sealed = True
         items: list[Item] = [] if self.stream is None else [self.stream]
         self.stream = None
         if self.queue is not None:

@@ -142,11 +142,11 @@ class SendQueue:
         """Take the next item.
 
         Raises:
-          trio.WouldBlock: there is none.
+          trio.WouldBlock: there is none, or `shut` was called.
         """
         try:
             item = self._receiver.receive_nowait()
-        except trio.EndOfChannel:
+        except (trio.EndOfChannel, trio.ClosedResourceError):
             raise trio.WouldBlock from None
         self._uncount(item)
         return item
