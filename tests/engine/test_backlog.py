@@ -9,8 +9,8 @@ import trio
 import trio.testing
 from hypothesis import given, strategies as st
 
-from trioktor.engine.backlog import Backlog
 from trioktor.engine.items import Item
+from trioktor.engine.pending import Backlog
 from trioktor.engine.streamed import StreamedMessage
 from trioktor.protocol.close import CloseReason
 from trioktor.protocol.frames import Frame

@@ -17,7 +17,7 @@ from tests.support.plain_transport import PlainTransport
 from trioktor import ChannelOverflow, DeserializationError, PingTimeout, WebSockets
 from trioktor.engine.connection import Connection
 from trioktor.engine.ends import Ends
-from trioktor.engine.stop import STOP_LIMIT, Stop
+from trioktor.engine.shields import STOP_LIMIT, Stop
 from trioktor.protocol.close import CloseReason
 from trioktor.protocol.errors import ProtocolError, UnexpectedFrame
 from trioktor.protocol.frames import Frame

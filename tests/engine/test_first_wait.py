@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from trioktor.engine.first_wait import FirstWait
+from trioktor.engine.lifetime import FirstWait
 
 
 @types.coroutine

@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from trioktor.engine.stop import STOP_LIMIT, Stop
+from trioktor.engine.shields import STOP_LIMIT, Stop
 
 
 async def test_before_it_begins_there_is_no_deadline() -> None:

@@ -38,9 +38,8 @@ from .pinging import Pinging
 from .polled_reader import PolledReader
 from .poller import Poller
 from .reader import Reader
-from .shields import Shields
+from .shields import Shields, Stop
 from .sockets import SocketTransport
-from .stop import Stop
 from .streamed import StreamedMessage
 from .tasks import HandlerTasks
 from .transport import Transport

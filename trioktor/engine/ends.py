@@ -26,8 +26,7 @@ from ..protocol.frames import CloseFrame, check_close
 from .inbox import Inbox
 from .outbox import Outbox
 from .outcome import Outcome, classify, origin
-from .shields import Shields
-from .stop import STOP_LIMIT, Stop
+from .shields import STOP_LIMIT, Shields, Stop
 from .tasks import HandlerTasks
 
 _LAST_WORDS: Final = 0.5

@@ -1,4 +1,4 @@
-"""Every scope of a connection that a cancellation from outside must not end, and the deadline they share.
+"""Every scope of a connection that a cancellation from outside must not end, and the deadlines that are shared.
 
 A cancellation must not tear a frame, nor lose a Close. So what reads and writes runs shielded; in exchange each such
 scope stands here, and `stop_by` brings all their deadlines forward.
@@ -7,13 +7,17 @@ scope stands here, and `stop_by` brings all their deadlines forward.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final, final
 
+import attrs
 import trio
 
 TIME_IS_UP: Final = "the time for what was left to say was up"
 """Why something was not written: the error of who found it first."""
+STOP_LIMIT: Final = 1.0
+"""Seconds that all connections together have for their goodbye when they are cancelled from outside."""
 
 
 @final
@@ -67,3 +71,25 @@ class Shields:
         self.deadline = min(self.deadline, deadline)
         for scope in self._open or ():
             scope.deadline = min(scope.deadline, deadline)
+
+
+@final
+@attrs.define(eq=False)
+class Stop:
+    """The end that a server's connections share: one absolute deadline for all of them.
+
+    `on_begin` is called as soon as the first of them is cancelled or interrupted, so that all close at the same time.
+    """
+
+    deadline: float = math.inf
+    on_begin: Callable[[], None] | None = None
+    _has_begun: bool = False
+
+    def begin(self) -> float:
+        """Begin the end, if nobody has; returns the deadline."""
+        if not self._has_begun:
+            self._has_begun = True
+            self.deadline = min(self.deadline, trio.current_time() + STOP_LIMIT)
+            if self.on_begin is not None:
+                self.on_begin()
+        return self.deadline

@@ -19,7 +19,7 @@ from ..config import Supports
 from ..engine.connection import Connection
 from ..engine.lifetime import run
 from ..engine.messages import Messages, MessageTransport
-from ..engine.stop import STOP_LIMIT
+from ..engine.shields import STOP_LIMIT
 from ..http.call import Call
 from ..http.handshake import check_host
 from ..http.headers import Refusal

@@ -20,8 +20,8 @@ from ..engine.connection import Connection
 from ..engine.lifetime import run
 from ..engine.outcome import split
 from ..engine.poller import Poller
+from ..engine.shields import Stop
 from ..engine.sockets import SocketTransport
-from ..engine.stop import Stop
 from ..engine.streams import open_transport
 from ..engine.transport import Transport
 from ..http.call import Call

@@ -18,7 +18,7 @@ from typing import Any, Final, final
 
 import trio
 
-from ..engine.stop import STOP_LIMIT
+from ..engine.shields import STOP_LIMIT
 from .application import Application
 from .serve import Server, listening_on, raise_single, serve
 

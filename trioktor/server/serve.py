@@ -20,7 +20,7 @@ import trio
 
 from ..engine.outcome import first_leaf, unwrapped
 from ..engine.poller import Poller
-from ..engine.stop import STOP_LIMIT
+from ..engine.shields import STOP_LIMIT
 from ..protocol.close import CloseCode, CloseReason
 from ..session.base import BaseSession
 from .accepting import accept_all
