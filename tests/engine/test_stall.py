@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from typing import final
+from typing import Any, final
 
 import pytest
 import trio
@@ -58,7 +58,7 @@ def always(found: HangUp) -> Callable[[], HangUp]:
 
 async def test_it_goes_on_as_soon_as_there_is_room(autojump_clock: MockClock) -> None:
     """Until then there is a pause, and nobody is asked before a second."""
-    queue = FakeQueue()
+    queue: Any = FakeQueue()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(wait_for_room, queue, always(HangUp.FULL), 5, "somebody")
         await trio.sleep(0.9)
@@ -71,7 +71,7 @@ async def test_it_goes_on_as_soon_as_there_is_room(autojump_clock: MockClock) ->
 
 async def test_with_room_it_does_not_wait() -> None:
     """Neither is the peer looked for."""
-    queue = FakeQueue()
+    queue: Any = FakeQueue()
     queue.is_full = False
     await wait_for_room(queue, always(HangUp.FULL), 0, "somebody")
     assert (queue.asked, queue.pause) == ([], None)
@@ -79,7 +79,7 @@ async def test_with_room_it_does_not_wait() -> None:
 
 async def test_woken_for_nothing_it_waits_again(autojump_clock: MockClock) -> None:
     """The peer is looked for at the same time as before."""
-    queue = FakeQueue()
+    queue: Any = FakeQueue()
     looks: list[float] = []
 
     def look() -> HangUp:
@@ -98,7 +98,7 @@ async def test_woken_for_nothing_it_waits_again(autojump_clock: MockClock) -> No
 
 async def test_room_that_is_there_at_the_look_comes_first(autojump_clock: MockClock) -> None:
     """Who is gone by then has said something that there is room for."""
-    queue = FakeQueue()
+    queue: Any = FakeQueue()
 
     async def free() -> None:
         await trio.sleep(0.9)
@@ -112,7 +112,7 @@ async def test_room_that_is_there_at_the_look_comes_first(autojump_clock: MockCl
 
 async def test_the_bytes_are_looked_at_ever_more_seldom(autojump_clock: MockClock) -> None:
     """After a millisecond at first, each time after twice as long; never later than the look for the peer."""
-    queue = FakeQueue(look=True)
+    queue: Any = FakeQueue(look=True)
     with trio.move_on_after(3.5):
         await wait_for_room(queue, always(HangUp.NO), None, "somebody")
     assert [look for _, look in queue.asked] == pytest.approx([0.001 * 2**n for n in range(len(queue.asked))])
@@ -121,7 +121,7 @@ async def test_the_bytes_are_looked_at_ever_more_seldom(autojump_clock: MockCloc
 
 async def test_where_a_full_queue_is_the_end_nobody_waits() -> None:
     """What the queue says is raised."""
-    queue = FakeQueue()
+    queue: Any = FakeQueue()
     queue.overflow = ChannelOverflow("full")
     with pytest.raises(ChannelOverflow) as raised:
         await wait_for_room(queue, always(HangUp.NO), None, "somebody")
@@ -132,7 +132,7 @@ async def test_where_a_full_queue_is_the_end_nobody_waits() -> None:
 @pytest.mark.parametrize("way", ["nobody cares", "outside"])
 async def test_a_pause_that_is_cancelled_is_over(way: str, autojump_clock: MockClock) -> None:
     """By who does not care any more, it is no error; from outside it is a cancellation."""
-    queue = FakeQueue()
+    queue: Any = FakeQueue()
     returned: list[str] = []
 
     async def wait() -> None:
@@ -158,7 +158,7 @@ async def test_a_pause_that_is_cancelled_is_over(way: str, autojump_clock: MockC
 @pytest.mark.parametrize("grace", [0.0, 0.5, 4.0, None])
 async def test_a_peer_that_is_gone_is_noticed(found: HangUp, grace: float | None, autojump_clock: MockClock) -> None:
     """Within a second; one that only ended its half leaves the handler its grace, without an end if there is none."""
-    queue = FakeQueue()
+    queue: Any = FakeQueue()
 
     def look() -> HangUp:
         return found if trio.current_time() >= 2.5 else HangUp.NO
@@ -178,7 +178,7 @@ async def test_a_peer_that_is_gone_is_noticed(found: HangUp, grace: float | None
 
 async def test_a_peer_that_is_gone_within_the_grace_is_not_waited_for(autojump_clock: MockClock) -> None:
     """That is no loss of patience."""
-    queue = FakeQueue()
+    queue: Any = FakeQueue()
 
     def look() -> HangUp:
         return HangUp.FULL if trio.current_time() >= 5 else HangUp.HALF
@@ -191,7 +191,7 @@ async def test_a_peer_that_is_gone_within_the_grace_is_not_waited_for(autojump_c
 
 async def test_a_pause_of_ours_is_not_held_against_the_handler(autojump_clock: MockClock) -> None:
     """It could take nothing meanwhile."""
-    queue = FakeQueue()
+    queue: Any = FakeQueue()
 
     async def stop_the_world() -> None:
         await trio.sleep(2)

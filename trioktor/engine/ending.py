@@ -20,6 +20,8 @@ from .ends import Ends
 from .inbox import Inbox
 from .later import Later
 from .patience import Patience
+from .polled_reader import PolledReader
+from .reader import Reader
 from .shields import TIME_IS_UP, Shields
 from .tasks import HandlerTasks
 from .transport import Transport
@@ -31,13 +33,6 @@ LAST_INPUT: Final = 0.5
 _LATE: Final = "the peer did not answer our Close in time"
 
 
-class Reads(Protocol):
-    """What the ending asks of who reads."""
-
-    async def wait_ended(self) -> None:
-        """Wait until nobody reads the stream any more."""
-
-
 class Owner(Protocol):
     """What the ending sees of its connection, and asks of it."""
 
@@ -46,13 +41,10 @@ class Owner(Protocol):
     transport: Transport
     ends: Ends
     inbox: Inbox
+    reader: Reader | PolledReader
     shields: Shields
     tasks: HandlerTasks
     writing: Writing
-
-    @property
-    def reader(self) -> Reads:
-        """Who reads."""
 
     @property
     def nursery(self) -> trio.Nursery | None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 import trio
 
+from .inbox import Inbox
 from .patience import Patience
 from .transport import HangUp
 
@@ -25,28 +26,7 @@ _LONG: Final = 10.0
 logger: logging.Logger = logging.getLogger("trioktor.session")
 
 
-class Queue(Protocol):
-    """What the reader waits for."""
-
-    has_lost_patience: bool
-    pause: trio.CancelScope | None
-    """Round the wait: cancelled when nobody cares any more."""
-
-    @property
-    def is_full(self) -> bool:
-        """Whether it has to wait."""
-
-    async def make_room(self, until: float, look: float) -> None:
-        """Wait until there may be room, or until that time."""
-
-    def check_overflow(self) -> None:
-        """Raise `ChannelOverflow`, where a full queue is the end."""
-
-    def end_pause(self) -> None:
-        """The reader goes on."""
-
-
-async def wait_for_room(queue: Queue, hang_up: Callable[[], HangUp], grace: float | None, who: object) -> None:
+async def wait_for_room(inbox: Inbox, hang_up: Callable[[], HangUp], grace: float | None, who: object) -> None:
     """Wait until the handler has made room, or nobody cares any more.
 
     Args:
@@ -58,24 +38,24 @@ async def wait_for_room(queue: Queue, hang_up: Callable[[], HangUp], grace: floa
       trio.BrokenResourceError: the connection hung up meanwhile, or there is no sense in waiting longer.
       ChannelOverflow: there is no room, and that is configured to be the end.
     """
-    queue.check_overflow()
-    with trio.CancelScope() as queue.pause:
+    inbox.check_overflow()
+    with trio.CancelScope() as inbox.pause:
         try:
-            await _wait(queue, hang_up, grace, who)
+            await _wait(inbox, hang_up, grace, who)
         finally:
-            queue.end_pause()
+            inbox.end_pause()
 
 
-async def _wait(queue: Queue, hang_up: Callable[[], HangUp], grace: float | None, who: object) -> None:
+async def _wait(inbox: Inbox, hang_up: Callable[[], HangUp], grace: float | None, who: object) -> None:
     warn_at = trio.current_time() + _LONG
     hang_up_at = trio.current_time() + _HANG_UP_PERIOD
     look = _FIRST_LOOK
     leaving: Patience | None = None  # the peer has ended its half
-    while queue.is_full:
+    while inbox.is_full:
         asked = hang_up_at if leaving is None else min(hang_up_at, leaving.next_look())
-        await queue.make_room(asked, look)
+        await inbox.make_room(asked, look)
         look *= 2
-        if trio.current_time() < asked or not queue.is_full:
+        if trio.current_time() < asked or not inbox.is_full:
             continue
         hang_up_at = trio.current_time() + _HANG_UP_PERIOD
         if trio.current_time() >= warn_at:
@@ -86,6 +66,6 @@ async def _wait(queue: Queue, hang_up: Callable[[], HangUp], grace: float | None
             leaving = Patience(grace)
         elif leaving is not None:
             leaving.woke(asked)
-            queue.has_lost_patience = leaving.is_over
-        if found is HangUp.FULL or queue.has_lost_patience:
+            inbox.has_lost_patience = leaving.is_over
+        if found is HangUp.FULL or inbox.has_lost_patience:
             raise trio.BrokenResourceError("the peer hung up")
