@@ -67,7 +67,8 @@ async def test_what_came_with_the_handshake_is_read_first(autojump_clock: MockCl
     transport = PlainTransport()
     transport.say(Frame.Text("first"))
     transport.say(Frame.Text("second"))
-    trailing = transport.receive_nowait()
+    trailing = transport.read_nowait()
+    assert trailing is not None
     connection = connect(transport, trailing_data=trailing[:10])
     transport.say(trailing[10:], Frame.Text("third"))
     async with running(connection):

@@ -19,7 +19,7 @@ from tests.support.listening import has_ipv6, no_descriptor_left
 from tests.support.transports import finish, pair, read, reset, tcp_pair
 from trioktor.engine.sockets import SocketTransport, is_unix, look_at, set_options
 from trioktor.engine.streams import open_transport
-from trioktor.engine.transport import CHUNK, LONG_WRITE, TARGET_READ, HangUp
+from trioktor.engine.transport import LONG_WRITE, TARGET_READ, HangUp
 
 TCP_NOTSENT_LOWAT = 25
 
@@ -163,18 +163,6 @@ async def test_a_read_without_waiting_tells_nothing_from_the_end() -> None:
     peer.close()
     assert [transport.read_nowait(), transport.read_nowait()] == [b"", b""]
     await transport.aclose()
-
-
-async def test_what_is_thrown_away_is_read_by_the_chunk() -> None:
-    """Whatever `read_size` is; and it never raises."""
-    transport, peer = transport_pair()
-    transport.read_size = 1
-    peer.send(bytes(100))
-    assert len(transport.receive_nowait()) == 100 < CHUNK
-    peer.close()
-    assert transport.receive_nowait() == b""
-    await transport.aclose()
-    assert transport.receive_nowait() == b""
 
 
 async def test_it_reads_into_what_it_is_given() -> None:
@@ -389,7 +377,6 @@ async def test_a_reset_is_a_broken_resource(operation: str) -> None:
             transport.send_nowait(b"x")
     assert isinstance(broken.value.__cause__, OSError)
     assert transport.hang_up() is HangUp.FULL
-    assert transport.receive_nowait() == b""
     await transport.aclose()
 
 
@@ -409,10 +396,9 @@ async def test_a_socket_takes_what_fits_without_waiting() -> None:
 async def test_a_socket_gives_what_is_there_without_waiting() -> None:
     """Or nothing."""
     transport, peer = await pair("socket")
-    assert transport.receive_nowait() == b""
+    assert transport.read_nowait() is None
     await peer.send_all(b"here")
-    assert transport.receive_nowait() == b"here"
-    assert transport.receive_nowait() == b""
+    assert [transport.read_nowait(), transport.read_nowait()] == [b"here", None]
     await finish(transport, peer)
 
 

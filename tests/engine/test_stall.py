@@ -212,8 +212,9 @@ async def test_a_handler_that_lets_its_input_wait_is_named_once(
     seconds: float, warnings: int, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """After ten seconds, and not again."""
+    queue: Any = FakeQueue()
     with trio.move_on_after(min(seconds, 1000)):
-        await wait_for_room(FakeQueue(), always(HangUp.NO), None, "somebody")
+        await wait_for_room(queue, always(HangUp.NO), None, "somebody")
     assert [(record.name, record.levelno) for record in caplog.records] == [
         ("trioktor.session", logging.WARNING)
     ] * warnings

@@ -37,9 +37,6 @@ class Taking(Transport):
     async def receive(self) -> bytes:
         raise NotImplementedError
 
-    def receive_nowait(self) -> bytes:
-        raise NotImplementedError
-
     async def send_eof(self) -> None:
         raise NotImplementedError
 

@@ -96,9 +96,9 @@ class PlainTransport(Transport):
         if self._error is not None:
             raise trio.BrokenResourceError("lost") from self._error
 
-    def receive_nowait(self) -> bytes:
+    def read_nowait(self) -> bytes | None:
         data, self._input = self._input, b""
-        return data
+        return data or None
 
     async def send_eof(self) -> None:
         self.is_ended = True

@@ -165,10 +165,10 @@ class FickleTransport(Transport):
         if self._error is not None:
             raise trio.BrokenResourceError("reset") from self._error
 
-    def receive_nowait(self) -> bytes:
+    def read_nowait(self) -> bytes | None:
         data = bytes(self._input)
         self._input.clear()
-        return data
+        return data or None
 
     async def send_eof(self) -> None:
         await trio.lowlevel.checkpoint()

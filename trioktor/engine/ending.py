@@ -203,7 +203,10 @@ class Ending:
         """Whether input is unread though the end is clean; closing with it would reset the connection."""
         closing = self._closing
         is_clean = closing.theirs is Theirs.CLOSED and closing.ours is Ours.CLOSED and not closing.is_client
-        return is_clean and bool(self._connection.transport.receive_nowait())
+        try:
+            return is_clean and bool(self._connection.transport.read_nowait())
+        except trio.BrokenResourceError:
+            return False
 
     async def finish(self) -> None:
         """Close the stream and let go of everybody who waits for it."""

@@ -123,9 +123,6 @@ class MessageTransport(Transport):
         await self._messages.send(message)
         self.progressed()
 
-    def receive_nowait(self) -> bytes:
-        return b""
-
     async def send_eof(self) -> None:
         await trio.lowlevel.checkpoint()
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, final
 import trio
 
 from .patience import Patience
-from .transport import CHUNK, LONG_WRITE, TARGET_READ, HangUp, Transport
+from .transport import LONG_WRITE, TARGET_READ, HangUp, Transport
 
 if TYPE_CHECKING:
     from ..protocol._native import Filling
@@ -239,12 +239,6 @@ class SocketTransport(Transport):
             return None
         except OSError as error:
             raise trio.BrokenResourceError(str(error)) from error
-
-    def receive_nowait(self) -> bytes:
-        try:
-            return self._socket.recv(CHUNK)
-        except OSError:
-            return b""
 
     async def send_eof(self) -> None:
         try:

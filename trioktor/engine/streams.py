@@ -89,9 +89,6 @@ class StreamTransport(Transport):
                 await trio.sleep_until(asked)
                 since.woke(asked)
 
-    def receive_nowait(self) -> bytes:
-        return b""
-
     async def send_eof(self) -> None:
         if isinstance(self._stream, trio.abc.HalfCloseableStream):
             try:

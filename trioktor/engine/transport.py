@@ -105,10 +105,6 @@ class Transport(ABC):
         return self.send_nowait(b"".join(parts))
 
     @abstractmethod
-    def receive_nowait(self) -> bytes:
-        """What can be read without waiting, or b""; never raises."""
-
-    @abstractmethod
     async def send_eof(self) -> None:
         """Half-close, where the stream can; never raises `OSError` or a resource error. No checkpoint of a socket."""
 
