@@ -12,7 +12,7 @@ from outcome import Outcome
 from trio.testing import MockClock
 
 from trioktor import Frame
-from trioktor.engine.takers import Takers
+from trioktor.engine.lending import Takers
 
 ONE, TWO = Frame.Text("1"), Frame.Text("2")
 

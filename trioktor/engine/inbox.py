@@ -19,7 +19,7 @@ from ..config import ChannelConfig, Overflow
 from ..errors import ChannelOverflow
 from ..protocol.conversation import TURN
 from ..protocol.frames import BinaryFrame, Frame
-from .takers import Takers
+from .lending import Takers
 
 _MUCH: Final = 1 << 20  # bytes: more than one read brings
 _NONE: Final[list[int]] = []  # what all inboxes without a channel have
