@@ -129,7 +129,9 @@ class Host:
                 try:
                     await self._begin(connection, session, route)
                 finally:
-                    self._end(connection, session, place)
+                    self.running.discard(connection)
+                    self._places.leave(place)
+                    log_end(connection, session.call)
         except BaseException as error:
             # Nothing but cancellation and Ctrl-C is meant to get here, and nothing else may end the server.
             bug, rest = split(error)
@@ -244,18 +246,13 @@ class Host:
     def _begin(
         self, connection: Connection, session: BaseSession, route: WebSocketRoute
     ) -> Coroutine[None, None, None]:
-        """The conversation, to be awaited; whatever comes of it, `_end` follows."""
+        """The conversation, to be awaited."""
         session.call.headers.compact()
         log_begin(session.call)
         self.running.add(connection)
         if self.is_stopping:
             connection.ends.close(None)
         return run(connection, _bound(route, session.call))
-
-    def _end(self, connection: Connection, session: BaseSession, place: str) -> None:
-        self.running.discard(connection)
-        self._places.leave(place)
-        log_end(connection, session.call)
 
     # the end
 
