@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import final
+from typing import Any, final
 
 import pytest
 import trio
 import trio.testing
 from trio.testing import MockClock
 
-from trioktor.engine.keepalive import Keepalive, Ping
+from trioktor.engine.pinging import Keepalive, Ping
 
 PERIOD = 10
 TIMEOUT = 4
@@ -59,7 +59,7 @@ class Owner:
 @asynccontextmanager
 async def running() -> AsyncIterator[tuple[Owner, Keepalive]]:
     """A pinger, stopped at the end of the block."""
-    owner = Owner()
+    owner: Any = Owner()
     keepalive = Keepalive(owner, PERIOD, TIMEOUT, owner.timed_out)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keepalive.run_pinger)
@@ -152,7 +152,7 @@ async def test_a_pause_of_the_whole_process_is_not_counted(comes: bool, autojump
 @pytest.mark.parametrize("at", [0, 5, 12])
 async def test_stopped_it_ends_in_the_same_step(at: float, autojump_clock: MockClock) -> None:
     """Both tasks, whether a Ping is out or not; and there is no time-out any more."""
-    owner = Owner()
+    owner: Any = Owner()
     keepalive = Keepalive(owner, PERIOD, TIMEOUT, owner.timed_out)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keepalive.run_pinger)
@@ -169,7 +169,7 @@ async def test_stopped_it_ends_in_the_same_step(at: float, autojump_clock: MockC
 
 async def test_a_cancellation_from_outside_passes_through(autojump_clock: MockClock) -> None:
     """It ends both tasks, and is not swallowed."""
-    owner = Owner()
+    owner: Any = Owner()
     keepalive = Keepalive(owner, PERIOD, TIMEOUT, owner.timed_out)
     with trio.move_on_after(12) as scope:
         await keepalive.run_pinger()
@@ -179,6 +179,6 @@ async def test_a_cancellation_from_outside_passes_through(autojump_clock: MockCl
 
 async def test_it_says_what_it_was_made_with(autojump_clock: MockClock) -> None:
     """To be shown, and to be kept when only one of them changes."""
-    owner = Owner()
+    owner: Any = Owner()
     keepalive = Keepalive(owner, 7, 3, owner.timed_out)
     assert (keepalive.period, keepalive.timeout) == (7, 3)

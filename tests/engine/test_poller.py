@@ -20,7 +20,7 @@ from trioktor import Application, ConnectionBroken, Extension, ExtensionFactory,
 from trioktor.engine import lending as lending_module, poller as poller_module
 from trioktor.engine.connection import Connection
 from trioktor.engine.intake import Intake
-from trioktor.engine.keepalive import Keepalive
+from trioktor.engine.pinging import Keepalive
 from trioktor.engine.polled_reader import PolledReader
 from trioktor.engine.poller import Poller
 from trioktor.engine.reader import Reader
