@@ -134,7 +134,8 @@ async def test_a_unix_socket_instead_of_a_port(tmp_path: Path) -> None:
 def test_a_unix_socket_in_use_names_the_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Another port would not help."""
     error = fails(capsys, "echo", "--unix", str(tmp_path))
-    assert f"cannot listen on {tmp_path}" in error
+    assert f"cannot listen on {tmp_path}: " in error
+    assert error.count(str(tmp_path)) == 1
     assert "port" not in error
 
 
@@ -143,11 +144,12 @@ def test_a_unix_socket_in_use_names_the_path(tmp_path: Path, capsys: pytest.Capt
     [
         (["--certificate", "missing.pem"], "missing.pem"),
         (["--key", "missing.pem"], "--certificate"),
-        (["--certificate", __file__], "PEM"),
+        (["--certificate", __file__], "test_cli.py: not a certificate and its key in PEM"),
+        (["--unix-mode", "660"], "--unix-mode goes with --unix"),
     ],
-    ids=["missing", "key alone", "no certificate"],
+    ids=["missing", "key alone", "no certificate", "mode alone"],
 )
-def test_a_certificate_that_cannot_be_used_is_one_line(
+def test_what_goes_with_something_else_is_one_line(
     arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It says which file, or what is missing."""

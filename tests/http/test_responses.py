@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 import pytest
 from hypothesis import given, strategies as st
@@ -62,6 +64,22 @@ def test_the_status_of_a_response_has_its_bounds(status: int) -> None:
     for beyond in (199, 600):
         with pytest.raises(ValueError, match="between 200 and 599"):
             Response(status=beyond)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"status": "200"}, "status must be a number, not '200'"),
+        ({"status": None}, "status must be a number"),
+        ({"headers": "abc"}, "headers are a mapping, or pairs"),
+        ({"headers": [("X", "y", "z")]}, "headers are"),
+        ({"headers": {"X": 1}}, "headers are .* not .'X', 1.$"),
+    ],
+)
+def test_what_is_of_another_kind_is_refused_by_name(arguments: dict[str, Any], text: str) -> None:
+    """As it is made, not where it would be written."""
+    with pytest.raises(TypeError, match=f"^{text}"):
+        Response(**arguments)
 
 
 def test_a_header_may_hold_all_of_latin_1() -> None:

@@ -87,7 +87,7 @@ def test_only_a_whole_text_has_text(frame: Frame) -> None:
     ("make", "error", "text"),
     [
         (lambda: Frame(), TypeError, "abstract"),
-        (lambda: Frame.Text(1), TypeError, "not int"),  # type: ignore[arg-type]
+        (lambda: Frame.Text(1), TypeError, "must be str or bytes, not int"),  # type: ignore[arg-type]
         (lambda: Frame.Binary("x"), TypeError, "not str"),  # type: ignore[arg-type]
         (lambda: Frame.Ping("x"), TypeError, "not str"),  # type: ignore[arg-type]
         (lambda: Frame.Close(1000), TypeError, "not int"),  # type: ignore[arg-type]

@@ -139,6 +139,13 @@ async def test_what_is_no_socket_is_left_alone(kind: str, tmp_path: Path) -> Non
     assert path.exists()
 
 
+async def test_an_error_of_a_unix_listener_names_the_path(tmp_path: Path) -> None:
+    """The system's own text does not."""
+    path = tmp_path / "nowhere" / "socket"
+    with pytest.raises(FileNotFoundError, match="nowhere/socket"):
+        await open_unix(path, backlog=None)
+
+
 async def test_the_file_of_a_unix_listener_is_removed(tmp_path: Path) -> None:
     """By name; that it is gone already is no error."""
     path = tmp_path / "socket"

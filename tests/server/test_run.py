@@ -52,6 +52,12 @@ def with_page() -> Application:
     return app
 
 
+async def test_run_is_for_the_main_thread() -> None:
+    """Others get no signals; what to do there is in the text."""
+    with pytest.raises(RuntimeError, match=r"main thread.*serve"):
+        await trio.to_thread.run_sync(run, application(echo), 0)
+
+
 async def test_an_application_with_a_page_says_where_to_open_it() -> None:
     """One at "/" answers browsers; one somewhere else may be anything."""
     async with running(with_page()) as server:

@@ -126,6 +126,19 @@ async def test_awaiting_close_says_what_to_write(autojump_clock: Clock) -> None:
         assert await client.receive() == close(1000)
 
 
+async def test_only_a_function_can_be_started(autojump_clock: Clock) -> None:
+    """What was called already is refused where it was written, and nothing warns of it later."""
+
+    async def handler(session: WebSocketSession) -> None:
+        given: Any
+        for given in (session.send("called already"), 5, None):
+            with pytest.raises(TypeError, match="start_soon takes an async function"):
+                session.start_soon(given)
+
+    async with connected(handler) as (client, _):
+        assert await client.receive() == close(1000)
+
+
 async def test_aclose_waits_for_the_peer_and_its_stream(autojump_clock: Clock) -> None:
     """As long as `close_timeout`, counted from our Close."""
     waited: list[float] = []

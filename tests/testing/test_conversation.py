@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 import trio
@@ -474,3 +475,11 @@ async def test_the_client_has_a_converter(autojump_clock: Clock) -> None:
     ):
         await conversation.session.send_serialized([4])
         assert await conversation.session.receive_deserialized(dict) == {"sum": 4}
+
+
+@pytest.mark.parametrize("open_one", [open_test_host, lambda app: handle_websocket_conversation(app, "/")])
+async def test_what_is_no_application_is_refused_by_name(open_one: Any) -> None:
+    """As `serve` does."""
+    with pytest.raises(TypeError, match="is an Application, not 3"):
+        async with open_one(3):
+            pass

@@ -64,6 +64,8 @@ def _server_options(arguments: argparse.Namespace) -> dict[str, Any]:
     }
     if arguments.unix is not None:
         options["path"] = arguments.unix
+    elif arguments.unix_mode is not None:
+        raise LoadError("--unix-mode goes with --unix")
     if arguments.unix_mode is not None:
         options["mode"] = arguments.unix_mode
     if arguments.listen_fds:
@@ -77,7 +79,9 @@ def _server_options(arguments: argparse.Namespace) -> dict[str, Any]:
             context.load_cert_chain(arguments.certificate, arguments.key)
         except OSError as error:
             files = " or ".join(name for name in (arguments.certificate, arguments.key) if name is not None)
-            raise LoadError(f"cannot use {files}: {describe_error(error)}") from None
+            is_pem = not isinstance(error, ssl.SSLError)
+            why = describe_error(error) if is_pem else f"not a certificate and its key in PEM ({error.strerror})"
+            raise LoadError(f"cannot use {files}: {why}") from None
         options["ssl_context"] = context
     elif arguments.key is not None:
         raise LoadError("--key goes with --certificate")
@@ -145,6 +149,7 @@ def _run(application: Application, options: dict[str, Any]) -> None:
         run(application, **options)
     except OSError as error:
         where = options.get("path") or f"{options['host']}:{options['port']}"
+        error.filename = None  # named already
         is_taken = error.errno == errno.EADDRINUSE and "path" not in options
         hint = "; take another --port, or 0 for a free one" if is_taken else ""
         raise LoadError(f"cannot listen on {where}: {describe_error(error)}{hint}") from None
@@ -154,10 +159,6 @@ def describe_error(error: Exception) -> str:
     """One line that a person can act on."""
     if isinstance(error, OSError) and error.errno is not None and error.strerror:
         where = f": {error.filename}" if error.filename else ""
-        return f"{error.strerror}{where} [{errno_name(error.errno)}]"
+        name = errno.errorcode.get(error.errno)  # a lookup that failed has a number of its own
+        return f"{error.strerror}{where}" + (f" [{name}]" if name else "")
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def errno_name(number: int) -> str:
-    """The symbol of an errno, such as EADDRINUSE."""
-    return errno.errorcode.get(number, str(number))

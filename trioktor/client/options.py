@@ -110,7 +110,10 @@ def client_options(url: str, given: ConnectOptions) -> Options:
     if not subprotocols and not callable(settings.subprotocols):
         subprotocols = settings.subprotocols
     values["subprotocols"] = check_subprotocols(subprotocols or ())
-    values["extensions"] = tuple(values["extensions"] or settings.extensions)
+    extensions = values["extensions"] or settings.extensions
+    if not isinstance(extensions, Sequence):
+        raise TypeError(f"extensions must be a list such as [PerMessageDeflate()], not {extensions!r}")
+    values["extensions"] = tuple(extensions)
     check_factories(values["extensions"])
     values["headers"] = header_pairs(values["headers"] or ())
     check_client_headers(values["headers"])

@@ -45,6 +45,9 @@ class StreamedMessage:
         "is_shut",
     )
 
+    def __repr__(self) -> str:
+        return "<a message in pieces>"
+
     def __init__(self) -> None:
         self._next: Frame | None = None
         self._senders: WaitingRoom[Frame] = WaitingRoom()

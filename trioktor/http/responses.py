@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Final, TypeAlias, final
+from typing import Any, Final, TypeAlias, final
 
 import attrs
 
@@ -26,9 +26,9 @@ def check_header(name: str, value: str) -> None:
     if not TOKEN.fullmatch(name):
         raise ValueError(f"not a header name: {name!r}")
     if value != value.strip(" \t"):  # RFC 9110 §5.5: they would be no part of it
-        raise ValueError(f"a header value begins or ends with a blank: {value!r}")
+        raise ValueError(f"the value of the header {name} begins or ends with a blank: {value!r}")
     if any(c in "\r\n\0\x7f" or (ord(c) < 0x20 and c != "\t") or ord(c) > 0xFF for c in value):
-        raise ValueError(f"a header value holds a control character or one outside latin-1: {value!r}")
+        raise ValueError(f"the value of the header {name} has a control character, or one outside latin-1: {value!r}")
 
 
 HeaderPairs: TypeAlias = "Mapping[str, str] | Sequence[tuple[str, str]]"
@@ -39,11 +39,13 @@ def header_pairs(headers: HeaderPairs) -> tuple[tuple[str, str], ...]:
 
     Raises:
       ValueError: a name or value cannot be written, such as one with a line break (response splitting).
+      TypeError: they are no pairs of str.
     """
-    items: Iterable[tuple[str, str]] = headers if isinstance(headers, Sequence) else headers.items()
-    pairs = tuple(items)
-    for name, value in pairs:
-        check_header(name, value)
+    pairs: tuple[Any, ...] = tuple(headers.items() if isinstance(headers, Mapping) else headers)
+    for pair in pairs:
+        if not isinstance(pair, tuple) or len(pair) != 2 or not all(isinstance(part, str) for part in pair):
+            raise TypeError(f"headers are a mapping, or pairs (name, value), of str; not {pair!r}")
+        check_header(*pair)
     return pairs
 
 
@@ -67,7 +69,7 @@ class Response:
       ValueError: a header or body that cannot be written, such as a header with a line break (response
         splitting), a header that is the server's to write (Connection, Content-Length, Date, Transfer-Encoding),
         or a status outside 200 to 599.
-      TypeError: a body that is neither str nor bytes.
+      TypeError: a body that is neither str nor bytes, a status that is no number, headers that are no pairs.
     """
 
     body: str | bytes = ""
@@ -76,6 +78,8 @@ class Response:
     content_type: str = attrs.field(default="text/plain; charset=utf-8", kw_only=True)
 
     def __attrs_post_init__(self) -> None:
+        if not isinstance(self.status, int):
+            raise TypeError(f"status must be a number, not {self.status!r}")
         if not 200 <= self.status <= 599:
             raise ValueError(f"status must be between 200 and 599, not {self.status}")
         check_header("content-type", self.content_type)

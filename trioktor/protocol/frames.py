@@ -112,12 +112,12 @@ def _first_byte(opcode: int, fin: bool, rsv1: bool, rsv2: bool, rsv3: bool) -> i
     return (FIN if fin else 0) | (RSV1 if rsv1 else 0) | (RSV2 if rsv2 else 0) | (RSV3 if rsv3 else 0) | opcode
 
 
-def _as_bytes(data: Any) -> bytes:
+def _as_bytes(data: Any, wanted: str = "bytes") -> bytes:
     if type(data) is bytes:
         return data
     if isinstance(data, (bytes, bytearray, memoryview)):
         return bytes(data)
-    raise TypeError(f"data must be bytes, not {type(data).__name__}")
+    raise TypeError(f"data must be {wanted}, not {type(data).__name__}")
 
 
 @final
@@ -150,7 +150,7 @@ class TextFrame(Frame):
             data = text.encode()
             self._fill(first_byte, data, text if len(data) <= KEPT_TEXT else Unkept.TEXT)
         else:
-            self._fill(first_byte, _as_bytes(text))
+            self._fill(first_byte, _as_bytes(text, "str or bytes"))
 
     @property
     def text(self) -> str:

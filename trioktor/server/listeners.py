@@ -71,8 +71,10 @@ async def open_unix(
             os.chmod(name, mode)  # before anybody can connect
         sock.listen(_BACKLOG if backlog is None else backlog)
         return trio.SocketListener(sock)
-    except BaseException:
+    except BaseException as error:
         sock.close()
+        if isinstance(error, OSError):
+            error.filename = name
         raise
 
 

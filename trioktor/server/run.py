@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import logging
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -33,14 +34,17 @@ def run(app: Application, port: int | None = 8080, *, host: str | None = "127.0.
     """Serve an application as the whole program, until a signal.
 
     Prints the address, how many connections are let in at once, and where to open the page if there is one at "/"
-    (`Application.get`). The first SIGINT,
+    (`Application.get`). For the main thread, which gets the signals. The first SIGINT,
     SIGTERM or SIGHUP stops gracefully, and `run` returns. A second ends the process at once, by that signal: for a
     shell with status 130, 143 or 129. So does the first, if some handler has neither returned nor heeded its
     cancellation by the end. Where SIGHUP is ignored (`nohup`) it stays so. The options are those of `serve`.
 
     Raises:
       ValueError, TypeError, OSError: as `serve`.
+      RuntimeError: this is not the main thread; `serve` runs in any.
     """
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError("run is for the main thread, which gets the signals; in another, trio.run(serve, app, ...)")
     trio.run(functools.partial(_run, app, port, host=host, **options))
 
 

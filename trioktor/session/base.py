@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, NoReturn, TypeVar, TypeVarTuple
 
@@ -166,8 +167,11 @@ class BaseSession(FrameChannel):
 
         Raises:
           ConnectionClosed: the conversation is over.
+          TypeError: what is to be run is no function, such as the coroutine of one that was called already.
         """
         self._check_thread("start_soon")
+        if not callable(fn):
+            _refuse_to_start(fn)
         if self._connection.closing.is_over or self._connection.tasks.are_done:
             self._raise_over()
         self._connection.start_soon(fn, args)
@@ -228,3 +232,9 @@ class BaseSession(FrameChannel):
             f"<{type(self).__name__} {self.call.path[:100]} {connection.closing.word}"
             f" in {connection.inbox.waiting} out {connection.outbox.waiting}>"
         )
+
+
+def _refuse_to_start(given: object) -> NoReturn:
+    if inspect.iscoroutine(given):
+        given.close()
+    raise TypeError(f"start_soon takes an async function and its arguments, not {given!r}")

@@ -110,6 +110,8 @@ class Served:
     """An application that is served in memory: a host for each connection, so that each ends on its own."""
 
     def __init__(self, app: Application, *, pings: bool) -> None:
+        if not isinstance(app, Application):
+            raise TypeError(f"what is served is an Application, not {app!r}")
         app.registry.freeze()
         self._app = app
         self._pings = pings
