@@ -236,8 +236,9 @@ class WebSockets:
     """Seconds in which the peer must take something of what we write."""
 
     answer_grace: float = attrs.field(default=0.5, validator=_seconds(optional=False, zero=True))
-    """Seconds a handler may go on answering after the peer's Close or violation, before ours goes out; none if it
-    never received, or has closed `incoming`: then there is nothing to answer."""
+    """Seconds a handler may go on answering after the peer's Close or violation, before ours goes out. None if there is
+    nothing to answer: nothing came before, or `incoming` is closed; and only what is left of it since the first message
+    came, if the handler has never received."""
 
     handler_grace: float | None = attrs.field(default=3, validator=_seconds(optional=True))
     """Seconds after the end in which a handler must return or take a frame, or it is cancelled."""

@@ -86,7 +86,7 @@ class ConverterNotFound(TrioktorError):
 class DeserializationError(TrioktorError):
     """A message is not the value that was asked for; `frame` is the message, `__cause__` what the converter met.
 
-    Escaping a handler it closes with 1007 and one line at INFO: the peer's doing.
+    Escaping the handler of the session that it came from, it closes with 1007 and a line at INFO: the peer's doing.
     """
 
     def __init__(self, text: str, frame: Frame) -> None:

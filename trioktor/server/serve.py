@@ -85,12 +85,12 @@ class Server:
         return self._host.sessions
 
     async def aclose(self, reason: CloseReason | int = CloseCode.GOING_AWAY) -> None:
-        """Stop gracefully: stop listening, close every session, wait, then cancel what is left.
+        """Stop gracefully: stop listening, close every other session, wait, then cancel what is left.
 
-        Waits for all sessions and GET handlers, but for the one that calls this; at most about a second longer
-        than `shutdown_grace`, whatever they do: one that does not heed its cancellation is named in a warning,
-        and left to `serve`, which ends when it does. May be called again. Cancelled, it stops waiting; the closing
-        goes on.
+        Closes and waits for all sessions and GET handlers, except the one that calls this, which ends when it returns;
+        at most 1.5 s longer than `shutdown_grace`. A handler that ignores its cancellation is named in a warning, and
+        `serve` goes on waiting for it. One that blocks the loop holds this up, too. May be called again. Cancelled, it
+        stops waiting; the closing goes on.
         """
         if not isinstance(reason, CloseReason):
             reason = CloseReason(reason)
@@ -161,7 +161,7 @@ async def serve(
       listeners: ready-made listeners instead of a port; closed at the end.
       backlog: as `trio.open_tcp_listeners`.
       ssl_context: speak TLS.
-      open_timeout: seconds for TLS and the request's head together.
+      open_timeout: seconds for TLS and the request's head together; and as many again for the hooks.
       response_timeout: seconds for a GET handler to return its response, or it is cancelled: 503. None is for ever.
       shutdown_grace: seconds for handlers to return after `Server.aclose`.
       max_head_size, max_headers: limits of a request's head, in bytes and lines.

@@ -79,8 +79,8 @@ class BaseSession(FrameChannel):
         At any time, also after `close()`; returns, and does not raise, if the connection ends. Always a
         checkpoint. Source: Ktor's `flush`, but for all that is queued.
 
-        While a message goes out in pieces (`session.message`), what is queued behind it is waited for, too; but not
-        by the task that sends the pieces, nor by those that it started: they wait for the pieces, and what is before.
+        While a message goes out in pieces (`session.message`), this waits for messages queued after it, too. The task
+        that sends the pieces, and tasks that it started, wait only for the pieces so far, and for earlier messages.
         """
         self._check_thread("flush")
         await self._connection.flush(self._streams)

@@ -25,7 +25,8 @@ from .handshake import get, opening
 class ApplicationHost:
     """An application that is served in memory; made by `open_test_host`.
 
-    What a handler raises comes out of the block, or the call, of the client that it served.
+    What a WebSocket handler raises comes out of the block, or the call, of the client that it served, if it is a
+    failure: not the end of its conversation, nor what it did not expect of its peer. A GET handler's is a 500.
     """
 
     def __init__(self, served: Served) -> None:
