@@ -394,7 +394,10 @@ async def test_the_end_of_its_own_conversation_may_escape_a_handler(
         async with connected(handler) as (client, _):
             await client.aclose()
     assert [] == records_above_info(caplog)
-    assert 2 == len([record for record in caplog.records if "the handler ended with" in record.getMessage()])
+    lines = [record.getMessage() for record in caplog.records if "the handler ended with" in record.getMessage()]
+    assert 2 == len(lines)
+    assert lines[0].endswith(" at no line of the application's")  # both tasks were ours
+    assert __file__ in lines[1]
 
 
 async def test_the_end_of_another_conversation_is_a_failure(

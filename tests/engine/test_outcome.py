@@ -72,6 +72,19 @@ async def test_the_origin_in_a_handler_that_waits(autojump_clock: Clock) -> None
     ]
 
 
+async def test_the_origin_is_not_in_a_channel_of_trios() -> None:
+    """But where the handler called it."""
+    send, receive = trio.open_memory_channel[Frame](0)
+    await send.aclose()
+
+    async def reads() -> None:
+        await receive.receive()  # here
+
+    with pytest.raises(trio.EndOfChannel) as caught:
+        await reads()
+    assert origin(caught.value) == line_of(reads, "# here")
+
+
 async def test_the_origin_in_a_group_is_that_of_what_is_judged() -> None:
     """A nursery of the handler's: the peer's doing comes before what else there is."""
 

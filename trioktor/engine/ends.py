@@ -190,7 +190,8 @@ class Ends:
             if outcome is Outcome.FAILED:
                 (self._on_failure or self._log_failure)(error)
             else:
-                logger.info("%s: the handler ended with %.200s at %s", connection.owner, ascii(error), origin(error))
+                place = origin(error) or "no line of the application's"
+                logger.info("%s: the handler ended with %.200s at %s", connection.owner, ascii(error), place)
         connection.inbox.discard_overflow()
         if closing.is_raw and outcome is Outcome.RETURNED:
             closing.leave(connection.outbox.seal())

@@ -13,6 +13,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterator
 from enum import Enum, auto
+from types import FrameType
 from typing import Final, final
 
 import trio
@@ -21,7 +22,7 @@ from ..errors import ConnectionClosed, DeserializationError
 from ..protocol.errors import UnexpectedFrame
 
 _OURS: Final = __name__.partition(".")[0]
-_TRIOS: Final = {"trio", "outcome"}
+_LIBRARIES: Final = {_OURS, "trio", "outcome"}
 _CHANNELS: Final = (trio.abc.SendChannel, trio.abc.ReceiveChannel)
 """What says by a resource error that a conversation has ended: a session, its messages in pieces, memory channels."""
 
@@ -82,12 +83,16 @@ def _called(error: BaseException) -> list[object]:
     """Whose methods of trioktor's or Trio's were at work when it was raised, below the last line that is not theirs."""
     called: list[object] = []
     for frame, _ in traceback.walk_tb(error.__traceback__):
-        module = frame.f_globals.get("__name__", "").partition(".")[0]
-        if module == _OURS or module in _TRIOS:
+        if _is_of_library(frame):
             called.append(frame.f_locals.get("self"))
         else:
             called.clear()
     return called
+
+
+def _is_of_library(frame: FrameType) -> bool:
+    """Whether this runs code of ours or Trio's."""
+    return frame.f_globals.get("__name__", "").partition(".")[0] in _LIBRARIES
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
@@ -99,7 +104,7 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 def origin(error: BaseException) -> str:
-    """Where an exception came from, as file and line: the innermost that is not ours, so the handler's.
+    """Where an exception came from, as file and line: the innermost that is neither ours nor Trio's, so the handler's.
 
     Of a group it is that of a frame or message which the handler did not expect, if there is one. "" if
     nothing is known.
@@ -108,7 +113,7 @@ def origin(error: BaseException) -> str:
     judged = [leaf for leaf in leaves if isinstance(leaf, (UnexpectedFrame, DeserializationError))]
     place = ""
     for frame, line in traceback.walk_tb((judged or leaves)[0].__traceback__):
-        if frame.f_globals.get("__name__", "").partition(".")[0] != _OURS:
+        if not _is_of_library(frame):
             place = f"{frame.f_code.co_filename}:{line}"
     return place
 
