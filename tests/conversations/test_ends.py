@@ -621,6 +621,55 @@ async def test_an_end_is_seen_out_soon_though_the_handler_goes_on(who: str, auto
         assert trio.current_time() - began < 0.05
 
 
+async def test_where_nobody_may_answer_the_peers_close_is_answered_at_once(autojump_clock: MockClock) -> None:
+    """Not some milliseconds later, though the handler does something else."""
+
+    async def handler(session: Session) -> None:
+        session.incoming  # noqa: B018  # the poller reads from now on
+        await trio.sleep(100)
+
+    async with talking(handler, answer_grace=0) as (client, _):
+        began = trio.current_time()
+        await client.send(close(1000))
+        assert [close(1000)] == await client.receive_rest()
+        assert trio.current_time() == began
+
+
+async def test_an_end_is_seen_out_once(autojump_clock: MockClock) -> None:
+    """Though a wait for it began it before the milliseconds were over: nobody waits for a handler that has returned."""
+
+    async def handler(session: Session) -> None:
+        await session.incoming.receive()
+        await trio.sleep(1.005)
+        with trio.move_on_after(1):
+            await session.wait_closed()
+        await trio.sleep(1)
+
+    async with talking(handler, answer_grace=0.02, handler_grace=50) as (client, server):
+        await client.send(Frame.Text("question"))
+        await trio.sleep(1)
+        await client.send(close(1000))
+        assert [close(1000)] == await client.receive_rest()
+        await trio.sleep(1.5)
+        assert server.sessions == ()
+
+
+async def test_who_waits_for_the_end_waits_for_the_answer_and_no_moment_longer(autojump_clock: MockClock) -> None:
+    """The handler may still answer what came before the Close."""
+
+    async def handler(session: Session) -> None:
+        await session.incoming.receive()
+        await session.wait_closed()
+
+    async with talking(handler, answer_grace=1) as (client, _):
+        await client.send(Frame.Text("question"))
+        await trio.testing.wait_all_tasks_blocked()
+        began = trio.current_time()
+        await client.send(close(1000))
+        assert [close(1000)] == await client.receive_rest()
+        assert trio.current_time() - began == pytest.approx(1, abs=0.001)
+
+
 @pytest.mark.parametrize("way", ["wait", "aclose", "wait behind the Close", "aclose behind the Close", "peer first"])
 async def test_who_waits_for_the_end_waits_no_moment_longer(way: str, autojump_clock: MockClock) -> None:
     """Whether the wait or the Close of the peer was first."""

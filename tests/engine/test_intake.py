@@ -13,8 +13,9 @@ import trio.testing
 from hypothesis import given, strategies as st
 from trio.testing import MockClock
 
+from tests.support.extensions import Marking
 from tests.support.helpers import client_bytes, close, masked
-from trioktor import CLOSE, ChannelConfig, ChannelOverflow, CloseReason, Frame, WebSockets
+from trioktor import CLOSE, ChannelConfig, ChannelOverflow, CloseReason, Extension, Frame, WebSockets
 from trioktor.engine.inbox import Inbox
 from trioktor.engine.intake import Intake
 from trioktor.engine.transport import CHUNK, LONG_READ, READ, HangUp
@@ -305,6 +306,21 @@ async def test_a_read_of_many_messages_leaves_others_their_turn(autojump_clock: 
     assert connection.inbox.is_batch
 
 
+async def test_behind_a_wait_for_room_others_have_their_turn_as_before() -> None:
+    """Control frames need no room."""
+    connection = small(1)
+    assert not connection.intake.take(client_bytes(*texts("a", "b"), *[Frame.Ping(b"?")] * 3000))
+    conversation = connection.conversation
+    counts = [conversation.frames_received]
+    assert connection.inbox.take() == Frame.Text("a")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connection.intake.finish)
+        while conversation.frames_received < 3002:
+            await trio.lowlevel.checkpoint()
+            counts.append(conversation.frames_received)
+    assert max(after - before for before, after in pairwise(counts)) <= 512  # this task may be passed once
+
+
 async def test_finishing_is_a_checkpoint_though_there_is_nothing_to_do() -> None:
     """As every wait is."""
     connection = Connection()
@@ -372,6 +388,35 @@ async def test_a_long_binary_frame_is_read_to_where_it_will_stand(
 
 
 # what goes wrong
+
+
+class Refusing(Extension):
+    """Finds a fault in every message."""
+
+    def decode(self, message: Frame, max_size: int | None) -> Frame:
+        """Refuse it."""
+        raise ProtocolError("a fault")
+
+    def encode(self, message: Frame) -> Frame:
+        """Not asked for."""
+        raise NotImplementedError
+
+
+@pytest.mark.skipif(not native.is_native, reason="there is no place to read to")
+async def test_a_fault_of_a_message_that_was_read_to_its_place_is_told() -> None:
+    """At once; one that is no fault is not."""
+    for extensions, said in ((), []), ((Refusing(Marking("refusing", 0)),), ["FAILING"]):
+        connection = Connection()
+        connection.conversation = Conversation(extensions=extensions)
+        connection.intake = Intake(connection)
+        data = client_bytes(Frame.Binary(bytes(10 * CHUNK)))
+        assert connection.intake.take(data[: 5 * CHUNK])
+        target, missing = connection.intake.target, len(data) - 5 * CHUNK
+        assert target is not None
+        with memoryview(target) as view:
+            view[:missing] = data[-missing:]
+        connection.intake.take_filled(missing)
+        assert connection.said == said
 
 
 @pytest.mark.parametrize("cause", [None, ConnectionResetError("reset")])

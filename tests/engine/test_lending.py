@@ -873,6 +873,24 @@ async def test_when_nobody_looks_any_more_all_leases_end() -> None:
     lender.close()
 
 
+async def test_a_cancelled_poller_lends_nothing_while_it_reads_on() -> None:
+    """Though somebody looks."""
+    lender, reader = FakeLender(), FakeLender()
+    poller = Poller()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(poller.lending.run)
+        async with trio.open_nursery() as owners:
+            await owners.start(poller.run)
+            poller.add(reader.fileno(), reader)  # type: ignore[arg-type]
+            owners.cancel_scope.cancel()
+            with trio.CancelScope(shield=True):
+                await trio.testing.wait_all_tasks_blocked()
+            assert poller.lending.lend(lender) is None
+            poller.remove(reader.fileno(), is_watched=False)
+    lender.close()
+    reader.close()
+
+
 async def test_nothing_is_lent_before_somebody_looks() -> None:
     """Or a handler that does something else would not be noticed."""
     lender = FakeLender()

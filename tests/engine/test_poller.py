@@ -24,6 +24,7 @@ from trioktor.engine.pinging import Keepalive
 from trioktor.engine.polled_reader import PolledReader
 from trioktor.engine.poller import Poller
 from trioktor.engine.reader import Reader
+from trioktor.engine.shields import STOP_LIMIT
 from trioktor.engine.sockets import SocketTransport
 from trioktor.protocol import native
 from trioktor.protocol.conversation import Conversation
@@ -80,6 +81,7 @@ async def test_an_idle_connection_is_its_handlers_task_and_nothing_else(autojump
         assert Frame.Text("hello") == await client.receive()
         await client.send(Frame.Ping(b"still there?"))
         assert Frame.Pong(b"still there?") == await client.receive()
+        await trio.sleep(1)
         (session,) = server.sessions
         connection = connection_of(session)  # type: ignore[arg-type]
         assert isinstance(connection.reader, PolledReader)
@@ -442,6 +444,42 @@ async def test_descriptors_that_are_used_again_are_heard(autojump_clock: Clock) 
         assert {} == poller._readers
 
 
+async def test_a_session_that_is_over_lets_go_of_a_descriptor_once(autojump_clock: Clock) -> None:
+    """Whatever is asked of it later: the connection that has the number by then is heard."""
+    numbers: list[int] = []
+
+    async def handler(session: Session) -> None:
+        numbers.append(connection_of(session).transport.fileno())  # type: ignore[attr-defined]
+        async for frame in session.incoming:
+            await session.send(frame)
+
+    async with serving(application(handler)) as server:
+        client = await connect(server)
+        (earlier,) = server.sessions
+        await client.send(close(1000))
+        assert [close(1000)] == await client.receive_rest()
+        await client.aclose()
+        client = await connect(server)
+        assert numbers[0] == numbers[1]
+        earlier.terminate()
+        await client.send(Frame.Text("hello"))
+        with trio.fail_after(1):
+            assert Frame.Text("hello") == await client.receive()
+
+
+async def test_the_poller_goes_on_when_the_last_connection_has_gone(autojump_clock: Clock) -> None:
+    """It reads the next one, too."""
+    async with serving(application(echo)) as server:
+        for _ in range(3):
+            client = await connect(server)
+            (session,) = server.sessions
+            assert isinstance(connection_of(session).reader, PolledReader)  # type: ignore[arg-type]
+            await client.send(close(1000))
+            assert [close(1000)] == await client.receive_rest()
+            await trio.testing.wait_all_tasks_blocked()
+            assert server.sessions == ()
+
+
 async def test_the_poller_ends_after_the_last_connection(autojump_clock: Clock) -> None:
     """Which may live longer than `serve`, in a nursery of the caller's; then that nursery ends."""
     closed: list[str] = []
@@ -510,12 +548,105 @@ async def test_one_step_reads_so_many_sockets(autojump_clock: Clock, monkeypatch
 async def test_closed_without_a_connection_it_takes_none_from_then_on(autojump_clock: Clock) -> None:
     """Its task ends a pass later, and nobody would read what begins meanwhile."""
     poller = Poller()
+    states = [poller.is_running]
     async with trio.open_nursery() as nursery:
         await nursery.start(poller.run)
-        states = [poller.is_running]
+        states.append(poller.is_running)
         poller.close()
         states.append(poller.is_running)
-    assert states == [True, False]
+    assert states == [False, True, False]
+
+
+class Counting:
+    """A reader that counts how often it is to read, and reads what is there."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self.reads = 0
+
+    def read(self) -> None:
+        """Read once."""
+        self.reads += 1
+        self._sock.recv(100)
+
+    def note_alone(self) -> None:
+        """Nothing to do."""
+
+
+async def test_a_cancelled_poller_reads_on_and_ends_with_its_last_socket(autojump_clock: Clock) -> None:
+    """At once, if there is none."""
+    for is_there in (False, True):
+        began, poller = trio.current_time(), Poller()
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            reader, fd = Counting(ours), ours.fileno()
+            async with trio.open_nursery() as nursery:
+                await nursery.start(poller.run)
+                if is_there:
+                    poller.add(fd, reader)
+                    poller.watch(fd)
+                nursery.cancel_scope.cancel()
+                if is_there:
+                    with trio.CancelScope(shield=True):
+                        await trio.sleep(0.5)
+                        theirs.send(b"the answer to our Close")
+                        await trio.testing.wait_all_tasks_blocked()
+                        poller.remove(fd, is_watched=True)
+        assert (trio.current_time() - began, reader.reads) == (0.5 * is_there, is_there)
+
+
+async def test_a_cancelled_poller_waits_for_no_socket_beyond_the_time_for_a_goodbye(autojump_clock: Clock) -> None:
+    """And then it takes no more of them."""
+    poller = Poller()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(poller.run)
+            poller.add(ours.fileno(), Counting(ours))
+            nursery.cancel_scope.cancel()
+    assert STOP_LIMIT < trio.current_time() <= 2 * STOP_LIMIT
+    assert not poller.is_running
+
+
+async def test_what_is_removed_is_not_watched_any_more() -> None:
+    """Or its input would keep the poller busy until it is closed; it may be watched anew."""
+    poller = Poller()
+    ours, theirs = socket.socketpair()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(poller.run)
+        with ours, theirs:
+            reader, fd = Counting(ours), ours.fileno()
+            for number in (1, 2):
+                poller.add(fd, reader)
+                poller.watch(fd)
+                theirs.send(b"x")
+                await trio.testing.wait_all_tasks_blocked()
+                assert reader.reads == number
+                poller.remove(fd, is_watched=True)
+        poller.close()
+
+
+async def test_woken_for_nothing_it_holds_up_nobody() -> None:
+    """What there was to read may be another's, in the same pass."""
+    poller = Poller()
+    ours, theirs = socket.socketpair()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(poller.run)
+        with ours, theirs, ours.dup() as twin:
+            reader, fd = Counting(ours), ours.fileno()
+            poller.add(fd, reader)
+            for _ in range(20):
+                poller.watch(fd)
+                await trio.testing.wait_all_tasks_blocked()
+                before = reader.reads
+                theirs.send(b"x")
+                await trio.lowlevel.wait_readable(twin)  # in the pass of the poller, behind it or in front of it
+                poller.unwatch(fd)
+                if reader.reads == before:
+                    ours.recv(1)
+            assert 0 < reader.reads < 20
+            poller.remove(fd, is_watched=False)
+        poller.close()
 
 
 async def test_a_socket_that_can_not_be_watched_ends_its_connection_alone(

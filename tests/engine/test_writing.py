@@ -57,6 +57,11 @@ async def test_what_has_to_be_awaited_takes_nothing_straight() -> None:
         for keep in (True, False):
             assert not connection.writing.write_through(Frame.Text("x"), keep=keep)
         assert transport.frames == []
+        connection.outbox.channel.send_nowait("queued")
+        await settle()
+        for keep in (True, False):  # though there is a writer, which waits for something to do
+            assert not connection.writing.write_through(Frame.Text("x"), keep=keep)
+        assert transport.frames == texts("queued")
 
 
 @pytest.mark.parametrize("room", range(12))
@@ -79,6 +84,22 @@ async def test_what_is_not_taken_is_left_to_the_writer(room: int, autojump_clock
         assert transport.frames[-1] == Frame.Text("straight again")
 
 
+@pytest.mark.parametrize("way", ["straight", "with a Ping"])
+async def test_what_is_not_taken_counts_as_bytes_that_wait(way: str, autojump_clock: MockClock) -> None:
+    """Until it is out less may be queued behind it."""
+    transport = PlainSocket()
+    async with writing(transport, WebSockets(max_queued_bytes=100)) as connection:
+        transport.allow(0)
+        assert connection.writing.write_through(Frame.Binary(bytes(200)), keep=way != "straight")
+        connection.pinging.ping(b"!")
+        for _ in range(2):
+            assert not connection.outbox.accept(Frame.Binary(bytes(60)))
+            await settle()
+        transport.allow(None)
+        await settle()
+        assert connection.outbox.accept(Frame.Binary(bytes(60)))
+
+
 @pytest.mark.parametrize("room", [0, 1, 5, 11])
 async def test_the_writer_needs_nobody_to_call_it_again(room: int, autojump_clock: MockClock) -> None:
     """It is started in the step in which something is left."""
@@ -98,6 +119,17 @@ async def test_a_ping_that_waits_is_not_passed() -> None:
         assert not connection.writing.write_through(Frame.Text("x"), keep=False)
         connection.look_up()
         assert connection.writing.write_through(Frame.Text("x"), keep=False)
+
+
+async def test_nothing_is_put_aside_once_there_is_a_queue(autojump_clock: MockClock) -> None:
+    """Or what is queued behind it would pass it; what is not to be put aside goes straight while nobody writes."""
+    transport = PlainSocket()
+    async with writing(transport) as connection:
+        connection.outbox.channel.send_nowait("first")
+        await settle()
+        assert not connection.writing.write_through(Frame.Text("x"), keep=True)
+        assert connection.writing.write_through(Frame.Text("second"), keep=False)
+        assert transport.frames == texts("first", "second")
 
 
 @pytest.mark.parametrize("why", ["sealed", "queued"])
@@ -167,6 +199,32 @@ async def test_what_is_put_aside_goes_in_front_of_everything_else(way: str, auto
         await settle()
         assert transport.frames[0] == Frame.Text("aside")
         assert len(transport.frames) == (1 if way in ("uncork", "flush") else 2)
+
+
+@pytest.mark.parametrize("way", ["aside", "a chunk alone", "behind others", "queue"])
+async def test_flush_waits_for_what_was_put_aside(way: str, autojump_clock: MockClock) -> None:
+    """Also where it was as long as what leaves at once, and where it is in the writer's hands."""
+    transport = PlainSocket()
+    async with writing(transport) as connection, trio.open_nursery() as nursery:
+        flushed: list[int] = []
+
+        async def flush() -> None:
+            await connection.flush(())
+            flushed.append(len(transport.frames))
+
+        transport.allow(0)
+        if way != "a chunk alone":
+            assert connection.writing.write_through(Frame.Text("aside"), keep=True)
+        if way in ("a chunk alone", "behind others"):
+            assert connection.writing.write_through(Frame.Binary(bytes(CHUNK)), keep=True)
+        elif way == "queue":
+            assert connection.outbox.channel is not None  # its writer has it from now on
+        nursery.start_soon(flush)
+        await settle()
+        assert flushed == []
+        transport.allow(None)
+        await settle()
+        assert flushed == [2 if way == "behind others" else 1]
 
 
 @given(
@@ -383,6 +441,25 @@ async def test_a_flush_before_the_answer_ends_with_what_follows_it(
         assert flushed == [1]
 
 
+async def test_flush_waits_for_an_answer_that_is_taken_in_part(autojump_clock: MockClock) -> None:
+    """It is what was sent first."""
+    transport = PlainSocket()
+    transport.allow(5)
+    flushed: list[bytes] = []
+    async with writing(transport, response=lambda: ANSWER) as connection, trio.open_nursery() as nursery:
+
+        async def flush() -> None:
+            await connection.flush(())
+            flushed.append(transport.written)
+
+        nursery.start_soon(flush)
+        await settle()
+        assert (transport.written, flushed) == (ANSWER[:5], [])
+        transport.allow(None)
+        await settle()
+        assert flushed == [ANSWER]
+
+
 async def test_a_frame_that_goes_straight_out_takes_the_answer_along(autojump_clock: MockClock) -> None:
     """In front of it."""
     transport = PlainSocket()
@@ -429,6 +506,26 @@ async def test_a_write_that_fails_leaves_what_the_peer_said_to_be_read(way: str,
         await connection.ending.wait_closed()
         assert connection.closing.cause is error
         assert connection.closing.reason == CloseReason(1006)
+
+
+async def test_an_answer_that_can_not_be_written_leaves_what_the_peer_said_to_be_read(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits for the end is told, though the peer says nothing more."""
+    transport = PlainSocket(answers=False)
+
+    def fail(_data: object) -> int:
+        raise trio.BrokenResourceError
+
+    monkeypatch.setattr(transport, "send_nowait", fail)
+    async with writing(transport, response=lambda: ANSWER) as connection:
+        transport.say(Frame.Text("a"))
+        connection.writing.respond()
+        await settle()
+        assert (connection.closing.ours, connection.closing.theirs) == (Ours.GONE, Theirs.OPEN)
+        assert connection.inbox.take() == Frame.Text("a")
+        with trio.fail_after(10):
+            await connection.ending.wait_closed()
 
 
 async def test_where_nothing_is_read_a_write_that_fails_is_the_end(autojump_clock: MockClock) -> None:

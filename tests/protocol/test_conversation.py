@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import Any
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from tests.support.extensions import deflated
 from tests.support.helpers import client_bytes, masked
 from tests.support.pair import Pair
 from trioktor.protocol.close import CloseReason
@@ -15,6 +15,7 @@ from trioktor.protocol.control import MAX_PONGS
 from trioktor.protocol.conversation import TURN, Conversation
 from trioktor.protocol.deflate import PerMessageDeflate
 from trioktor.protocol.extension_header import ExtensionHeader
+from trioktor.protocol.extensions import Extension
 from trioktor.protocol.frames import Frame
 from trioktor.protocol.halves import Ours, Theirs
 from trioktor.protocol.raw_conversation import RawConversation
@@ -32,6 +33,13 @@ def said(conversation: Conversation) -> bytes:
     pieces: list[bytes] = []
     conversation.control.take(conversation.serializer, pieces)
     return b"".join(pieces)
+
+
+def inflater() -> Extension:
+    """What reads messages that are compressed one by one."""
+    agreed = PerMessageDeflate(client_no_context_takeover=True).negotiate(ExtensionHeader("permessage-deflate"))
+    assert agreed is not None
+    return agreed[1]
 
 
 SEEN: list[tuple[str, bytes, list[Frame], bytes, str, int | None]] = [
@@ -118,6 +126,64 @@ def test_any_cut_of_the_bytes_gives_the_same(data: bytes, cuts: list[int], raw: 
     assert seen([data]) == seen([data[start:end] for start, end in zip([0, *ends], ends, strict=False)])
 
 
+SNOW = "\N{SNOWMAN}" * 10
+
+
+@pytest.mark.parametrize("cut", range(1, 36))
+def test_one_text_after_the_other_may_be_cut_anywhere(cut: int) -> None:
+    """In the middle of a character, too: what was seen of one says nothing of the next."""
+    conversation = Conversation()
+    assert received(conversation, masked(0x01, b"fragm") + masked(0x80, b"ents")) == [Frame.Text("fragments")]
+    wire = client_bytes(Frame.Text(SNOW))
+    for _ in range(3):
+        assert received(conversation, wire[:cut]) == []
+        assert received(conversation, wire[cut:]) == [Frame.Text(SNOW)]
+    assert not conversation.closing.is_over
+
+
+@pytest.mark.parametrize("fragments", [1, 2])
+@pytest.mark.parametrize("cut", range(1, 36))
+def test_pieces_may_be_wanted_in_the_middle_of_a_character(cut: int, fragments: int) -> None:
+    """What was judged by then is given as well."""
+    data = SNOW.encode()
+    wire = masked(0x81, data) if fragments == 1 else masked(0x01, data[:10]) + masked(0x80, data[10:])
+    conversation = Conversation()
+    assert received(conversation, wire[:cut]) == []
+    conversation.stream()
+    pieces = received(conversation, wire[cut:] + client_bytes(HELLO))
+    assert b"".join(piece.data for piece in pieces) == data + b"hello"
+    assert not conversation.closing.is_over
+
+
+@pytest.mark.parametrize(("size", "word"), [(40, "OPEN"), (41, "FAILING")])
+def test_what_came_before_pieces_were_wanted_counts_for_the_limit_of_what_an_extension_reads(
+    size: int, word: str
+) -> None:
+    """Such a message is joined all the same."""
+    conversation = Conversation(max_frame_size=100, extensions=(inflater(),))
+    assert received(conversation, masked(0x42, bytes(60))) == []
+    conversation.stream()
+    assert received(conversation, masked(0x00, bytes(size))) == []
+    assert conversation.closing.word == word
+
+
+def test_what_is_inflated_may_be_any_bytes() -> None:
+    """Only text is judged."""
+    conversation = Conversation(extensions=(inflater(),))
+    assert received(conversation, masked(0xC2, deflated(b"\xff\xfe"))) == [Frame.Binary(b"\xff\xfe")]
+    assert received(conversation, masked(0xC1, deflated(b"\xff\xfe"))) == []
+    assert conversation.closing.reason == CloseReason(1007)
+
+
+@pytest.mark.parametrize("client", [False, True])
+@pytest.mark.parametrize("masking", [False, True])
+def test_a_client_masks_and_a_server_that_is_told_to(client: bool, masking: bool) -> None:
+    """What it says by itself, too."""
+    conversation = Conversation(client=client, masking=masking)
+    conversation.send_control(Frame.Pong(b""))
+    assert said(conversation)[:2] == (b"\x8a\x80" if client or masking else b"\x8a\x00")
+
+
 def test_a_suspended_iterator_holds_the_rest_back() -> None:
     """Nothing is parsed before it is asked for: what stands behind is judged when it is reached."""
     conversation = Conversation()
@@ -138,13 +204,9 @@ def test_others_have_a_turn_among_many_control_frames() -> None:
 
 def test_others_have_a_turn_among_messages_that_inflate() -> None:
     """What they grow to counts, not only how many they are; also where nobody holds the reader back."""
-    compressor = zlib.compressobj(6, zlib.DEFLATED, -15)
-    packed = (compressor.compress(bytes(30_000)) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
-    agreed = PerMessageDeflate(client_no_context_takeover=True).negotiate(ExtensionHeader("permessage-deflate"))
-    assert agreed is not None
-    conversation = Conversation(extensions=(agreed[1],))
+    conversation = Conversation(extensions=(inflater(),))
     work, steps = 0, []
-    for message in conversation.receive(masked(0xC2, packed) * 200):
+    for message in conversation.receive(masked(0xC2, deflated(bytes(30_000))) * 200):
         work += 0 if message is None else len(message.data)
         if message is None:
             steps.append(work)
@@ -185,6 +247,23 @@ def test_what_the_peer_has_to_answer() -> None:
     conversation.closing.close(CloseReason(1000))
     seen.append(conversation.awaits_answer)
     assert seen == [False, True, False, True]
+
+
+@pytest.mark.parametrize("way", ["as it is", "inflated", "inflated in steps", "in pieces", "in inflated pieces"])
+def test_what_comes_is_counted(way: str) -> None:
+    """Messages and control frames alike."""
+    extensions: Any = ()
+    message = client_bytes(HELLO)
+    if "inflated" in way:
+        extensions = (inflater(),)
+        message = masked(0xC2, deflated(bytes(5_000_000 if way == "inflated in steps" else 100)))
+    conversation = Conversation(extensions=extensions)
+    if "pieces" in way:
+        conversation.stream()
+    for number in (1, 2):
+        got = list(conversation.receive(message + client_bytes(Frame.Ping(b"?"))))
+        assert (None in got) is (way == "inflated in steps")
+        assert conversation.frames_received == 2 * number
 
 
 def test_the_goodbye_is_added_once_when_it_is_due() -> None:

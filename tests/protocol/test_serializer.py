@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from tests.support.helpers import client_bytes
 from trioktor.protocol.close import CloseReason, may_be_sent
@@ -282,7 +282,7 @@ def test_control_frames_and_empty_ones_are_masked_too() -> None:
 
 ITEMS: st.SearchStrategy[Frame | bytes] = st.one_of(
     st.builds(Frame.Text, st.text(max_size=5)),
-    st.builds(Frame.Binary, st.sampled_from([b"", b"x", bytes(125), bytes(126), bytes(1024), bytes(70_000)])),
+    st.builds(Frame.Binary, st.sampled_from([b"", b"x", bytes(125), bytes(126), bytes(1024), bytes(1 << 16)])),
     st.binary(max_size=5),
 )
 
@@ -315,6 +315,7 @@ def test_no_message_is_written_inside_another(masking: bool) -> None:
     masking=st.booleans(),
     is_behind=st.booleans(),
 )
+@example(items=[Frame.Text("x"), Frame.Binary(bytes(1 << 16))], masking=False, is_behind=False)
 def test_messages_that_were_judged_are_written_together_as_one_by_one(
     items: list[Frame | bytes], masking: bool, is_behind: bool
 ) -> None:
