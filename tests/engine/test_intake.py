@@ -141,6 +141,21 @@ async def test_several_messages_of_one_read_are_a_batch() -> None:
     assert connection.inbox.peak == 5
 
 
+async def test_one_that_had_to_wait_for_room_is_no_batch_either(autojump_clock: MockClock) -> None:
+    """Whatever was read before it: the answer to it is not put aside for others to come."""
+    connection = small()
+    assert connection.intake.take(client_bytes(*texts("a", "b")))
+    assert connection.received() == texts("a", "b")
+    with trio.fail_after(1):
+        while connection.intake.take(client_bytes(*texts("one alone"))):
+            await trio.lowlevel.checkpoint()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.intake.finish)
+            await trio.testing.wait_all_tasks_blocked()
+            assert set(connection.received()) == set(texts("one alone"))
+    assert not connection.inbox.is_batch
+
+
 # without room
 
 

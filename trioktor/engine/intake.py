@@ -90,9 +90,10 @@ class Intake:
             frame = conversation.receive_single(data)
             if frame is not None:
                 self._inbox.is_batch = False
-                self._transport.read_size = READ
                 is_done = self._inbox.offer(frame)
-                self._is_full = not is_done
+                if not is_done:
+                    self._is_full = True
+                    self._seen = conversation.frames_received - 1
             else:
                 is_done = self._receive(data)
         else:

@@ -210,5 +210,5 @@ class _Pause:
     __slots__ = ("ended", "scope")
 
     def __init__(self) -> None:
-        self.scope = trio.CancelScope(shield=True)
+        self.scope = trio.CancelScope()
         self.ended = trio.Event()

@@ -121,7 +121,6 @@ class MessageAssembler:
     def begin_pieces(self) -> None:
         """From now on frames are given as pieces, those of the message under way included."""
         self._decoder = None  # what was judged early is given, and judged, again
-        self._seen = 0
         if self._payload is not None and self._first is not None and self._first.first_byte & RESERVED:
             self._size = self._payload.tell()  # the parser counts no more
 

@@ -22,7 +22,7 @@ from .closing import ClosingHandshake
 from .control import ControlLane
 from .errors import ProtocolError
 from .extensions import Extension, Steps, begin_decode, reserved_bits
-from .first_byte import CONTROL, FIN, OPCODE, RESERVED, WHOLE_BINARY, WHOLE_TEXT
+from .first_byte import CONTROL, FIN, RESERVED, WHOLE_BINARY, WHOLE_TEXT
 from .frames import CloseFrame, Frame, PingFrame, TextFrame, check_close
 from .halves import Ours
 from .outgoing import Outgoing
@@ -124,7 +124,7 @@ class Conversation:
                     if not self.frames_received & TURN:
                         yield None
                     continue
-                elif first_byte < FIN or not first_byte & RESERVED or not first_byte & OPCODE:
+                elif first_byte < FIN or not first_byte & RESERVED:  # no continuation has one
                     if assembler is None:
                         assembler = self._get_assembler()
                     message = assembler.add(frame)
