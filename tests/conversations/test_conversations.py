@@ -16,6 +16,7 @@ from trioktor import (
     CloseTimeout,
     ConnectionBroken,
     ConnectionClosed,
+    DeserializationError,
     Frame,
     JsonConverter,
     PingTimeout,
@@ -448,7 +449,40 @@ async def test_a_resource_of_the_handlers_own_is_no_end(
     assert type(record.exc_info[1]) is kind
 
 
-@pytest.mark.parametrize("way", ["incoming", "outgoing", "a clone", "a message"])
+class Decoded(trio.abc.ReceiveChannel[str]):
+    """A channel of an application's own, round a session."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def receive(self) -> str:
+        """The next text."""
+        async for frame in self._session:
+            return frame.text
+        raise trio.EndOfChannel
+
+    async def aclose(self) -> None:
+        """Nothing to do."""
+        await trio.lowlevel.checkpoint()
+
+
+class OwnConverter:
+    """A converter of an application's own, that refuses everything."""
+
+    def is_applicable(self, frame: Frame) -> bool:
+        """All of it."""
+        return True
+
+    def serialize(self, value: Any) -> Frame:
+        """Nothing is sent."""
+        raise NotImplementedError
+
+    def deserialize(self, frame: Frame, kind: Any) -> Any:
+        """Refuse it."""
+        raise DeserializationError("not for me", frame)
+
+
+@pytest.mark.parametrize("way", ["incoming", "outgoing", "a clone", "a message", "a channel round it"])
 async def test_the_end_may_escape_from_where_it_was_met(
     way: str, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -458,6 +492,8 @@ async def test_the_end_may_escape_from_where_it_was_met(
         outgoing = session.outgoing.clone()
         if way == "incoming":
             await session.incoming.receive()
+        elif way == "a channel round it":
+            await Decoded(session).receive()
         elif way == "a message":
             async for _ in await session.receive_message():
                 pass
@@ -470,13 +506,14 @@ async def test_the_end_may_escape_from_where_it_was_met(
     assert [] == records_above_info(caplog)
 
 
+@pytest.mark.parametrize("converter", [JsonConverter(), OwnConverter()])
 @pytest.mark.parametrize(
     ("says", "reads"),
     [(Frame.Binary(b"no text"), Session.receive_text), (Frame.Text("no JSON"), Session.receive_deserialized)],
     ids=["a frame", "a value"],
 )
 async def test_what_another_peer_said_is_not_this_ones_doing(
-    says: Frame, reads: Any, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+    says: Frame, reads: Any, converter: Any, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A handler that is another server's client, or reads from another session: it fails, with 1011."""
     others: list[Session] = []
@@ -489,7 +526,7 @@ async def test_what_another_peer_said_is_not_this_ones_doing(
     async def handler(session: Session) -> None:
         await reads(others[0], *arguments)
 
-    async with connected(other, content_converter=JsonConverter()) as (upstream, _):
+    async with connected(other, content_converter=converter) as (upstream, _):
         await upstream.send(says)
         async with connected(handler, expect_failure=True) as (client, _):
             assert close(1011) == await client.receive()

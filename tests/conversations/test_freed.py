@@ -12,9 +12,19 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.helpers import application
+from tests.support.helpers import RawClient, application, masked
 from tests.support.listening import talking
-from trioktor import Frame, PerMessageDeflate, WebSocketSession, connect, serve
+from tests.support.transports import reset
+from trioktor import (
+    CLOSE,
+    ChannelConfig,
+    ConnectionClosed,
+    Frame,
+    PerMessageDeflate,
+    WebSocketSession,
+    connect,
+    serve,
+)
 from trioktor.engine.connection import Connection
 
 Handler = Callable[[Any], Awaitable[object]]
@@ -103,6 +113,51 @@ async def test_it_is_freed_when_the_peer_is_gone(handler: Handler, alive: weakre
         for _ in range(5):
             await trio.testing.wait_all_tasks_blocked()
         assert list(alive) == []
+
+
+async def sends_on(session: WebSocketSession) -> None:
+    """Until that fails."""
+    await session.receive()
+    while True:
+        await session.send(b"x" * 1000)
+
+
+async def notices(session: WebSocketSession) -> None:
+    """That it is over, and makes nothing of it."""
+    try:
+        await echo(session)
+    except ConnectionClosed:
+        pass
+
+
+@pytest.mark.parametrize("handler", [notices, uses_channels, sends_on], ids=lambda one: one.__name__)
+@pytest.mark.parametrize("way", ["reset", "a violation", "an overflow"])
+async def test_it_is_freed_whatever_broke_it(handler: Handler, way: str, alive: weakref.WeakSet[Any]) -> None:
+    """The cause is kept, without the frames that it went through: they hold the connection."""
+    incoming = ChannelConfig(1, CLOSE) if way == "an overflow" else ChannelConfig(64)
+    async with trio.open_nursery() as nursery:
+        app = application(handler, incoming=incoming, handler_grace=0.1)
+        server = await nursery.start(partial(serve, app, 0, host="127.0.0.1"))
+        stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+        client = RawClient(stream)
+        await client.upgrade()
+        await client.send(Frame.Text("hello"))
+        await trio.testing.wait_all_tasks_blocked()
+        if way == "reset":
+            await reset(stream)
+        else:
+            await stream.send_all(masked(0x83) if way == "a violation" else masked(0x81, b"x") * 100)
+            with trio.move_on_after(0.1):
+                await client.receive_rest()
+            await stream.aclose()
+        with trio.fail_after(5):
+            while server.sessions:
+                await trio.lowlevel.checkpoint()
+        for _ in range(5):
+            await trio.testing.wait_all_tasks_blocked()
+        left = list(alive)
+        nursery.cancel_scope.cancel()
+    assert left == []
 
 
 async def test_a_session_that_is_kept_keeps_it(alive: weakref.WeakSet[Any]) -> None:

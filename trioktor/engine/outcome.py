@@ -24,7 +24,7 @@ from ..protocol.errors import UnexpectedFrame
 _OURS: Final = __name__.partition(".")[0]
 _LIBRARIES: Final = {_OURS, "trio", "outcome"}
 _CHANNELS: Final = (trio.abc.SendChannel, trio.abc.ReceiveChannel)
-"""What says by a resource error that a conversation has ended: a session, its messages in pieces, memory channels."""
+"""What says by a resource error that a conversation has ended: a session, memory channels, an application's own."""
 
 
 @final
@@ -56,8 +56,8 @@ def classify(error: Exception, session: object, *, is_over: bool) -> Outcome:
 
     Args:
       is_over: whether the end of the conversation was settled by then; before that, a closed resource is
-        somebody else's and a failure like any other. Later it is the end that escaped if a session raised it, or a
-        memory channel: which of them is a session's, nobody can tell.
+        somebody else's and a failure like any other. Later it is the end that escaped if a channel raised it, such
+        as a session: which other ones belong to a session, nobody can tell. Without its traceback it is a failure.
     """
     kinds = {_classify_leaf(leaf, session, is_over=is_over) for leaf in _leaves(error)}
     worst_first = (Outcome.FAILED, Outcome.INCONSISTENT, Outcome.REFUSED)
@@ -66,7 +66,8 @@ def classify(error: Exception, session: object, *, is_over: bool) -> Outcome:
 
 def _classify_leaf(leaf: BaseException, session: object, *, is_over: bool) -> Outcome:
     if isinstance(leaf, (UnexpectedFrame, DeserializationError)):
-        if any(isinstance(one, trio.abc.Channel) and one is not session for one in _called(leaf)):
+        asked = [one for one, is_ours in _callers(leaf) if is_ours and isinstance(one, trio.abc.Channel)]
+        if asked and asked[-1] is not session:
             return Outcome.FAILED  # another peer's doing, of which this one knows nothing
         return Outcome.REFUSED if isinstance(leaf, UnexpectedFrame) else Outcome.INCONSISTENT
     if not is_over:
@@ -74,25 +75,23 @@ def _classify_leaf(leaf: BaseException, session: object, *, is_over: bool) -> Ou
     if isinstance(leaf, ConnectionClosed):
         return Outcome.RETURNED if leaf.session is session else Outcome.FAILED
     if isinstance(leaf, (trio.EndOfChannel, trio.ClosedResourceError, trio.BrokenResourceError)):
-        is_end = any(isinstance(one, _CHANNELS) for one in _called(leaf))
-        return Outcome.RETURNED if is_end else Outcome.FAILED
+        for one, is_ours in reversed(_callers(leaf)):
+            if isinstance(one, _CHANNELS):
+                return Outcome.RETURNED
+            if not is_ours:  # what it called last was something else
+                break
     return Outcome.FAILED
 
 
-def _called(error: BaseException) -> list[object]:
-    """Whose methods of trioktor's or Trio's were at work when it was raised, below the last line that is not theirs."""
-    called: list[object] = []
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        if _is_of_library(frame):
-            called.append(frame.f_locals.get("self"))
-        else:
-            called.clear()
-    return called
+def _callers(error: BaseException) -> list[tuple[object, bool]]:
+    """Whose methods were at work when it was raised, outermost first; and which of them are trioktor's or Trio's."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return [(frame.f_locals.get("self"), _is_of_library(frame)) for frame in frames]
 
 
 def _is_of_library(frame: FrameType) -> bool:
     """Whether this runs code of ours or Trio's."""
-    return frame.f_globals.get("__name__", "").partition(".")[0] in _LIBRARIES
+    return str(frame.f_globals.get("__name__")).partition(".")[0] in _LIBRARIES
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

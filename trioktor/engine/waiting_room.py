@@ -11,6 +11,7 @@ from typing import Generic, TypeVar, final
 
 import attrs
 import trio
+from outcome import Error
 
 T = TypeVar("T")
 
@@ -20,7 +21,6 @@ T = TypeVar("T")
 class _Waiter(Generic[T]):
     item: T
     task: trio.lowlevel.Task
-    refusal: Exception | None = None
 
 
 @final
@@ -50,8 +50,6 @@ class WaitingRoom(Generic[T]):
             return trio.lowlevel.Abort.SUCCEEDED
 
         await trio.lowlevel.wait_task_rescheduled(leave)
-        if waiter.refusal is not None:
-            raise waiter.refusal
 
     @property
     def first(self) -> T:
@@ -66,9 +64,7 @@ class WaitingRoom(Generic[T]):
 
     def refuse(self, error: Exception) -> None:
         """Raise an error in the first task."""
-        waiter = self.waiters.pop(0)
-        waiter.refusal = error
-        trio.lowlevel.reschedule(waiter.task)
+        trio.lowlevel.reschedule(self.waiters.pop(0).task, Error(error))
 
     def refuse_all(self) -> None:
         """Raise `trio.BrokenResourceError` in everybody."""

@@ -214,7 +214,7 @@ class ClosingHandshake:
     def write_failed(self, error: BaseException) -> None:
         """The peer takes nothing more; what it said before may still be there to be read."""
         self.ours = Ours.GONE
-        self._write_error = self._write_error or error
+        self._write_error = self._write_error or _bare(error)
 
     def lose(self, cause: BaseException | None = None) -> None:
         """The stream is gone, or is to be: nothing more is said or read."""
@@ -240,6 +240,15 @@ class ClosingHandshake:
         is_first = self.reason is None
         if is_first:
             self.reason = reason
-        if self.cause is None:
-            self.cause = cause
+        if self.cause is None and cause is not None:
+            self.cause = _bare(cause)
         return is_first
+
+
+def _bare(error: BaseException) -> BaseException:
+    """An error that is kept: without the frames that it went through, for they hold whatever holds it."""
+    inner: BaseException | None = error
+    while inner is not None and inner.__traceback__ is not None:
+        inner.__traceback__ = inner.__context__ = None
+        inner = inner.__cause__
+    return error
