@@ -287,6 +287,23 @@ async def test_what_somebody_should_mend_is_logged_once(
     assert (record.levelno, record.getMessage()) == (logging.ERROR, f"the session: {text}")
 
 
+@pytest.mark.parametrize("is_writing", [False, True])
+async def test_a_fault_is_logged_with_the_lines_that_it_went_through(
+    is_writing: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is kept without them; a writer's leaves nothing to be said."""
+    connection = connect()
+    try:
+        raise ZeroDivisionError
+    except ZeroDivisionError as error:
+        connection.ends.crashed(error, is_writing=is_writing)
+    (record,) = records_above_info(caplog)
+    assert record.exc_info is not None
+    assert record.exc_info[2] is not None
+    closing = connection.closing
+    assert (type(closing.cause), closing.ours is Ours.GONE) == (ZeroDivisionError, is_writing)
+
+
 async def test_a_handler_that_has_ended_lets_no_reader_wait(autojump_clock: MockClock) -> None:
     """What does not fit then is dropped."""
     connection = connect()

@@ -116,10 +116,16 @@ class Ends:
             connection.outbox.seal(drop_queued=drop_queued)
         connection.look_up()
 
-    def crashed(self, error: Exception) -> None:
-        """A fault of an extension's, or ours, came to light: the end of this connection, and of no other."""
+    def crashed(self, error: Exception, *, is_writing: bool = False) -> None:
+        """A fault of an extension's, or ours, came to light: the end of this connection, and of no other.
+
+        Args:
+          is_writing: it is the writer's, and nothing more can be written.
+        """
         connection = self._connection
         logger.error("%s: an extension, or trioktor itself, failed", connection.owner, exc_info=error)
+        if is_writing:
+            self._closing.write_failed(error)
         self.fail(CloseReason(CloseCode.INTERNAL_ERROR), error, by_peer=True)
         if not self._closing.is_client:  # a block is told by what it calls
             connection.tasks.cancel("the connection failed")

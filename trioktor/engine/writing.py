@@ -292,8 +292,7 @@ class Writing:
             closing.lose(error)
             connection.look_up()
         except Exception as error:
-            closing.write_failed(error)
-            connection.ends.crashed(error)
+            connection.ends.crashed(error, is_writing=True)
 
     async def _watch_writer(self, scope: trio.CancelScope) -> None:
         with scope:
