@@ -82,7 +82,7 @@ async def serve_websockets(rounds: int, deflate: bool) -> None:
             await connection.send(await measure(functools.partial(broadcast, members), settle, rounds))
             return
         members.add(connection)
-        await connection.ending.wait_closed()
+        await connection.wait_closed()
 
     compression: Any = "deflate" if deflate else None
     async with trio.open_nursery() as nursery:

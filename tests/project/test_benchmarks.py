@@ -95,5 +95,5 @@ def test_the_smaller_ones_run(arguments: list[str]) -> None:
     name, *options = arguments
     command = [sys.executable, "-m", f"tests.benchmarks.{name}", *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50)
-    assert 0 == done.returncode, done.stderr
+    assert (0, "") == (done.returncode, done.stderr)  # no server of theirs that failed on its own
     assert done.stdout.strip()

@@ -2,6 +2,7 @@
 
 An answer that others will follow is put aside, as a frame where only its head is missing. It leaves with the next that
 is not, with a chunk of it, or when the waker calls, whichever is first. It goes in front of everything else.
+
 The task is started when something first has to wait, and lives to the end. The `ClosingHandshake` is told the outcome.
 """
 
