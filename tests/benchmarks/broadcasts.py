@@ -25,6 +25,7 @@ import trio
 from tests.support.helpers import REQUEST
 
 SIZE = 1024
+_CLOSE = 0x88  # the first byte of a Close
 
 
 def text(number: int) -> str:
@@ -122,6 +123,10 @@ def run(library: str, sessions: int, rounds: int, deflate: bool) -> float:
                         for other in list(selector.get_map().values()):
                             other.fileobj.close()  # type: ignore[union-attr]
                         return float(data[2:].partition(b"\x88")[0]) / sessions / rounds * 1e6
+                    if not data or (key.data is None and data[0] == _CLOSE):
+                        raise RuntimeError(f"{library} hung up on a listener: its figure would mean nothing")
+                    if key.data is None:
+                        selector.modify(key.fileobj, selectors.EVENT_READ, "has heard something")
     finally:
         server.terminate()
         server.wait()
