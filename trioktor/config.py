@@ -114,9 +114,7 @@ def _as_names(value: Any) -> Any:
     return (value,) if isinstance(value, str) else _as_tuple(value)
 
 
-def _check_extensions(_config: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if not isinstance(value, tuple):
-        raise ValueError(f"{attribute.name} must be a list such as [PerMessageDeflate()], not {value!r}")
+def _check_extensions(_config: object, _attribute: object, value: object) -> None:
     check_factories(value)
 
 

@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.helpers import RawClient, application, masked
+from tests.support.helpers import application, masked
 from tests.support.listening import talking
 from tests.support.transports import reset
 from trioktor import (
@@ -21,6 +21,7 @@ from trioktor import (
     ConnectionClosed,
     Frame,
     PerMessageDeflate,
+    Server,
     WebSocketSession,
     connect,
     serve,
@@ -77,6 +78,15 @@ async def pings(session: Any) -> None:
     await echo(session)
 
 
+async def all_gone(server: Server) -> None:
+    """Wait until no session runs, and what they woke has had its turn."""
+    with trio.fail_after(5):
+        while server.sessions:
+            await trio.lowlevel.checkpoint()
+    for _ in range(5):
+        await trio.testing.wait_all_tasks_blocked()
+
+
 @pytest.mark.parametrize("handler", [echo, uses_channels, starts_tasks, pings], ids=lambda one: one.__name__)
 @pytest.mark.parametrize("deflate", [False, True])
 async def test_it_is_freed(handler: Handler, deflate: bool, alive: weakref.WeakSet[Any]) -> None:
@@ -90,11 +100,7 @@ async def test_it_is_freed(handler: Handler, deflate: bool, alive: weakref.WeakS
                 await session.send("hello")
                 await session.receive()
             del session
-        with trio.fail_after(5):
-            while server.sessions:
-                await trio.lowlevel.checkpoint()
-        for _ in range(5):
-            await trio.testing.wait_all_tasks_blocked()
+        await all_gone(server)
         left = list(alive)
         nursery.cancel_scope.cancel()
     assert left == []
@@ -107,11 +113,7 @@ async def test_it_is_freed_when_the_peer_is_gone(handler: Handler, alive: weakre
         await client.send(Frame.Text("hello"))
         await client.receive()
         await client.aclose()
-        with trio.fail_after(5):
-            while server.sessions:
-                await trio.lowlevel.checkpoint()
-        for _ in range(5):
-            await trio.testing.wait_all_tasks_blocked()
+        await all_gone(server)
         assert list(alive) == []
 
 
@@ -135,29 +137,19 @@ async def notices(session: WebSocketSession) -> None:
 async def test_it_is_freed_whatever_broke_it(handler: Handler, way: str, alive: weakref.WeakSet[Any]) -> None:
     """The cause is kept, without the frames that it went through: they hold the connection."""
     incoming = ChannelConfig(1, CLOSE) if way == "an overflow" else ChannelConfig(64)
-    async with trio.open_nursery() as nursery:
-        app = application(handler, incoming=incoming, handler_grace=0.1)
-        server = await nursery.start(partial(serve, app, 0, host="127.0.0.1"))
-        stream = await trio.open_tcp_stream("127.0.0.1", server.port)
-        client = RawClient(stream)
-        await client.upgrade()
+    async with talking(handler, incoming=incoming) as (client, server):
         await client.send(Frame.Text("hello"))
         await trio.testing.wait_all_tasks_blocked()
         if way == "reset":
-            await reset(stream)
+            assert isinstance(client.stream, trio.SocketStream)
+            await reset(client.stream)
         else:
-            await stream.send_all(masked(0x83) if way == "a violation" else masked(0x81, b"x") * 100)
-            with trio.move_on_after(0.1):
+            await client.stream.send_all(masked(0x83) if way == "a violation" else masked(0x81, b"x") * 100)
+            with trio.fail_after(5):
                 await client.receive_rest()
-            await stream.aclose()
-        with trio.fail_after(5):
-            while server.sessions:
-                await trio.lowlevel.checkpoint()
-        for _ in range(5):
-            await trio.testing.wait_all_tasks_blocked()
-        left = list(alive)
-        nursery.cancel_scope.cancel()
-    assert left == []
+            await client.aclose()
+        await all_gone(server)
+        assert list(alive) == []
 
 
 async def test_a_session_that_is_kept_keeps_it(alive: weakref.WeakSet[Any]) -> None:

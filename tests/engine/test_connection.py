@@ -274,6 +274,12 @@ async def test_tasks_run_beside_the_handler_and_fail_as_it_does(autojump_clock: 
     assert transport.frames == [close(1011)]
 
 
+async def flush_into(flushed: list[float], connection: Connection) -> None:
+    """Flush, and note when that was done."""
+    await connection.flush(())
+    flushed.append(trio.current_time())
+
+
 @pytest.mark.parametrize("kind", [PlainTransport, PlainSocket])
 async def test_flush_waits_until_all_is_with_the_system(kind: type[PlainTransport], autojump_clock: MockClock) -> None:
     """Not for what is sent later; if there is nothing, it is a checkpoint."""
@@ -286,12 +292,7 @@ async def test_flush_waits_until_all_is_with_the_system(kind: type[PlainTranspor
         connection.outbox.accept(Frame.Text("first"))
         flushed: list[float] = []
         async with trio.open_nursery() as nursery:
-
-            async def flush() -> None:
-                await connection.flush(())
-                flushed.append(trio.current_time())
-
-            nursery.start_soon(flush)
+            nursery.start_soon(flush_into, flushed, connection)
             await trio.sleep(5)
             transport.allow(6)
             await trio.sleep(2)
@@ -311,15 +312,10 @@ async def test_from_the_end_on_a_flush_waits_for_all(kind: type[PlainTransport],
         connection.outbox.accept(Frame.Text("first"))
         flushed: list[float] = []
         async with trio.open_nursery() as nursery:
-
-            async def flush() -> None:
-                await connection.flush(())
-                flushed.append(trio.current_time())
-
-            nursery.start_soon(flush)
+            nursery.start_soon(flush_into, flushed, connection)
             await settle()
             connection.ends.close(CloseReason(1000))
-            nursery.start_soon(flush)
+            nursery.start_soon(flush_into, flushed, connection)
             await trio.sleep(5)
             transport.allow(7)
             await trio.sleep(2)

@@ -626,9 +626,26 @@ async def test_what_is_removed_is_not_watched_any_more() -> None:
         poller.close()
 
 
+class Recorded:
+    """An epoll, and how long it was to wait each time."""
+
+    def __init__(self, epoll: select.epoll) -> None:
+        self._epoll = epoll
+        self.waits: list[float | None] = []
+
+    def poll(self, timeout: float | None = None, maxevents: int = -1) -> list[tuple[int, int]]:
+        """What there is."""
+        self.waits.append(timeout)
+        return self._epoll.poll(timeout, maxevents)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._epoll, name)
+
+
 async def test_woken_for_nothing_it_holds_up_nobody() -> None:
-    """What there was to read may be another's, in the same pass."""
-    poller = Poller()
+    """What there was to read may be another's, in the same pass: then a look that waits would hold the whole loop."""
+    poller: Any = Poller()
+    poller._epoll = epoll = Recorded(poller._epoll)
     ours, theirs = socket.socketpair()
     async with trio.open_nursery() as nursery:
         await nursery.start(poller.run)
@@ -645,6 +662,7 @@ async def test_woken_for_nothing_it_holds_up_nobody() -> None:
                 if reader.reads == before:
                     ours.recv(1)
             assert 0 < reader.reads < 20
+            assert set(epoll.waits) == {0}
             poller.remove(fd, is_watched=False)
         poller.close()
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from email.message import Message
 from typing import Any
 
 import attrs
 import pytest
 from hypothesis import given, strategies as st
 
-from trioktor.http.headers import Refusal
+from trioktor.http.headers import Headers, Refusal
 from trioktor.http.responses import (
     Response,
     check_header,
@@ -80,6 +81,15 @@ def test_what_is_of_another_kind_is_refused_by_name(arguments: dict[str, Any], t
     """As it is made, not where it would be written."""
     with pytest.raises(TypeError, match=f"^{text}"):
         Response(**arguments)
+
+
+def test_headers_may_be_pairs_or_a_mapping_of_any_kind() -> None:
+    """Lists, too, and what only has `items`, such as a message of the standard library's."""
+    message = Message()
+    message["X"] = "y"
+    for headers in ([("X", "y")], [["X", "y"]], (["X", "y"],), {"X": "y"}, message, Headers([(b"X", b"y")])):
+        ((name, value),) = Response(headers=headers).headers  # type: ignore[arg-type]
+        assert (name.upper(), value) == ("X", "y")
 
 
 def test_a_header_may_hold_all_of_latin_1() -> None:

@@ -64,9 +64,9 @@ def _server_options(arguments: argparse.Namespace) -> dict[str, Any]:
     }
     if arguments.unix is not None:
         options["path"] = arguments.unix
-    elif arguments.unix_mode is not None:
-        raise LoadError("--unix-mode goes with --unix")
     if arguments.unix_mode is not None:
+        if arguments.unix is None:
+            raise LoadError("--unix-mode goes with --unix")
         options["mode"] = arguments.unix_mode
     if arguments.listen_fds:
         try:
@@ -79,8 +79,9 @@ def _server_options(arguments: argparse.Namespace) -> dict[str, Any]:
             context.load_cert_chain(arguments.certificate, arguments.key)
         except OSError as error:
             files = " or ".join(name for name in (arguments.certificate, arguments.key) if name is not None)
-            is_pem = not isinstance(error, ssl.SSLError)
-            why = describe_error(error) if is_pem else f"not a certificate and its key in PEM ({error.strerror})"
+            why = describe_error(error)
+            if isinstance(error, ssl.SSLError):  # it speaks of OpenSSL's own source
+                why = f"not a certificate and its key in PEM ({error.reason})"
             raise LoadError(f"cannot use {files}: {why}") from None
         options["ssl_context"] = context
     elif arguments.key is not None:

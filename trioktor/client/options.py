@@ -111,10 +111,8 @@ def client_options(url: str, given: ConnectOptions) -> Options:
         subprotocols = settings.subprotocols
     values["subprotocols"] = check_subprotocols(subprotocols or ())
     extensions = values["extensions"] or settings.extensions
-    if not isinstance(extensions, Sequence):
-        raise TypeError(f"extensions must be a list such as [PerMessageDeflate()], not {extensions!r}")
+    check_factories(extensions)
     values["extensions"] = tuple(extensions)
-    check_factories(values["extensions"])
     values["headers"] = header_pairs(values["headers"] or ())
     check_client_headers(values["headers"])
     values["open_timeout"] = _seconds(values["open_timeout"])

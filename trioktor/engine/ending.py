@@ -15,7 +15,7 @@ import trio
 from ..config import WebSockets
 from ..errors import CloseTimeout, WriteTimeout
 from ..protocol.conversation import Conversation
-from ..protocol.halves import Ours, Step, Theirs, Timer, Wait
+from ..protocol.halves import Ours, Step, Timer, Wait
 from .ends import Ends
 from .inbox import Inbox
 from .later import Later
@@ -103,13 +103,11 @@ class Ending:
 
     def _begin(self) -> None:
         """Start the task that sees the conversation out, unless the handler's task does."""
-        if self._has_begun:
-            return
-        connection = self._connection
-        if not connection.tasks.has_returned:
+        if not self._has_begun:
             self._has_begun = True
-            assert connection.nursery is not None
-            connection.nursery.start_soon(self._run_beside, name="trioktor ending")
+            nursery = self._connection.nursery
+            assert nursery is not None
+            nursery.start_soon(self._run_beside, name="trioktor ending")
 
     async def see_out(self, *, shield: bool) -> None:
         """The handler has returned: see the conversation out, and close the stream, or wait for the task that does.
@@ -202,7 +200,7 @@ class Ending:
     def _is_input_unread(self) -> bool:
         """Whether input is unread though the end is clean; closing with it would reset the connection."""
         closing = self._closing
-        is_clean = closing.theirs is Theirs.CLOSED and closing.ours is Ours.CLOSED and not closing.is_client
+        is_clean = closing.is_clean and closing.ours is Ours.CLOSED and not closing.is_client
         try:
             return is_clean and bool(self._connection.transport.read_nowait())
         except trio.BrokenResourceError:

@@ -14,7 +14,6 @@ So only a peer that is silent while we listen is given up. Source: Ktor's pinger
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
 from typing import Protocol, final
 
 import attrs
@@ -89,7 +88,7 @@ class Pinging:
         connection = self._connection
         self.stop()
         if period is not None and connection.conversation.closing.is_open and connection.nursery is not None:
-            self._keepalive = Keepalive(self, period, timeout, self._timed_out)
+            self._keepalive = Keepalive(self, period, timeout)
             connection.transport.on_progress = self._intake.on_input = self._keepalive.sign_of_life
             connection.nursery.start_soon(self._keepalive.run_pinger, name="trioktor pinger")
 
@@ -129,7 +128,8 @@ class Pinging:
         for ping in self._connection.conversation.control.end_pings():
             ping.answered.set()
 
-    def _timed_out(self) -> None:
+    def timed_out(self) -> None:
+        """No Pong came."""
         self._connection.ends.ping_timed_out(self.timeout)
 
 
@@ -139,16 +139,13 @@ class Keepalive:
     Args:
       period: seconds between Pings.
       timeout: seconds in which a Ping must go out and its Pong come in.
-      on_timeout: called once when neither did.
     """
 
-    __slots__ = ("_on_timeout", "_owner", "_patience", "_scope", "period", "timeout")
+    __slots__ = ("_owner", "_patience", "_scope", "period")
 
-    def __init__(self, owner: Pinging, period: float, timeout: float, on_timeout: Callable[[], None]) -> None:
+    def __init__(self, owner: Pinging, period: float, timeout: float) -> None:
         self._owner = owner
-        self._on_timeout = on_timeout
         self.period: float = period
-        self.timeout: float = timeout
         self._patience = Patience(timeout)
         self._scope = trio.CancelScope()
 
@@ -180,7 +177,7 @@ class Keepalive:
             if self._owner.is_stalled:
                 self.sign_of_life()
             if self._patience.is_over:
-                self._on_timeout()
+                self._owner.timed_out()
                 return
             asked = self._patience.next_look()
             with trio.move_on_at(asked):

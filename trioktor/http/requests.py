@@ -40,10 +40,12 @@ _HOST: Final = re.compile(
 )
 """uri-host [ ":" port ] of RFC 9110 §7.2; the first group is an IPv6 address."""
 
-_NORMAL: Final = re.compile(r"[A-Za-z0-9\-._~!$&'()*+,;=:@/]*+(?:\?[^%]*+)?", re.DOTALL)
-"""A target without escapes, and with nothing in its path that has to be escaped: pchar of RFC 3986 §3.3."""
-_SPELLED: Final = re.compile(r"%([0-9A-Fa-f]{2})|[^A-Za-z0-9\-._~!$&'()*+,;=:@/]", re.DOTALL)
-_LITERAL: Final = re.compile(r"[A-Za-z0-9\-._~!$&'()*+,;=:@]")
+_PCHAR: Final = r"A-Za-z0-9\-._~!$&'()*+,;=:@"
+"""What may stand in a segment of a path by itself (RFC 3986 §3.3)."""
+_LITERAL: Final = re.compile(f"[{_PCHAR}]")
+_NORMAL: Final = re.compile(rf"[{_PCHAR}/]*+(?:\?[^%]*+)?")
+"""A target without escapes, and with nothing in its path that has to be escaped."""
+_SPELLED: Final = re.compile(f"%([0-9A-Fa-f]{{2}})|[^{_PCHAR}/]")
 
 
 @final

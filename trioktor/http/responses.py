@@ -41,12 +41,15 @@ def header_pairs(headers: HeaderPairs) -> tuple[tuple[str, str], ...]:
       ValueError: a name or value cannot be written, such as one with a line break (response splitting).
       TypeError: they are no pairs of str.
     """
-    pairs: tuple[Any, ...] = tuple(headers.items() if isinstance(headers, Mapping) else headers)
-    for pair in pairs:
-        if not isinstance(pair, tuple) or len(pair) != 2 or not all(isinstance(part, str) for part in pair):
+    pairs: list[tuple[str, str]] = []
+    given: Any = headers if isinstance(headers, Sequence) else headers.items()
+    for pair in given:
+        if isinstance(pair, str) or len(pair) != 2 or not all(isinstance(part, str) for part in pair):
             raise TypeError(f"headers are a mapping, or pairs (name, value), of str; not {pair!r}")
-        check_header(*pair)
-    return pairs
+        name, value = pair
+        check_header(name, value)
+        pairs.append((name, value))
+    return tuple(pairs)
 
 
 def encoded(fields: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:

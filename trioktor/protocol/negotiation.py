@@ -13,12 +13,14 @@ from .extensions import Extension, ExtensionFactory
 from .first_byte import RESERVED
 
 
-def check_factories(factories: Sequence[object]) -> None:
+def check_factories(factories: object) -> None:
     """Refuse factories that cannot work side by side.
 
     Raises:
-      ValueError: two claim the same name or reserved bit, or one is no factory.
+      ValueError: two claim the same name or reserved bit, or one is no factory; or they are no list.
     """
+    if not isinstance(factories, Sequence) or isinstance(factories, str):
+        raise ValueError(f"extensions must be a list such as [PerMessageDeflate()], not {factories!r}")
     names: set[str] = set()
     bits = 0
     for factory in factories:

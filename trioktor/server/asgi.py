@@ -32,7 +32,6 @@ Send: TypeAlias = "Callable[[Event], Awaitable[None]]"
 ASGI: Final = Supports(name="an ASGI server", frames=False, pings=False, extensions=False)
 _GRACE: Final = 5.0
 """Seconds for handlers to return at the end of the lifespan, as `serve` gives them."""
-_UNRESERVED: Final = "/:@!$&'()*+,;=~-._"
 _NO_TRIO: Final = "trioktor runs on Trio, and this ASGI server does not: try `hypercorn --worker-class trio module:app`"
 _PROTOCOL: Final = b"sec-websocket-protocol"
 _DENIAL: Final = "websocket.http.response"
@@ -217,9 +216,9 @@ def _head(scope: Scope, method: str, *, is_upgrade: bool) -> RequestHead:
 def _path(scope: Scope) -> str:
     """The path below where the application is mounted, escaped as it came."""
     raw = scope.get("raw_path")
-    path = raw.partition(b"?")[0].decode("latin-1") if raw else quote(scope["path"], safe=_UNRESERVED)
+    path = raw.partition(b"?")[0].decode("latin-1") if raw else quote(scope["path"])
     path = normal_form(path)
-    root = normal_form(quote(scope.get("root_path") or "", safe=_UNRESERVED)).rstrip("/")
+    root = normal_form(quote(scope.get("root_path") or "")).rstrip("/")
     if root and (path == root or path.startswith(root + "/")):
         path = path[len(root) :]
     return path or "/"
