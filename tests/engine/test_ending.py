@@ -11,12 +11,11 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from tests.support.helpers import close
+from tests.support.helpers import close, converse
 from tests.support.plain_transport import PlainTransport
 from trioktor import CloseTimeout, Frame, WebSockets
 from trioktor.engine.connection import Connection
 from trioktor.engine.ending import Ending
-from trioktor.engine.lifetime import run
 from trioktor.protocol.close import CloseReason
 from trioktor.protocol.errors import ProtocolError
 
@@ -39,7 +38,7 @@ async def ended(
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch)
-        await run(connection, handler)
+        await converse(connection, handler)
     return connection, closed[0]
 
 
@@ -204,7 +203,7 @@ async def test_a_handler_has_some_time_to_return_before_another_task_does_it(
             if not returns_first:
                 due[0]()
 
-    await run(connection, handler)
+    await converse(connection, handler)
     for call in due:
         call()
     assert names == [[], [] if returns_first else ["trioktor ending"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import types
 from collections.abc import Awaitable, Callable
@@ -12,11 +13,11 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from tests.support.helpers import close
+from tests.support.helpers import close, converse
 from tests.support.plain_transport import PlainTransport
 from trioktor import Frame, WebSockets
 from trioktor.engine.connection import Connection
-from trioktor.engine.lifetime import FirstWait, hold, run
+from trioktor.engine.lifetime import FirstWait, Lifetime, hold
 from trioktor.engine.outcome import first_leaf
 
 ANSWER = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
@@ -56,6 +57,65 @@ def assert_over(connection: Connection, transport: PlainTransport, code: int) ->
 # round a handler
 
 
+async def test_what_begins_and_fails_leaves_nothing_open(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    """Neither a scope, which the next one outside would find, nor the stream."""
+    transport, error = PlainTransport(), ZeroDivisionError()
+    connection = server(transport)
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(connection.reader.__class__, "start", fail)
+    before = trio.lowlevel.current_task().child_nurseries
+    with trio.CancelScope():
+        raised = await outcome(lambda: converse(connection, nothing))
+    assert raised is not None
+    assert first_leaf(raised) is error
+    assert transport.is_closed
+    assert trio.lowlevel.current_task().child_nurseries == before
+
+
+@pytest.mark.parametrize("is_failing", [True, False])
+@pytest.mark.parametrize("place", range(1, 30))
+def test_ctrl_c_is_not_felt_half_way_in_or_out(place: int, is_failing: bool) -> None:
+    """Whichever line it comes at: all is closed, and the interrupt comes out behind that."""
+    failures, lines, transport = list[Exception](), iter(range(1, 10_000)), PlainTransport()
+    code = {Lifetime.__aenter__.__code__, Lifetime.__aexit__.__code__, Lifetime._leave.__code__}
+
+    def trace(frame: types.FrameType, event: str, argument: object) -> Callable[..., Any] | None:
+        if frame.f_code not in code:
+            return None
+        if event == "line" and next(lines) == place:
+            signal.raise_signal(signal.SIGINT)
+        return trace
+
+    async def main() -> None:
+        connection = server(transport, failures)
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            async with Lifetime(connection):
+                if is_failing:
+                    raise MINE
+        finally:
+            sys.settrace(before)
+            assert connection.ending.is_closed
+            assert trio.lowlevel.current_task().child_nurseries == []
+        await trio.lowlevel.checkpoint()
+
+    raised: BaseException | None = None
+    try:
+        trio.run(main)
+    except BaseException as error:
+        raised = error
+    assert (raised is None) == (next(lines) <= place)
+    assert raised is None or isinstance(first_leaf(raised), KeyboardInterrupt)
+    assert failures == [MINE] * is_failing
+    assert transport.is_closed
+
+
 async def forever(_: object) -> None:
     """A handler that does not return."""
     await trio.sleep_forever()
@@ -76,7 +136,7 @@ async def test_a_handler_that_returns_is_seen_out(autojump_clock: MockClock) -> 
         seen.append(owner)
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(run, connection, handler)
+        nursery.start_soon(converse, connection, handler)
         await trio.sleep(3)
         assert (transport.frames, transport.is_closed) == ([close(1000)], False)
         transport.say(close(1000))
@@ -98,7 +158,7 @@ async def test_the_conversation_goes_on_behind_the_peers_goodbye_until_the_handl
         await trio.sleep(2)
 
     transport.say(close(4000))
-    await run(connection, handler)
+    await converse(connection, handler)
     assert trio.current_time() == pytest.approx(2, abs=0.1)
     assert_over(connection, transport, 4000)
 
@@ -112,7 +172,7 @@ async def test_what_a_handler_raises_is_told_and_not_raised(autojump_clock: Mock
         await trio.sleep(1)
         raise error
 
-    await run(connection, handler)
+    await converse(connection, handler)
     assert failures == [error]
     assert_over(connection, transport, 1011)
 
@@ -128,7 +188,7 @@ async def test_what_is_no_exception_is_raised_behind_the_goodbye(
     async def handler(_: object) -> None:
         raise error
 
-    raised = await outcome(lambda: run(connection, handler))
+    raised = await outcome(lambda: converse(connection, handler))
     assert raised is not None
     assert first_leaf(raised) is error
     assert failures == []
@@ -141,7 +201,7 @@ async def test_a_cancellation_is_a_short_goodbye(autojump_clock: MockClock) -> N
     transport = PlainTransport(answers=False)
     connection = server(transport)
     with trio.move_on_after(5) as scope:
-        await run(connection, forever)
+        await converse(connection, forever)
     assert scope.cancelled_caught
     assert 5 <= trio.current_time() <= 6.1
     assert_over(connection, transport, 1001)
@@ -152,7 +212,7 @@ async def test_a_cancellation_while_it_is_seen_out_makes_that_short(autojump_clo
     transport = PlainTransport(answers=False)
     connection = server(transport)
     with trio.move_on_after(2) as scope:
-        await run(connection, nothing)
+        await converse(connection, nothing)
     assert scope.cancelled_caught
     assert 2 <= trio.current_time() <= 3.1
     assert_over(connection, transport, 1000)
@@ -179,7 +239,7 @@ async def test_the_answer_to_the_handshake_goes_out_first(way: str, autojump_clo
         if way == "leaves a task":
             connection.start_soon(look, ())
 
-    await run(connection, handler)
+    await converse(connection, handler)
     assert seen == ([ANSWER] if way in ("waits", "leaves a task") else [])
     assert transport.written.startswith(ANSWER)
     assert_over(connection, transport, 1011 if way == "raises" else 1000)
@@ -268,7 +328,7 @@ async def test_an_interrupt_behind_a_failure_makes_the_end_short(is_block: bool,
         async with hold(connection, failures):
             await exits()
 
-    raised = await outcome(holds if is_block else lambda: run(connection, exits))
+    raised = await outcome(holds if is_block else lambda: converse(connection, exits))
     assert isinstance(raised, BaseExceptionGroup)
     assert raised.split(SystemExit)[0] is not None
     assert failures == [TASKS]

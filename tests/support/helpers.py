@@ -14,6 +14,8 @@ import trio.testing
 
 from tests.support.reading import FrameReader
 from trioktor import Application, CloseReason, Frame, RawWebSocketSession, WebSockets, WebSocketSession
+from trioktor.engine.connection import Connection
+from trioktor.engine.lifetime import FirstWait, Lifetime
 from trioktor.engine.outcome import merge
 from trioktor.http.handshake import accept_token
 from trioktor.protocol.mask import mask
@@ -43,6 +45,12 @@ def client_bytes(*frames: Frame) -> bytes:
 def masked(first_byte: int, payload: bytes = b"", key: bytes = KEY) -> bytes:
     """A frame as a client writes it, whatever it says."""
     return head(first_byte, len(payload), 0x80) + key + mask(payload, key)
+
+
+async def converse(connection: Connection, handler: Callable[[Any], Awaitable[object]]) -> None:
+    """A handler's conversation, to its end, as a host has it."""
+    async with Lifetime(connection):
+        await FirstWait(handler(connection.owner), connection.writing.respond)
 
 
 def application(handler: Callable[..., Awaitable[object]], path: str = "/", **settings: Any) -> Application:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import asynccontextmanager
-from types import CoroutineType, FrameType
+from types import CoroutineType, FrameType, TracebackType
 from typing import Any, final
 
 import trio
@@ -17,30 +17,63 @@ from .connection import Connection
 from .outcome import first_leaf, is_cancellation, unwrapped
 
 
-async def run(connection: Connection, handler: Callable[[Any], Awaitable[object]]) -> None:
-    """Run the handler for the session, and the conversation; returns when both are over and the stream is closed.
+@final
+class Lifetime:
+    """The body of an `async with` is the handler; the block is left when all is over and the stream is closed.
 
-    Raises:
-      BaseException: only what is no `Exception`: `Cancelled`, `KeyboardInterrupt`, `SystemExit`.
+    Entering is no checkpoint. It raises only what is no `Exception`: `Cancelled`, `KeyboardInterrupt`, `SystemExit`.
     """
-    try:
-        async with trio.open_nursery() as nursery:
-            connection.begin(nursery)
+
+    __slots__ = ("_connection", "_nursery")
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._nursery = trio.open_nursery()
+
+    @trio.lowlevel.enable_ki_protection  # all of it is entered, or nothing
+    async def __aenter__(self) -> None:
+        nursery = await self._nursery.__aenter__()
+        try:
+            self._connection.begin(nursery)
+            self._connection.tasks.__enter__()
+        except BaseException as error:
+            await self._leave(error)
+            raise
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        connection = self._connection
+        try:
             try:
                 try:
-                    with connection.tasks:
-                        await FirstWait(handler(connection.owner), connection.writing.respond)
+                    connection.tasks.__exit__(kind, error, traceback)
                 finally:
-                    connection.writing.respond()  # of a handler that never waited; a task of its own may take its time
+                    del error, traceback  # or the traceback would keep both
+                    connection.writing.respond()  # of a handler that never waited
             except BaseException:
                 connection.ends.interrupted()
                 await connection.ending.see_out(shield=True)
                 raise
             await connection.ending.see_out(shield=False)
-    finally:
-        connection.owner = None  # or they would keep each other alive
-        if not connection.ending.is_closed and not connection.transport.close_nowait():
-            await connection.transport.aclose()
+        except BaseException as rest:
+            if not await self._leave(rest):
+                raise
+        else:
+            await self._leave(None)
+        return True
+
+    async def _leave(self, error: BaseException | None) -> bool | None:
+        """Wait for all other tasks; true if what left the body was theirs to keep."""
+        connection, kind = self._connection, None if error is None else type(error)
+        try:
+            return await self._nursery.__aexit__(kind, error, None)
+        finally:
+            del error
+            connection.owner = None  # or they would keep each other alive
+            if not connection.ending.is_closed and not connection.transport.close_nowait():
+                await connection.transport.aclose()
 
 
 @asynccontextmanager
@@ -55,21 +88,8 @@ async def hold(connection: Connection, failures: list[Exception]) -> AsyncIterat
       BaseException: what is no `Exception`, and came alone.
     """
     try:
-        try:
-            async with trio.open_nursery() as nursery:
-                connection.begin(nursery)
-                try:
-                    with connection.tasks:
-                        yield
-                except BaseException:
-                    connection.ends.interrupted()
-                    await connection.ending.see_out(shield=True)
-                    raise
-                await connection.ending.see_out(shield=False)
-        finally:
-            connection.owner = None
-            if not connection.transport.close_nowait():
-                await connection.transport.aclose()
+        async with Lifetime(connection):
+            yield
     except BaseException as error:
         raised = _together(error, failures)
         raise raised from raised.__cause__

@@ -30,6 +30,10 @@ class WebSocketRoute:
     negotiates_extensions: bool = True
     pattern: str = ""
 
+    def converse(self, session: object, call: Call) -> Awaitable[object]:
+        """Call the handler for a session, to be awaited."""
+        return self.handler(session, **_values(self.wanted, call))
+
 
 @final
 @attrs.frozen
@@ -43,13 +47,17 @@ class GetRoute:
 
     async def respond(self, call: Call) -> Response:
         """Run the handler for a request."""
-        values = call.path_parameters
-        answer = await self.handler(call, **{name: values.get(name) for name in self.wanted})
+        answer = await self.handler(call, **_values(self.wanted, call))
         if isinstance(answer, (str, bytes)):
             return Response(answer)
         if not isinstance(answer, Response):
             raise TypeError(f"a GET handler returns a Response, str or bytes, not {type(answer).__name__}")
         return answer
+
+
+def _values(wanted: tuple[str, ...], call: Call) -> dict[str, str | None]:
+    """The path parameters that a handler wants; None stands for one that may be left out, and was."""
+    return {name: call.path_parameters.get(name) for name in wanted}
 
 
 @final

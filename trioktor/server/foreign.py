@@ -6,7 +6,6 @@ host and origin, choose the subprotocol, run the handler, and end all of it when
 
 from __future__ import annotations
 
-import functools
 import logging
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable
@@ -17,7 +16,7 @@ import trio
 
 from ..config import Supports
 from ..engine.connection import Connection
-from ..engine.lifetime import run
+from ..engine.lifetime import Lifetime
 from ..engine.messages import Messages, MessageTransport
 from ..engine.shields import STOP_LIMIT
 from ..http.call import Call
@@ -158,8 +157,8 @@ class ForeignHost:
         try:
             if self._is_stopping:
                 connection.ends.close(CloseReason(CloseCode.GOING_AWAY))
-            values = {name: call.path_parameters.get(name) for name in route.wanted}
-            await run(connection, functools.partial(route.handler, **values) if values else route.handler)
+            async with Lifetime(connection):
+                await route.converse(session, call)
         finally:
             self._running.discard(connection)
             log_end(connection, session.call)

@@ -6,18 +6,17 @@ never raises for what a peer does: a bad request is answered and forgotten, and 
 
 from __future__ import annotations
 
-import functools
 import logging
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TypeAlias
 
 import attrs
 import trio
 
 from ..engine.connection import Connection
-from ..engine.lifetime import run
+from ..engine.lifetime import FirstWait, Lifetime
 from ..engine.outcome import split
 from ..engine.poller import Poller
 from ..engine.shields import Stop
@@ -47,14 +46,6 @@ from .upgrade import check_client, negotiate, new_call
 _Admitted: TypeAlias = "tuple[Connection, BaseSession, WebSocketRoute, str]"
 
 logger: logging.Logger = logging.getLogger("trioktor.server")
-
-
-def _bound(route: WebSocketRoute, call: Call) -> Callable[[BaseSession], Awaitable[object]]:
-    """The handler of a route, with the path parameters that it wants."""
-    if not route.wanted:
-        return route.handler
-    values = call.path_parameters
-    return functools.partial(route.handler, **{name: values.get(name) for name in route.wanted})
 
 
 class Host:
@@ -127,7 +118,9 @@ class Host:
                 connection, session, route, place = admitted
                 del admitted
                 try:
-                    await self._begin(connection, session, route)
+                    self._begin(connection, session.call)
+                    async with Lifetime(connection):
+                        await FirstWait(route.converse(session, session.call), connection.writing.respond)
                 finally:
                     self.running.discard(connection)
                     self._places.leave(place)
@@ -243,16 +236,13 @@ class Host:
         kind = RawWebSocketSession if route.is_raw else WebSocketSession
         return connection, kind(connection, call, self.application)
 
-    def _begin(
-        self, connection: Connection, session: BaseSession, route: WebSocketRoute
-    ) -> Coroutine[None, None, None]:
-        """The conversation, to be awaited."""
-        session.call.headers.compact()
-        log_begin(session.call)
+    def _begin(self, connection: Connection, call: Call) -> None:
+        """The conversation is about to begin."""
+        call.headers.compact()
+        log_begin(call)
         self.running.add(connection)
         if self.is_stopping:
             connection.ends.close(None)
-        return run(connection, _bound(route, session.call))
 
     # the end
 
