@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from trio.testing import MockClock
 from tests.support.carriers import over_bytes
 from tests.support.doors import LITTLE, PEER, Door, asking
 from tests.support.helpers import application, close, connected, connected_raw
+from tests.support.slow import stuck
 from trioktor import (
     CloseReason,
     ConnectionBroken,
@@ -247,6 +249,75 @@ async def test_terminate_says_nothing_and_cancels(autojump_clock: Clock) -> None
     async with connected(handler) as (client, _):
         assert await client.receive_rest() == []
     assert sorted(cancelled) == ["handler", "task"]
+
+
+async def receive(session: WebSocketSession) -> None:
+    """Wait for what does not come."""
+    await session.receive()
+
+
+async def take(session: WebSocketSession) -> None:
+    """The same, by the channel."""
+    await session.incoming.receive()
+
+
+async def send(session: WebSocketSession) -> None:
+    """Wait for room that does not come."""
+    while True:
+        await session.send(bytes(500_000))
+
+
+async def put(session: WebSocketSession) -> None:
+    """The same, by the channel."""
+    while True:
+        await session.outgoing.send(bytes(500_000))
+
+
+async def flush(session: WebSocketSession) -> None:
+    """Wait for what is not taken."""
+    for _ in range(8):
+        await session.send(bytes(500_000))
+    await session.flush()
+
+
+async def ping(session: WebSocketSession) -> None:
+    """Wait for a Pong that does not come."""
+    await session.ping()
+
+
+async def wait_closed(session: WebSocketSession) -> None:
+    """Wait for an end that does not come, and then for another."""
+    await session.wait_closed()
+    await trio.sleep_forever()
+
+
+@pytest.mark.parametrize("in_task", [True, False])
+@pytest.mark.parametrize("wait", [receive, take, send, put, flush, ping, wait_closed])
+async def test_who_waits_is_cancelled_by_terminate(
+    wait: Callable[[WebSocketSession], Awaitable[None]], in_task: bool, autojump_clock: Clock
+) -> None:
+    """The handler and its tasks do not see the end that comes with it."""
+    seen: list[type[BaseException]] = []
+
+    async def waits(session: WebSocketSession) -> None:
+        try:
+            await wait(session)
+        except BaseException as error:
+            seen.append(type(error))
+            raise
+
+    async def handler(session: WebSocketSession) -> None:
+        session.start_soon(*((waits, session) if in_task else (end, session)))
+        await (end if in_task else waits)(session)
+
+    async def end(session: WebSocketSession) -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        session.terminate()
+        await trio.sleep_forever()
+
+    async with stuck(handler, write_timeout=None, ping_period=None):
+        pass  # until the handler has returned
+    assert seen == [trio.Cancelled]
 
 
 @pytest.mark.parametrize("way", ["aclose", "wait_closed"])

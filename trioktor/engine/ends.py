@@ -178,8 +178,8 @@ class Ends:
 
     def terminate(self) -> None:
         """Drop the connection now, and cancel the handler."""
+        self._connection.tasks.cancel("terminate")  # first: they are to see that, and not the end
         self.drop()
-        self._connection.tasks.cancel("terminate")
 
     # the handler's
 
