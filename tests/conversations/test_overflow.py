@@ -96,6 +96,26 @@ async def test_input_bytes_overflow_too(autojump_clock: Clock) -> None:
     assert [400, 400, 400, ChannelOverflow] == seen
 
 
+async def test_an_end_while_a_message_waits_for_the_channel_is_nobodys_failure(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is in the channel is still there for the handler, which is not cancelled."""
+    seen: list[object] = []
+
+    async def handler(session: Session) -> None:
+        incoming = session.incoming
+        await trio.sleep(1)
+        await session.outgoing.send(123)  # type: ignore[arg-type]  # the end
+        await trio.sleep(1)
+        seen.extend([frame.text async for frame in incoming])
+
+    async with connected(handler, incoming=ChannelConfig(1)) as (client, _):
+        await client.send(*map(Frame.Text, "abc"))
+        assert close(1011) == await client.receive()
+    assert ["a"] == seen
+    assert ["what may not be sent was put into outgoing" in record.getMessage() for record in caplog.records] == [True]
+
+
 async def deaf(app_handler: object, **settings: object) -> list[Frame]:
     """What a client gets that upgrades, takes nothing for a minute, and reads everything then."""
     ours, theirs = trio.testing.lockstep_stream_pair()

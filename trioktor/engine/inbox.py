@@ -277,8 +277,8 @@ class Inbox:
             self._offered += 1  # and not the first
             self._bytes += size
             self._sizes.append(size)
-        except trio.BrokenResourceError:
-            pass  # the handler closed `incoming`: it wants no input
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the handler closed `incoming`, and wants no input; or it was the end of all input
         self._held = None
 
     def discard_overflow(self) -> None:
