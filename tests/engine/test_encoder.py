@@ -34,13 +34,15 @@ class Ends:
         if self.refusal is not None:
             raise self.refusal
 
-    def misused(self, error: ProtocolError) -> None:
+    def misused(self, error: ProtocolError, *, is_writing: bool) -> None:
         """The application's fault."""
         self.told.append(error)
+        self.is_at_once = is_writing
 
-    def crashed(self, error: Exception) -> None:
+    def crashed(self, error: Exception, *, is_writing: bool) -> None:
         """An extension's."""
         self.told.append(error)
+        self.is_at_once = is_writing
 
     def overflowed(self) -> None:
         """Not an encoder's business."""
@@ -210,23 +212,25 @@ def test_a_long_message_passes_its_extensions_in_steps() -> None:
     counts = []
     while encoder.steps is not None:
         counts.append(len(read(pieces)))
-        encoder.step(pieces)
+        encoder.step(pieces, is_sealed=False)
     assert counts == [1, 1]
     assert read(pieces) == [Frame.Binary(b"shortshort"), Frame.Binary(b"0123456789" * 2 * LONG)]
     assert conversation.outgoing.frames_sent == 2
 
 
 @pytest.mark.parametrize("size", [10, LONG + 1])
+@pytest.mark.parametrize("is_sealed", [False, True])
 @pytest.mark.parametrize("failure", [ProtocolError("mine"), ValueError("mine"), TypeError("mine"), KeyError("mine")])
-def test_an_extension_that_fails_ends_the_conversation(failure: Exception, size: int) -> None:
+def test_an_extension_that_fails_ends_the_conversation(failure: Exception, is_sealed: bool, size: int) -> None:
     """As a fault of its own, or as a message that it can't say; at once, or in the middle of the steps."""
     ends, pieces = Ends(), list[bytes]()
     encoder = Encoder(ends, doubling(failure))
-    encoder.add(bytes(size), pieces, is_sealed=False)
+    encoder.add(bytes(size), pieces, is_sealed=is_sealed)
     while encoder.steps is not None:
         assert ends.told == []
-        encoder.step(pieces)
+        encoder.step(pieces, is_sealed=is_sealed)
     (error,) = ends.told
+    assert ends.is_at_once is is_sealed  # nothing goes out behind it that could show that it is missing
     assert pieces == []
     if isinstance(failure, (ProtocolError, KeyError)):
         assert error is failure

@@ -170,7 +170,7 @@ async def test_what_the_peer_said_before_it_stopped_reading_is_waited_for(
     error = BrokenPipeError("it reads no more")
 
     async def fails(connection: Connection) -> None:
-        connection.writing.failed(error)
+        connection.ends.write_failed(error)
         if comes:
             transport.say(close(4000))
         await stays(connection)

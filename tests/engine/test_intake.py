@@ -52,6 +52,11 @@ class Connection:
     def _count_signs(self) -> None:
         self.signs += 1
 
+    def lose(self, cause: BaseException) -> None:
+        """The stream is gone."""
+        self.conversation.closing.lose(cause)
+        self.look_up()
+
     def crashed(self, error: Exception) -> None:
         """Note what was ours."""
         self.failures.append(error)

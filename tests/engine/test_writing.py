@@ -13,6 +13,7 @@ from hypothesis import given, strategies as st
 from trio.testing import MockClock
 
 from tests.support.extensions import Marker, Marking
+from tests.support.helpers import close
 from tests.support.plain_transport import PlainSocket, PlainTransport, running, settle, texts
 from trioktor import Frame, WebSockets
 from trioktor.engine.connection import Connection
@@ -319,7 +320,7 @@ async def test_extensions_see_what_is_put_aside_in_its_turn(autojump_clock: Mock
 
 
 async def test_what_a_fault_of_an_extension_s_made_is_not_put_aside(autojump_clock: MockClock) -> None:
-    """Whoever sends it is told, and what was put aside before is whole."""
+    """Whoever sends it is told, what was put aside before is whole, and then it is the end."""
     transport = PlainSocket()
     async with writing(transport, extensions=(Marker(Marking("marking", 0, "\N{SNOWMAN}")),)) as connection:
         assert connection.writing.write_through(Frame.Binary(b"first"), keep=True)
@@ -327,8 +328,21 @@ async def test_what_a_fault_of_an_extension_s_made_is_not_put_aside(autojump_clo
             patch.setattr(Marker, "encode", lambda self, message: Frame.Text("x", rsv3=True))
             with pytest.raises(ProtocolError, match="reserved bit"):
                 connection.writing.write_message(Frame.Text("second"), keep=True)
-        connection.writing.uncork()
-        assert transport.frames == [Frame.Binary("first\N{SNOWMAN}".encode())]
+        assert transport.frames == [Frame.Binary("first\N{SNOWMAN}".encode()), close(1011)]
+        assert isinstance(connection.closing.cause, ProtocolError)
+
+
+async def test_extensions_do_not_see_what_can_not_be_said_inside_a_message(autojump_clock: MockClock) -> None:
+    """A fragment that went through `outgoing`, of which sessions know nothing; the conversation goes on."""
+    transport = PlainSocket()
+    async with writing(transport, extensions=(Marker(Marking("marking", 0)),)) as connection:
+        assert connection.writing.write_through(Frame.Text("first", fin=False), keep=False)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Marker, "encode", lambda self, message: pytest.fail("it was seen"))
+            assert connection.writing.write_message(Frame.Binary(b"second"), keep=False) is None
+            with pytest.raises(ProtocolError, match="inside the fragments"):
+                connection.writing.write_through(Frame.Binary(b"second"), keep=False)
+        assert connection.closing.is_open
 
 
 @pytest.mark.parametrize("is_open", [False, True])
@@ -534,6 +548,6 @@ async def test_where_nothing_is_read_a_write_that_fails_is_the_end(autojump_cloc
     async with writing(transport, WebSockets(incoming=1)) as connection:
         transport.say(*texts("a", "b", "c"))
         await settle()
-        connection.writing.failed(KeyError("mine"))
+        connection.ends.write_failed(KeyError("mine"))
         assert connection.closing.theirs is Theirs.GONE
         assert isinstance(connection.closing.cause, KeyError)

@@ -307,8 +307,9 @@ async def test_who_waits_is_cancelled_by_terminate(
             raise
 
     async def handler(session: WebSocketSession) -> None:
-        session.start_soon(*((waits, session) if in_task else (end, session)))
-        await (end if in_task else waits)(session)
+        first, second = (waits, end) if in_task else (end, waits)
+        session.start_soon(first, session)
+        await second(session)
 
     async def end(session: WebSocketSession) -> None:
         await trio.testing.wait_all_tasks_blocked()

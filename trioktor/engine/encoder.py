@@ -22,10 +22,10 @@ class ChannelEnds(Protocol):
     def close_frame_sent(self, frame: CloseFrame) -> None:
         """A Close came out of the channel."""
 
-    def misused(self, error: ProtocolError) -> None:
+    def misused(self, error: ProtocolError, *, is_writing: bool) -> None:
         """Something came out of the channel that may not be sent."""
 
-    def crashed(self, error: Exception) -> None:
+    def crashed(self, error: Exception, *, is_writing: bool) -> None:
         """An extension failed at a message."""
 
     def overflowed(self) -> None:
@@ -59,29 +59,32 @@ class Encoder:
                 pieces[:0] = ahead
             else:
                 self.steps = outgoing.add(frame, pieces)
-        except (ProtocolError, TypeError, ValueError) as error:
-            self._misused(error, item)
         except Exception as error:
-            self._ends.crashed(error)
+            self._fail(error, item, is_sealed)
 
-    def step(self, pieces: list[bytes]) -> None:
+    def step(self, pieces: list[bytes], *, is_sealed: bool) -> None:
         """Do a slice of the work on a long message; the last appends its bytes."""
         assert self.steps is not None
         try:
-            next(self.steps)
-        except StopIteration as stop:
-            self.steps = None
-            self._conversation.outgoing.finish(stop.value, pieces)
-        except (ProtocolError, TypeError, ValueError) as error:
-            self.steps = None
-            self._misused(error, "a message")
+            try:
+                next(self.steps)
+            except StopIteration as stop:
+                self.steps = None
+                self._conversation.outgoing.finish(stop.value, pieces)
         except Exception as error:
             self.steps = None
-            self._ends.crashed(error)
+            self._fail(error, "a message", is_sealed)
 
     def _goes_ahead(self, is_sealed: bool) -> bool:
         """Whether control frames overtake what was gathered with them."""
         return not is_sealed and not self._conversation.closing.is_raw
 
-    def _misused(self, error: Exception, item: object) -> None:
-        self._ends.misused(error if isinstance(error, ProtocolError) else ProtocolError(f"{item!r:.100}: {error}"))
+    def _fail(self, error: Exception, item: object, is_sealed: bool) -> None:
+        """An item does not go out, which ends the conversation; at once, if an extension counts on it."""
+        is_end = is_sealed and self._conversation.outgoing.is_torn
+        if isinstance(error, (TypeError, ValueError)) and not isinstance(error, ProtocolError):
+            error = ProtocolError(f"{item!r:.100}: {error}")
+        if isinstance(error, ProtocolError):
+            self._ends.misused(error, is_writing=is_end)
+        else:
+            self._ends.crashed(error, is_writing=is_end)

@@ -120,7 +120,7 @@ class Ends:
         """A fault of an extension's, or ours, came to light: the end of this connection, and of no other.
 
         Args:
-          is_writing: it is the writer's, and nothing more can be written.
+          is_writing: it is the writer's, and nothing more can, or may, be written.
         """
         connection = self._connection
         logger.error("%s: an extension, or trioktor itself, failed", connection.owner, exc_info=error)
@@ -130,9 +130,25 @@ class Ends:
         if not self._closing.is_client:  # a block is told by what it calls
             connection.tasks.cancel("the connection failed")
 
-    def misused(self, error: ProtocolError) -> None:
-        """What may not be sent was put into `outgoing`."""
+    def write_failed(self, error: Exception) -> None:
+        """The peer takes nothing more; what it said before may still be there to be read."""
+        connection = self._connection
+        cause = error.__cause__ or error
+        self._closing.write_failed(cause)
+        if connection.inbox.pause is not None:
+            self._closing.lose(cause)
+        connection.look_up()
+
+    def written(self) -> None:
+        """The last was written, and nothing more will be."""
+        self._closing.written()
+        self._connection.look_up()
+
+    def misused(self, error: ProtocolError, *, is_writing: bool = False) -> None:
+        """What may not be sent was put into `outgoing`; `is_writing` as for `crashed`."""
         logger.error("%s: what may not be sent was put into outgoing: %s", self._connection.owner, error)
+        if is_writing:
+            self._closing.write_failed(error)
         self.fail(CloseReason(CloseCode.INTERNAL_ERROR), error)
 
     def overflowed(self) -> None:
@@ -170,10 +186,14 @@ class Ends:
 
     # now
 
+    def lose(self, cause: BaseException | None = None) -> None:
+        """The stream is gone, or is to be."""
+        self._closing.lose(cause)
+        self._connection.look_up()
+
     def drop(self) -> None:
         """Drop the connection now."""
-        self._closing.lose()
-        self._connection.look_up()
+        self.lose()
         self._connection.shields.stop_by(-math.inf)
 
     def terminate(self) -> None:

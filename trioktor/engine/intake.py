@@ -143,8 +143,7 @@ class Intake:
 
     def lose(self, error: trio.BrokenResourceError) -> None:
         """Reading failed."""
-        self._conversation.closing.lose(error.__cause__ or error)
-        self._connection.look_up()
+        self._connection.ends.lose(error.__cause__ or error)
 
     def fail(self, error: Exception) -> None:
         """Handing on failed by a fault of an extension's, or ours: it is this connection's alone."""

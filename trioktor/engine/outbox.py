@@ -281,7 +281,7 @@ class Outbox:
     def encode_on(self, pieces: list[bytes]) -> None:
         """Do a slice of the work on a long message; the last appends its bytes."""
         assert self._encoder is not None
-        self._encoder.step(pieces)
+        self._encoder.step(pieces, is_sealed=self.is_sealed)
 
     def _look_at(self, queue: SendQueue) -> None:
         self.peak = max(self.peak, queue.waiting)

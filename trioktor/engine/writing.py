@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import trio
 
 from ..errors import WriteTimeout
+from ..protocol.close import CloseCode, CloseReason
 from ..protocol.conversation import Conversation
 from ..protocol.first_byte import WHOLE_BINARY, WHOLE_TEXT
 from ..protocol.frames import Frame
@@ -28,6 +29,7 @@ from .transport import CHUNK, Transport
 from .writer import Writer
 
 _HEAD: Final = 2  # bytes, at least: so that empty messages count, too
+T = TypeVar("T")
 
 
 class Owner(Protocol):
@@ -43,9 +45,6 @@ class Owner(Protocol):
     @property
     def nursery(self) -> trio.Nursery | None:
         """Where tasks are started; None before and after."""
-
-    def look_up(self) -> None:
-        """Something happened in the conversation."""
 
 
 class Writing:
@@ -114,7 +113,7 @@ class Writing:
         With `keep` it is put aside, for others will follow. What the system does not take is left to the writer.
         """
         pieces: list[bytes] = []
-        if not self._is_road_free(keep=keep) or not self._outgoing.add_now(item, pieces):
+        if not self._is_road_free(keep=keep) or not self._pass(self._outgoing.add_now, item, pieces):
             return False
         kept = self._keep() if keep else self._kept
         if kept is None:
@@ -140,7 +139,9 @@ class Writing:
         item: Frame | bytes = message
         size = len(message.data)
         if not outgoing.is_transparent:
-            encoded = outgoing.encode_now(message)
+            if outgoing.serializer.is_in_message:
+                return None
+            encoded = self._pass(outgoing.encode_now, message)
             if encoded is None:
                 return False
             item, size = encoded, len(encoded if isinstance(encoded, bytes) else encoded.data)
@@ -155,6 +156,15 @@ class Writing:
         if size >= CHUNK or not keep:
             self.uncork()
         return True
+
+    def _pass(self, encode: Callable[..., T], *args: object) -> T:
+        """Encode an item. If that fails whoever sends it is told; and if an extension has seen it, it is the end."""
+        try:
+            return encode(*args)
+        except Exception as error:
+            if self._outgoing.is_torn:
+                self._connection.ends.fail(CloseReason(CloseCode.INTERNAL_ERROR), error)
+            raise
 
     def _keep(self) -> list[Frame | bytes]:
         """Where items are put aside; somebody will call."""
@@ -202,7 +212,7 @@ class Writing:
             if not self._wire.write(pieces):
                 self._leave(pieces, frames)
         except trio.BrokenResourceError as error:
-            self.failed(error)
+            self._connection.ends.write_failed(error)
 
     def _take_kept(self) -> list[bytes]:
         """What was put aside: whoever calls writes it, in front of everything else."""
@@ -222,7 +232,7 @@ class Writing:
         try:
             self._write_rest()
         except trio.BrokenResourceError as error:
-            self.failed(error)
+            self._connection.ends.write_failed(error)
 
     @trio.lowlevel.enable_ki_protection
     def _write_rest(self) -> None:
@@ -259,7 +269,7 @@ class Writing:
             nursery.start_soon(self._fail, error, name="trioktor failure")
 
     async def _fail(self, error: Exception) -> None:
-        self.failed(error)
+        self._connection.ends.write_failed(error)
 
     def end(self) -> None:
         """Nothing is written any more."""
@@ -269,31 +279,19 @@ class Writing:
         if self._watching is not None:
             self._watching.cancel("nothing is written any more")
 
-    def failed(self, error: Exception) -> None:
-        """The peer takes nothing more; what it said before may still be there to be read."""
-        connection = self._connection
-        cause = error.__cause__ or error
-        self._conversation.closing.write_failed(cause)
-        if connection.inbox.pause is not None:
-            self._conversation.closing.lose(cause)
-        connection.look_up()
-
     async def _write(self, writer: Writer) -> None:
-        connection = self._connection
-        closing = self._conversation.closing
+        ends = self._connection.ends
         try:
             if await writer.run():
-                closing.written()
+                ends.written()
             else:
-                closing.write_failed(WriteTimeout(TIME_IS_UP))
-            connection.look_up()
+                ends.write_failed(WriteTimeout(TIME_IS_UP))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            self.failed(error)
+            ends.write_failed(error)
         except WriteTimeout as error:
-            closing.lose(error)
-            connection.look_up()
+            ends.lose(error)
         except Exception as error:
-            connection.ends.crashed(error, is_writing=True)
+            ends.crashed(error, is_writing=True)
 
     async def _watch_writer(self, scope: trio.CancelScope) -> None:
         with scope:

@@ -32,15 +32,26 @@ class Outgoing:
       frames_sent: frames that were made bytes.
       opened: the kind of the message whose fragments were accepted from sessions, until its last one.
       is_transparent: whether whole messages go out as they are, seen by nobody.
+      is_torn: an extension has seen a message that failed on its way: nothing may be sent behind it.
     """
 
-    __slots__ = ("_decoder", "extensions", "frames_sent", "is_transparent", "opened", "serializer", "shared_key")
+    __slots__ = (
+        "_decoder",
+        "extensions",
+        "frames_sent",
+        "is_torn",
+        "is_transparent",
+        "opened",
+        "serializer",
+        "shared_key",
+    )
 
     def __init__(self, serializer: Serializer, extensions: tuple[Extension, ...]) -> None:
         self.serializer: Serializer = serializer
         self.extensions: tuple[Extension, ...] = extensions
         self.shared_key: Key | None = None if serializer.is_watched else shared_key(extensions)
         self.is_transparent: bool = not extensions and not serializer.is_watched
+        self.is_torn: bool = False
         self.frames_sent: int = 0
         self.opened: FrameType | None = None
         self._decoder: codecs.IncrementalDecoder | None = None  # of a text whose fragments were accepted
@@ -121,11 +132,15 @@ class Outgoing:
                 raise ProtocolError(f"{frame!r}: its reserved bits are the extensions'")
             if frame.decoded is None and first_byte == WHOLE_TEXT:
                 check_utf8(frame)
+            self.is_torn = True
             if len(frame.data) > LONG:
                 return encode_in_steps(self.extensions, frame)
             for extension in self.extensions:
                 frame = extension.encode(frame)
-        self.serializer.add(frame, pieces)
+            self.serializer.add(frame, pieces)
+            self.is_torn = False
+        else:
+            self.serializer.add(frame, pieces)
         self.frames_sent += 1
         return None
 
@@ -145,6 +160,7 @@ class Outgoing:
         """
         if len(message.data) > LONG:
             return None
+        self.is_torn = True
         frame = message
         for extension in self.extensions:
             frame = extension.encode(frame)
@@ -153,12 +169,15 @@ class Outgoing:
         if not is_usual or (first_byte == WHOLE_TEXT and frame.decoded is None) or self.serializer.is_watched:
             pieces: list[bytes] = []
             self.serializer.add(frame, pieces)
+            self.is_torn = False
             return b"".join(pieces)
+        self.is_torn = False
         return frame
 
     def finish(self, frame: Frame, pieces: list[bytes]) -> None:
         """Append what the last of such steps gave."""
         self.serializer.add(frame, pieces)
+        self.is_torn = False
         self.frames_sent += 1
 
     def preparing(self, message: PreparedMessage) -> Iterator[None] | None:
