@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 from contextlib import AsyncExitStack
-from typing import Any
+from functools import partial
+from typing import Any, final
 
 import pytest
 import trio
 import trio.testing
 
 from tests.support.helpers import RawClient, application, close, connected, records_above_info
+from tests.support.lent import connected as joined
 from tests.support.listening import talking
 from trioktor import (
     CLOSE,
@@ -22,6 +24,7 @@ from trioktor import (
     CloseReason,
     ConnectionBroken,
     Extension,
+    ExtensionFactory,
     ExtensionHeader,
     Frame,
     FrameType,
@@ -31,6 +34,7 @@ from trioktor import (
     WebSockets,
     WebSocketSession,
     broadcast,
+    serve,
 )
 from trioktor.protocol.prepared import shared_key
 from trioktor.testing import Conversation, open_test_host
@@ -250,3 +254,81 @@ async def test_what_no_session_could_send_is_refused_before_anybody_has_it(
             await broadcast(sessions, frame)
         assert 1 == await broadcast(sessions, "still there")
         assert Frame.Text("still there") == await client.receive()
+
+
+@final
+class FailingOnce(ExtensionFactory):
+    """Makes extensions of which the second fails at its first message."""
+
+    name = None
+
+    def __init__(self) -> None:
+        self.made: list[Extension] = []
+
+    def negotiate(self, offer: ExtensionHeader) -> tuple[ExtensionHeader, Extension]:
+        """Always on."""
+        self.made.append(FailingExtension(self))
+        return offer, self.made[-1]
+
+
+class FailingExtension(Extension):
+    """At work."""
+
+    def encode(self, message: Frame) -> Frame:
+        """Fail, if it is the second."""
+        assert isinstance(self.factory, FailingOnce)
+        if self.factory.made[1] is self:
+            raise RuntimeError("on purpose")
+        return message
+
+
+async def test_an_extension_that_fails_at_a_broadcast_ends_its_conversation_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """All others hear it, and nobody who says something is told."""
+    room = Room()
+    app = room_application(room, extensions=[FailingOnce()])
+    async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
+        server = await nursery.start(partial(serve, app, 0, host="127.0.0.1"))
+        clients = [await joined(server, stack) for _ in range(3)]
+        assert await room.broadcast("all") == 2
+        assert [await client.receive() for client in clients] == [Frame.Text("all"), close(1011), Frame.Text("all")]
+        nursery.cancel_scope.cancel()
+    assert "on purpose" in caplog.text
+
+
+@pytest.mark.parametrize("message", ["said", b"said"])
+@pytest.mark.parametrize("is_written", [True, False])
+async def test_a_broadcast_does_not_come_into_a_message_that_goes_through_outgoing(
+    message: str | bytes, is_written: bool, autojump_clock: Clock
+) -> None:
+    """The session counts as full, or the broadcast is left out when it is its turn; the conversation goes on."""
+
+    async def handler(session: Session) -> None:
+        session.outgoing.send_nowait(Frame.Text("one ", fin=False))
+        if is_written:
+            await trio.testing.wait_all_tasks_blocked()
+        assert await broadcast([session], message) == (not is_written)
+        await session.outgoing.send(Frame.Text("message"))
+        await session.flush()
+        assert await broadcast([session], message) == 1
+
+    async with connected(handler) as (client, _):
+        last = Frame.Text(message) if isinstance(message, str) else Frame.Binary(message)
+        assert [Frame.Text("one message"), last] == [await client.receive(), await client.receive()]
+
+
+async def test_who_joins_behind_the_call_hears_nothing_of_it(autojump_clock: Clock) -> None:
+    """The room is copied in the step of the call, before its checkpoint."""
+    room = Room()
+
+    async def handler(session: Session) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(room.broadcast, "early")
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            with room.join(session):
+                await trio.testing.wait_all_tasks_blocked()
+                assert await room.broadcast("late") == 1
+
+    async with connected(handler) as (client, _):
+        assert await client.receive() == Frame.Text("late")

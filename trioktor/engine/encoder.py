@@ -51,7 +51,9 @@ class Encoder:
         outgoing = self._conversation.outgoing
         try:
             frame = item if isinstance(item, (Frame, PreparedMessage)) else as_frame(item)
-            if type(frame) is CloseFrame and not is_sealed:
+            if type(frame) is PreparedMessage and outgoing.serializer.is_in_message:
+                pass  # it was queued behind fragments in `outgoing`: nobody expects it inside of their message
+            elif type(frame) is CloseFrame and not is_sealed:
                 self._ends.close_frame_sent(frame)  # the same as session.close
             elif isinstance(frame, Frame) and frame.first_byte & CONTROL and self._goes_ahead(is_sealed):
                 ahead: list[bytes] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, NoReturn, TypeVar, TypeVarTuple
 
 import trio
@@ -15,6 +15,7 @@ from ..errors import NotSupported
 from ..protocol.close import CloseCode, CloseReason, may_be_sent
 from ..protocol.extensions import Extension, ExtensionFactory
 from ..protocol.frames import CloseFrame, Frame
+from ..protocol.prepared import PreparedMessage
 from .channel import FrameChannel
 from .iteration import FramesOf
 from .statistics import SessionStatistics
@@ -84,6 +85,45 @@ class BaseSession(FrameChannel):
         """
         self._check_thread("flush")
         await self._connection.flush(self._streams)
+
+    # with others
+
+    def offer(self, message: PreparedMessage) -> bool:
+        """Send a message that others get, too: straight out if nothing is in its way; False if there is no room.
+
+        An extension that fails at it ends this conversation, and no other.
+
+        Raises:
+          ConnectionClosed, RuntimeError: as `send`.
+        """
+        self._check_thread("offer")
+        outbox, outgoing = self._outbox, self._outgoing
+        if outbox.is_sealed:
+            self._raise_over()
+        if outgoing.opened is not None or outgoing.serializer.is_in_message or not outbox.has_room_for(message):
+            return False
+        try:
+            return self._writing.write_through(message, keep=False) or outbox.accept(message)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._raise_over()
+        except Exception as error:
+            self._connection.ends.crashed(error)
+            return False
+
+    def preparing(self, message: PreparedMessage) -> Iterator[None] | None:
+        """The steps that make a long message ready for connections like this one; None if there is nothing to do."""
+        steps = self._outgoing.preparing(message)
+        return None if steps is None else self._prepare(steps)
+
+    def _prepare(self, steps: Iterator[None]) -> Iterator[None]:
+        try:
+            yield from steps
+        except Exception as error:  # as for `offer`
+            self._connection.ends.crashed(error)
+
+    def overflow(self) -> None:
+        """End the conversation for what there is no room for (1013), as `ChannelConfig` with CLOSE does."""
+        self._connection.ends.overflowed()
 
     # ending
 

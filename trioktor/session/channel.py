@@ -8,7 +8,7 @@ take or put without waiting; behind that nothing is cancelled. So a cancelled ca
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 from threading import get_ident
 from typing import Any, NoReturn
 
@@ -19,7 +19,6 @@ from ..engine.items import Message, as_frame
 from ..engine.streamed import StreamedMessage
 from ..errors import ConnectionBroken, ConnectionClosed, ConnectionClosedHere
 from ..protocol.frames import Frame
-from ..protocol.prepared import PreparedMessage
 from .pieces import Pieces
 
 _FULL_CHECKPOINT = 0x1F
@@ -219,33 +218,6 @@ class FrameChannel(trio.abc.Channel[Frame]):
         if not self._put_nowait(value if isinstance(value, Frame) else as_frame(value)):
             self._close_if_full()
             raise trio.WouldBlock
-
-    def offer(self, message: PreparedMessage) -> bool:
-        """Send a message that others get, too: straight out if nothing is in its way; False if there is no room.
-
-        Raises:
-          ConnectionClosed, RuntimeError: as `send`.
-        """
-        self._check_thread("offer")
-        outbox = self._outbox
-        if outbox.is_sealed:
-            self._raise_over()
-        if self._outgoing.opened is not None or not outbox.has_room_for(message):
-            return False
-        if self._writing.write_through(message, keep=False):
-            return True
-        try:
-            return outbox.accept(message)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self._raise_over()
-
-    def preparing(self, message: PreparedMessage) -> Iterator[None] | None:
-        """The steps that make a long message ready for connections like this one; None if there is nothing to do."""
-        return self._outgoing.preparing(message)
-
-    def overflow(self) -> None:
-        """End the conversation for what there is no room for (1013), as `ChannelConfig` with CLOSE does."""
-        self._connection.ends.overflowed()
 
     def _put_nowait(self, frame: Frame) -> bool:
         """Send a frame if there is room for it; False if there is not."""

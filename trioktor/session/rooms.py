@@ -32,9 +32,9 @@ async def broadcast(sessions: Iterable[BaseSession], message: Message, *, on_ful
     """Send a message to many sessions; returns how many took it.
 
     Works on a copy of `sessions`, so they may come and go meanwhile. Never raises for a session that is
-    over, and never waits for one whose queue is full: SKIP leaves it out, CLOSE ends it with 1013. A session
-    in the middle of fragments of its own counts as full. Always a checkpoint. Cancelled, some have taken the
-    message and the rest have not.
+    over, nor for one whose extension fails, and never waits for one whose queue is full: SKIP leaves it out, CLOSE
+    ends it with 1013. A session in the middle of fragments of its own counts as full. Always a checkpoint. Cancelled,
+    some have taken the message and the rest have not.
 
     Raises:
       TypeError, ValueError, ProtocolError: this is no message, or no policy; nobody has got anything.
@@ -53,8 +53,9 @@ async def broadcast(sessions: Iterable[BaseSession], message: Message, *, on_ful
     prepared = PreparedMessage(frame)
     taken = 0
     turn = max(1, min(_TURN, _TURN_BYTES // (len(frame.data) + 1)))
+    everyone = list(sessions)
     await trio.lowlevel.checkpoint()
-    for number, session in enumerate(list(sessions), 1):
+    for number, session in enumerate(everyone, 1):
         if number % turn == 0:
             await trio.lowlevel.checkpoint()
         try:
