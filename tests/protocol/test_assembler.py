@@ -11,6 +11,7 @@ from hypothesis import given, strategies as st
 from trioktor.protocol.assembler import MessageAssembler, check_text, check_text_in_steps
 from trioktor.protocol.close import CloseCode
 from trioktor.protocol.errors import FrameTooBig, ProtocolError
+from trioktor.protocol.extensions import coded_limit
 from trioktor.protocol.first_byte import FIN, RSV1
 from trioktor.protocol.frames import KEPT_TEXT, Frame, Unkept
 from trioktor.protocol.from_wire import frame_from_wire
@@ -301,18 +302,19 @@ def test_what_an_extension_reads_is_joined_in_pieces_too() -> None:
 
 
 def test_what_an_extension_reads_keeps_the_limit() -> None:
-    """Exactly; and the number of its fragments does, too."""
-    for size in (3, 4):
+    """Of what it made; and the number of its fragments does, too."""
+    most = coded_limit(3)
+    for size in (most, most + 1):
         frames = fragments(Frame.Binary, *[b"x"] * size, bits=RSV1)
-        if size == 3:
-            assembler = new(limit=3, fragments=2)
+        if size == most:
+            assembler = new(limit=3, fragments=most - 1)
             for _ in range(10):  # each message is counted anew
                 assert len(given_of(assembler, fragments(Frame.Binary, b"x" * 10, b"x"))) == 2
                 assert len(given_of(assembler, frames)) == 1
         else:
             with pytest.raises(FrameTooBig) as error:
                 given_of(new(limit=3), frames)
-            assert (error.value.size, error.value.limit) == (4, 3)
+            assert (error.value.size, error.value.limit) == (most + 1, 3)
     with pytest.raises(ProtocolError) as refused:
         given_of(new(fragments=2), fragments(Frame.Binary, b"", b"", b"", b"", bits=RSV1))
     assert code_of(refused) == CloseCode.VIOLATED_POLICY
@@ -360,7 +362,7 @@ def test_a_long_text_that_is_none_is_refused(data: bytes) -> None:
 def test_what_was_joined_for_an_extension_before_counts_against_the_limit() -> None:
     """The parser counts no more once pieces are given."""
     assembler = new(limit=3)
-    first, second, last = fragments(Frame.Text, b"\xff\xff", b"\xfe", b"\xfd", bits=RSV1)
+    first, second, last = fragments(Frame.Text, b"\xff" * (coded_limit(3) - 1), b"\xfe", b"\xfd", bits=RSV1)
     assembler.add(first)
     assembler.begin_pieces()
     assert given_of(assembler, [second]) == []

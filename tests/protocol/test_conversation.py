@@ -15,7 +15,7 @@ from trioktor.protocol.control import MAX_PONGS
 from trioktor.protocol.conversation import TURN, Conversation
 from trioktor.protocol.deflate import PerMessageDeflate
 from trioktor.protocol.extension_header import ExtensionHeader
-from trioktor.protocol.extensions import Extension
+from trioktor.protocol.extensions import Extension, coded_limit
 from trioktor.protocol.frames import Frame
 from trioktor.protocol.halves import Ours, Theirs
 from trioktor.protocol.raw_conversation import RawConversation
@@ -155,7 +155,7 @@ def test_pieces_may_be_wanted_in_the_middle_of_a_character(cut: int, fragments: 
     assert not conversation.closing.is_over
 
 
-@pytest.mark.parametrize(("size", "word"), [(40, "OPEN"), (41, "FAILING")])
+@pytest.mark.parametrize(("size", "word"), [(coded_limit(100) - 60, "OPEN"), (coded_limit(100) - 59, "FAILING")])
 def test_what_came_before_pieces_were_wanted_counts_for_the_limit_of_what_an_extension_reads(
     size: int, word: str
 ) -> None:

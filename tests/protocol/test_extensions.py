@@ -103,7 +103,7 @@ def test_pieces_that_an_extension_reads_keep_the_limit() -> None:
     reader = FrameReader(client=True, pieces=True, max_frame_size=10, reserved=RSV1)
     assert [] == list(reader.feed(b"\x41\x06" + bytes(6)))
     with pytest.raises(FrameTooBig):
-        list(reader.feed(b"\x80\x06" + bytes(6)))
+        list(reader.feed(b"\x80\x45" + bytes(69)))
 
 
 def test_what_takes_steps_goes_on_through_the_others() -> None:

@@ -12,6 +12,7 @@ from tests.support.helpers import masked
 from trioktor.protocol import native
 from trioktor.protocol.close import CloseCode
 from trioktor.protocol.errors import FrameTooBig, ProtocolError
+from trioktor.protocol.extensions import coded_limit
 from trioktor.protocol.frames import KEPT_TEXT, Frame
 from trioktor.protocol.from_wire import FRAME_CLASSES, frame_from_wire
 from trioktor.protocol.mask import mask
@@ -242,6 +243,21 @@ def test_the_limit_is_exact_for_frames_and_messages() -> None:
     assert ([begun], 1009) == read(server(1025), first, masked(0x80, b"x" * 26)[:2])
     control = masked(0x02, b"x" * 8) + masked(0x89, b"p" * 9) + masked(0x80, b"")
     assert (3, None) == (len(read(server(8), control)[0]), read(server(8), control)[1])
+
+
+@pytest.mark.parametrize("limit", [0, 3, 1024, 100_000])
+def test_what_an_extension_made_may_be_a_little_longer(limit: int) -> None:
+    """What can't be packed is; whole or in fragments, and nothing else is."""
+    most = coded_limit(limit)
+    assert most > limit
+    assert len(read(server(limit, reserved=0x40), masked(0xC2, b"x" * most))[0]) == 1
+    assert read(server(limit, reserved=0x40), masked(0xC2, b"x" * (most + 1))[:14]) == ([], 1009)
+    fragments = masked(0x42, b"x"), masked(0x00, b"x" * (most - 2)), masked(0x80, b"x")
+    assert len(read(server(limit, reserved=0x40), *fragments)[0]) == 3
+    assert read(server(limit, reserved=0x40), *fragments[:2], masked(0x80, b"xx"))[1] == 1009
+    plain = masked(0x82, b"x" * (limit + 1))
+    assert read(server(limit, reserved=0x40), *fragments, plain)[1] == 1009
+    assert read(server(limit, reserved=0x40, whole_messages=False), masked(0xC2, plain[-limit - 1 :]))[1] == 1009
 
 
 @pytest.mark.parametrize("size", [KEPT_TEXT - 1, KEPT_TEXT, KEPT_TEXT + 1, 2 * KEPT_TEXT])

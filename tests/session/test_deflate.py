@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import tracemalloc
 import zlib
 from collections.abc import AsyncIterator
@@ -27,6 +28,7 @@ from trioktor import (
     WebSockets,
     WebSocketSession,
     broadcast,
+    connect,
 )
 from trioktor.session.base import BaseSession
 
@@ -179,6 +181,36 @@ async def test_the_limit_holds_for_what_is_inflated(autojump_clock: Clock) -> No
         await client.say(bytes(100_001), 0xC2)
         assert close(1009) == await client.receive()
     assert isinstance(causes[0], FrameTooBig)
+
+
+@pytest.mark.parametrize("size", [1, 1000, 32_768, 100_000])
+@pytest.mark.parametrize("mem_level", [1, 5, 9])
+@pytest.mark.parametrize("level", [0, 1, 9])
+@pytest.mark.parametrize("in_pieces", [True, False])
+async def test_what_can_not_be_packed_passes_up_to_the_limit(
+    size: int, level: int, mem_level: int, in_pieces: bool, autojump_clock: Clock
+) -> None:
+    """Though it becomes longer; and what comes behind it is not harmed, both ways."""
+    noise = random.Random(size).randbytes(size)
+    said = [noise, b"packed" * (size // 12), noise, noise[:100], noise]
+    packing = PerMessageDeflate(level=level, mem_level=mem_level, client_no_context_takeover=level == 1)
+
+    async def handler(session: Session) -> None:
+        if in_pieces:
+            for _ in said:
+                message = await session.receive_message()
+                await session.send(b"".join([piece async for piece in message if isinstance(piece, bytes)]))
+        else:
+            await echo(session)
+
+    app = deflating(handler, max_frame_size=size, extensions=[packing])
+    ours, theirs = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(app.handle_stream, theirs)
+        async with connect("ws://host/", stream=ours, extensions=[packing], max_frame_size=size) as session:
+            for message in said:
+                await session.send(message)
+                assert (await session.receive()).data == message
 
 
 async def test_long_messages_keep_their_place(autojump_clock: Clock) -> None:

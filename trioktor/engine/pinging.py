@@ -114,7 +114,7 @@ class Pinging:
 
     def forget(self, ping: Ping) -> None:
         """Nobody waits for this Ping any more."""
-        self._connection.conversation.control.forget_ping(ping.frame.data)
+        self._connection.conversation.control.forget_ping(ping.frame.data, ping)
 
     def note_answers(self) -> None:
         """Let go of those that were answered."""

@@ -23,7 +23,7 @@ from io import BytesIO
 
 from .close import CloseCode
 from .errors import FrameTooBig, ProtocolError
-from .extensions import Limit
+from .extensions import Limit, coded_limit
 from .first_byte import FIN, RESERVED
 from .frames import KEPT_TEXT, Frame, TextFrame, Unkept, check_utf8
 from .from_wire import frame_from_wire
@@ -168,7 +168,7 @@ class MessageAssembler:
     def _coded_piece(self, frame: Frame, *, is_last: bool) -> Iterator[Frame]:
         """Join the pieces of a message that an extension reads, and give it whole."""
         limit = self._limit.max_frame_size
-        if limit is not None and self._size > limit:
+        if limit is not None and self._size > coded_limit(limit):
             raise FrameTooBig(self._size, limit)
         if self._first is None:
             self._first = frame

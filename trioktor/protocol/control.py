@@ -86,9 +86,10 @@ class ControlLane:
         """Whether somebody waits for a Pong."""
         return bool(self._out)
 
-    def forget_ping(self, payload: bytes) -> None:
-        """Nobody waits for the answer to this Ping any more."""
-        self._out.pop(payload, None)
+    def forget_ping(self, payload: bytes, token: object) -> None:
+        """Nobody waits for the answer to this Ping any more; another with the same bytes may be out by now."""
+        if self._out.get(payload) is token:
+            del self._out[payload]
 
     def receive_pong(self, payload: bytes) -> None:
         """Let go of the Ping that a Pong answers, and of all before it."""

@@ -237,8 +237,10 @@ class Deflate(Extension):
         return compressor
 
     def _packed(self, message: Frame, packed: bytes) -> Frame:
-        if self._forgets and len(packed) - len(TAIL) >= len(message.data):
-            return message  # nobody's window depends on it
+        is_free = self._forgets or len(message.data) >= SLICE  # which is a whole window
+        if is_free and len(packed) - len(TAIL) >= len(message.data):
+            self._compressor = None  # its window is not the peer's now
+            return message
         return message_from_wire(message.first_byte | RSV1, packed[: -len(TAIL)])
 
     # in

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from .errors import FrameTooBig, ProtocolError
+from .extensions import coded_limit
 from .first_byte import CONTROL, FIN, MAX_CONTROL_BYTES, OPCODE, RESERVED, WHOLE_BINARY, WHOLE_TEXT
 from .frames import KEPT_TEXT, BinaryFrame, Frame, TextFrame
 from .from_wire import FRAME_CLASSES, MESSAGE_KINDS, frame_from_wire
@@ -43,13 +44,14 @@ class FrameParser:
     Args:
       masked: whether the frames must be masked (those of a client must, those of a server must not be).
       max_frame_size: the limit in bytes for a frame and for the payloads of a message together; None is no limit.
-        May be changed at any time and counts from the next header.
+        May be changed at any time and counts from the next header. What an extension made may be a little longer.
       whole_messages: False limits each frame alone, as a raw session wants it.
       reserved: the reserved bits that negotiated extensions own, as in `Frame.first_byte`.
     """
 
     __slots__ = (
         "_head",
+        "_is_coded",
         "_limit",
         "_longest",
         "_message_kind",
@@ -72,6 +74,7 @@ class FrameParser:
         # the message whose fragments are arriving
         self._message_kind: type[Frame] | None = None
         self._message_size = 0
+        self._is_coded = False  # an extension made it
         self._partial: PartialFrame | None = None  # whose payload is arriving
         self.is_streaming: bool = False  # data frames are given away in pieces
 
@@ -246,8 +249,12 @@ class FrameParser:
         return stop
 
     def _check_size(self, first_byte: int, length: int, limit: int) -> None:
-        if not first_byte & CONTROL and not self.is_streaming:
-            raise FrameTooBig(length + self._message_size, limit)
+        if first_byte & CONTROL or self.is_streaming:
+            return
+        size = length + self._message_size
+        is_coded = first_byte & RESERVED or (self._is_coded and self._message_kind is not None)
+        if not is_coded or not self.whole_messages or size > coded_limit(limit):
+            raise FrameTooBig(size, limit)
 
     def _check_whole(self, payload: bytes) -> None:
         limit = self._limit
@@ -262,6 +269,8 @@ class FrameParser:
             self._message_kind = None
             self._message_size = 0
         else:
+            if self._message_kind is None:
+                self._is_coded = bool(first_byte & RESERVED)
             self._message_kind = kind
             if self.whole_messages:
                 self._message_size += length

@@ -266,6 +266,7 @@ class WebSocketSession(BaseSession):
 
     @ping_interval.setter
     def ping_interval(self, seconds: float | None) -> None:
+        self._check_thread("ping_interval")
         WebSockets(ping_period=seconds)
         self._check_supported(seconds is None or self._connection.transport.supports.pings, "Ping")
         self._connection.pinging.set(seconds, self._connection.pinging.timeout)
@@ -277,5 +278,6 @@ class WebSocketSession(BaseSession):
 
     @timeout.setter
     def timeout(self, seconds: float) -> None:
+        self._check_thread("timeout")
         WebSockets(timeout=seconds)
         self._connection.pinging.set(self._connection.pinging.period, seconds)
