@@ -102,6 +102,20 @@ async def test_a_pong_answers_its_ping_and_all_before_it(autojump_clock: MockClo
     pinging.ping(b"3")
 
 
+async def test_who_was_answered_does_not_forget_another_ping_of_the_same_bytes(autojump_clock: MockClock) -> None:
+    """The other may have been sent before the task that was answered has its turn."""
+    connection = Connection()
+    pinging = Pinging(connection, connection.intake, 5)
+    first = pinging.ping(b"x")
+    connection.receive_pong(b"x")
+    pinging.note_answers()
+    second = pinging.ping(b"x")
+    pinging.forget(first)
+    connection.receive_pong(b"x")
+    pinging.note_answers()
+    assert second.answered.is_set()
+
+
 async def test_at_the_end_nobody_waits_for_a_pong(autojump_clock: MockClock) -> None:
     """And there was no round trip."""
     connection = Connection()

@@ -98,7 +98,10 @@ def test_a_ping_is_out_once() -> None:
     lane.begin_ping(b"x", "first")
     with pytest.raises(ValueError, match="has not been answered yet"):
         lane.begin_ping(b"x", "second")
-    lane.forget_ping(b"x")
+    lane.forget_ping(b"x", "second")  # it is not out
+    with pytest.raises(ValueError, match="has not been answered yet"):
+        lane.begin_ping(b"x", "second")
+    lane.forget_ping(b"x", "first")
     lane.begin_ping(b"x", "third")
     lane.receive_pong(b"x")
     lane.begin_ping(b"x", "fourth")
@@ -114,7 +117,7 @@ def test_somebody_waits_while_a_ping_is_out(end: str) -> None:
     seen = [lane.is_ping_out]
     lane.begin_ping(b"x", "token")
     seen.append(lane.is_ping_out)
-    getattr(lane, end)(*[] if end == "end_pings" else [b"x"])
+    getattr(lane, end)(*{"end_pings": [], "receive_pong": [b"x"], "forget_ping": [b"x", "token"]}[end])
     seen.append(lane.is_ping_out)
     assert seen == [False, True, False]
 
@@ -138,7 +141,7 @@ def test_at_the_end_nobody_waits() -> None:
 
 
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["begin", "forget", "pong", "take"]), st.sampled_from([b"", b"a", b"b", b"c"])),
+    st.tuples(st.sampled_from(["begin", "forget", "forget first", "pong", "take"]), st.sampled_from([b"", b"a", b"b", b"c"])),
     max_size=40,
 )
 
@@ -148,15 +151,18 @@ def test_a_pong_answers_its_ping_and_all_before_it(steps: list[tuple[str, bytes]
     """RFC 6455 §5.5.3, as a list of Pings would have it; the one that is repeated stands last."""
     lane = ControlLane()
     out: list[tuple[bytes, int]] = []
+    begun: dict[bytes, list[int]] = {}
     answered: list[Any] = []
     for token, (step, payload) in enumerate(steps):
         known = [data for data, _ in out]
         if step == "begin" and payload not in known:
             lane.begin_ping(payload, token)
             out.append((payload, token))
-        elif step == "forget":
-            lane.forget_ping(payload)
-            out = [ping for ping in out if ping[0] != payload]
+            begun.setdefault(payload, []).append(token)
+        elif step in ("forget", "forget first") and payload in begun:  # it may be answered, or forgotten, by then
+            forgotten = payload, begun[payload][-1 if step == "forget" else 0]
+            lane.forget_ping(*forgotten)
+            out = [ping for ping in out if ping != forgotten]
         elif step == "pong":
             lane.receive_pong(payload)
             if payload in known:

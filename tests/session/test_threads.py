@@ -38,6 +38,10 @@ USES: dict[str, Use] = {
     "ping": lambda session: trio.run(session.ping),
     "wait_closed": lambda session: trio.run(session.wait_closed),
     "start_soon": lambda session: session.start_soon(trio.sleep, 0),
+    "ping_interval": lambda session: setattr(session, "ping_interval", None),
+    "timeout": lambda session: setattr(session, "timeout", 1),
+    "max_frame_size": lambda session: setattr(session, "max_frame_size", None),
+    "masking": lambda session: setattr(session, "masking", True),
     "broadcast": lambda session: trio.run(broadcast, [session], "x"),
 }
 

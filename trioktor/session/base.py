@@ -241,6 +241,7 @@ class BaseSession(FrameChannel):
 
     @max_frame_size.setter
     def max_frame_size(self, size: int | None) -> None:
+        self._check_thread("max_frame_size")
         WebSockets(max_frame_size=size)
         self._connection.conversation.parser.max_frame_size = size
 
@@ -251,6 +252,7 @@ class BaseSession(FrameChannel):
 
     @masking.setter
     def masking(self, on: bool) -> None:
+        self._check_thread("masking")
         WebSockets(masking=on)
         if self._connection.closing.is_client and not on:
             raise ValueError("a client always masks what it sends (RFC 6455 §5.1)")
