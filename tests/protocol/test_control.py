@@ -117,7 +117,8 @@ def test_somebody_waits_while_a_ping_is_out(end: str) -> None:
     seen = [lane.is_ping_out]
     lane.begin_ping(b"x", "token")
     seen.append(lane.is_ping_out)
-    getattr(lane, end)(*{"end_pings": [], "receive_pong": [b"x"], "forget_ping": [b"x", "token"]}[end])
+    arguments: dict[str, list[Any]] = {"receive_pong": [b"x"], "forget_ping": [b"x", "token"], "end_pings": []}
+    getattr(lane, end)(*arguments[end])
     seen.append(lane.is_ping_out)
     assert seen == [False, True, False]
 
@@ -141,7 +142,9 @@ def test_at_the_end_nobody_waits() -> None:
 
 
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["begin", "forget", "forget first", "pong", "take"]), st.sampled_from([b"", b"a", b"b", b"c"])),
+    st.tuples(
+        st.sampled_from(["begin", "forget", "forget first", "pong", "take"]), st.sampled_from([b"", b"a", b"b", b"c"])
+    ),
     max_size=40,
 )
 

@@ -191,6 +191,70 @@ async def test_a_cancelled_piece_is_not_sent_and_a_cancelled_entry_changes_nothi
     assert CloseReason(1000) == sessions[0].close_reason
 
 
+@pytest.mark.parametrize("is_blocked", [True, False])
+async def test_a_character_that_was_cut_in_a_cancelled_piece_is_not_begun(
+    is_blocked: bool, autojump_clock: Clock
+) -> None:
+    """It may be sent again, and nothing else has to follow."""
+
+    async def handler(session: Session) -> None:
+        async with session.message(FrameType.TEXT) as message:
+            await message.send("first")
+            if is_blocked:
+                await message.send("second")
+            for half in ("я".encode()[:1], "яя".encode()[:3]):
+                with trio.CancelScope() as scope:
+                    scope.cancel()
+                    await message.send(half)
+                assert scope.cancelled_caught
+            await message.send("я".encode()[:1])
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await message.send("я".encode()[1:])
+            await message.send("я".encode()[1:])
+
+    async with connected(handler) as (client, _):
+        assert await client.receive() == Frame.Text("first" + "second" * is_blocked + "я")
+        assert await client.receive() == close(1000)
+
+
+async def test_no_piece_is_sent_when_the_conversation_is_over(autojump_clock: Clock) -> None:
+    """Not even an empty one."""
+    refused: list[str | bytes] = []
+
+    async def handler(session: Session) -> None:
+        try:
+            async with session.message(FrameType.TEXT) as message:
+                session.close()
+                for piece in ("x", "", b""):
+                    try:
+                        await message.send(piece)
+                    except ConnectionClosed:
+                        refused.append(piece)
+        except ConnectionClosed:
+            pass
+
+    async with connected(handler, expect_failure=True) as (client, _):
+        await client.receive_rest()
+    assert refused == ["x", "", b""]
+
+
+async def test_a_message_that_was_passed_over_can_be_closed(autojump_clock: Clock) -> None:
+    """As what is closed already."""
+
+    async def handler(session: Session) -> None:
+        async with await session.receive_message() as first:
+            assert await first.receive() == "fir"
+            async with await session.receive_message() as second:
+                assert await second.receive() == "second"
+            with pytest.raises(trio.ClosedResourceError):
+                await first.receive()
+
+    async with connected(handler) as (client, _):
+        await client.send(Frame.Text("fir", fin=False), Frame.Text("st"), Frame.Text("second"))
+        assert await client.receive() == close(1000)
+
+
 async def test_pieces_are_checked_at_the_call(autojump_clock: Clock) -> None:
     """A wrong piece is refused and nothing of it sent; characters may be cut between pieces of bytes."""
 
@@ -200,6 +264,9 @@ async def test_pieces_are_checked_at_the_call(autojump_clock: Clock) -> None:
         async with session.message(FrameType.BINARY) as message:
             with pytest.raises(TypeError, match="bytes, not str"):
                 await message.send("text")
+            for nothing in (5, [104, 105], None):
+                with pytest.raises(TypeError, match="a BINARY message is bytes, not "):
+                    await message.send(nothing)  # type: ignore[arg-type]
             await message.send(b"ok")
         async with session.message(FrameType.TEXT) as message:
             await message.send("я".encode()[:1])
@@ -208,9 +275,13 @@ async def test_pieces_are_checked_at_the_call(autojump_clock: Clock) -> None:
             await message.send("я".encode()[1:])
             with pytest.raises(UnicodeEncodeError):
                 await message.send("\ud800")
+            for nothing in (5, [104, 105], None):
+                with pytest.raises(TypeError, match="a TEXT message is str or bytes, not "):
+                    await message.send(nothing)  # type: ignore[arg-type]
             await message.send("!")
-        with pytest.raises(trio.ClosedResourceError):
-            await message.send("too late")
+        for late in ("too late", "", b""):
+            with pytest.raises(trio.ClosedResourceError):
+                await message.send(late)
         with pytest.raises(ProtocolError, match="finish the fragmented TEXT message first"):
             await session.send(Frame.Text("fragment", fin=False))
             async with session.message(FrameType.TEXT):

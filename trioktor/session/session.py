@@ -78,7 +78,7 @@ class WebSocketSession(BaseSession):
             return pieces.begin(first, self._receive_piece_of)
 
     async def _receive_piece(self) -> Frame:
-        """Take a piece; for whoever has the right to (`_taking`)."""
+        """Take a piece; for whoever has the right to (`Pieces.taking`)."""
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
             frame = self._inbox.take()

@@ -64,11 +64,15 @@ class OutgoingMessage:
           TypeError, UnicodeDecodeError: this is no piece of such a message; nothing was sent.
           trio.ClosedResourceError: the block was left.
         """
+        before = self._cut
         data = self._check(piece)
-        if not data:
-            await trio.lowlevel.checkpoint()
-            return
-        await self._put(self._frame(data, fin=False))
+        after = self._cut
+        try:
+            await self._put(self._frame(data, fin=False) if data else None)
+        except BaseException:  # it was not sent: what comes next does not follow it
+            if self._decoder is not None and self._cut == after:
+                self._decoder.setstate(before)
+            raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -83,28 +87,39 @@ class OutgoingMessage:
             self._is_left = True
             self._end(self._streamed)
 
+    @property
+    def _cut(self) -> tuple[bytes, int]:
+        """What a text ends with that is no whole character."""
+        return (b"", 0) if self._decoder is None else self._decoder.getstate()
+
     def _check(self, piece: str | bytes) -> bytes:
-        if self._decoder is None:
-            if not isinstance(piece, (bytes, bytearray, memoryview)):
-                raise TypeError(f"a piece of a Binary message is bytes, not {type(piece).__name__}")
-            return bytes(piece)
-        data = piece.encode() if isinstance(piece, str) else bytes(piece)
-        before = self._decoder.getstate()
-        try:
-            self._decoder.decode(data)
-        except UnicodeDecodeError:
-            self._decoder.setstate(before)
-            raise
+        if self._decoder is not None and isinstance(piece, str):
+            piece = piece.encode()
+        if not isinstance(piece, (bytes, bytearray, memoryview)):
+            kinds = "bytes" if self._decoder is None else "str or bytes"
+            raise TypeError(f"a piece of a {self.type.name} message is {kinds}, not {type(piece).__name__}")
+        data = bytes(piece)
+        if self._decoder is not None:
+            before = self._cut
+            try:
+                self._decoder.decode(data)
+            except UnicodeDecodeError:
+                self._decoder.setstate(before)
+                raise
         return data
 
     def _frame(self, data: bytes, *, fin: bool) -> Frame:
         return TextFrame(data, fin=fin) if self._decoder is not None else BinaryFrame(data, fin=fin)
 
-    async def _put(self, frame: Frame) -> None:
+    async def _put(self, frame: Frame | None) -> None:
+        """Send a fragment; None is none, and only asks whether one could be sent."""
         if self._is_left:
             raise trio.ClosedResourceError
         try:
-            await self._streamed.put(frame)
+            if frame is not None or self._streamed.is_shut:
+                await self._streamed.put(frame or self._frame(b"", fin=False))
+            else:
+                await trio.lowlevel.checkpoint()
         except trio.BrokenResourceError:
             self._raise_over()
 
@@ -156,5 +171,8 @@ class IncomingMessage(trio.abc.ReceiveChannel["str | bytes"]):
             pass
 
     async def aclose(self) -> None:
-        """As `skip`."""
-        await self.skip()
+        """As `skip`; what is gone already, because somebody has asked for the next message, is closed."""
+        try:
+            await self.skip()
+        except trio.ClosedResourceError:
+            pass
