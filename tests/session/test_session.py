@@ -10,8 +10,9 @@ import trio.testing
 from trio.testing import MockClock
 
 from tests.support.doors import LITTLE, PEER, Door, Wire, asking
-from tests.support.helpers import application, close, connected, masked
+from tests.support.helpers import RawClient, application, close, connected, masked
 from tests.support.listening import talking
+from tests.support.slow import stuck
 from trioktor import (
     CloseReason,
     ConnectionBroken,
@@ -26,6 +27,7 @@ from trioktor import (
     WebSocketSession,
 )
 from trioktor.errors import ConnectionClosedHere
+from trioktor.protocol.control import MAX_CONTROLS
 from trioktor.protocol.errors import FrameTooBig
 from trioktor.server.foreign import ForeignHost
 
@@ -105,6 +107,28 @@ async def test_pings_and_pongs_go_ahead_of_what_is_queued(autojump_clock: Clock)
         await client.send(close(1000))
         await client.receive_rest()
     assert seen == [Frame.Text("seen")]
+
+
+async def test_control_frames_that_nobody_takes_wait_for_room_as_others_do(autojump_clock: Clock) -> None:
+    """The first go ahead of what is queued, then the queue bounds them; none is lost."""
+    sent: list[bytes] = []
+
+    async def handler(session: WebSocketSession) -> None:
+        with trio.move_on_after(10):
+            for number in range(1000):
+                await session.send(Frame.Pong(b"%d" % number))
+                sent.append(b"%d" % number)
+        with pytest.raises(trio.WouldBlock):
+            session.send_nowait(Frame.Ping(b"too many"))
+
+    async with stuck(handler, outgoing=8, write_timeout=None) as (stream, _):
+        await trio.sleep(20)
+        client = RawClient(stream)
+        heard = [await client.receive() for _ in sent]
+        assert {frame.data for frame in heard if frame} == set(sent)
+        assert await client.receive() == close(1000)
+        await client.aclose()
+    assert MAX_CONTROLS < len(sent) < MAX_CONTROLS + 20
 
 
 @pytest.mark.parametrize("reason", [None, CloseReason(4000, "mine")])

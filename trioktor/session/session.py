@@ -11,6 +11,7 @@ from ..converters import ContentConverter
 from ..engine.streamed import StreamedMessage
 from ..errors import ConnectionBroken, ConverterNotFound, DeserializationError
 from ..protocol.close import CloseCode, CloseReason
+from ..protocol.control import MAX_CONTROLS
 from ..protocol.errors import FrameTooBig, UnexpectedFrame
 from ..protocol.first_byte import CONTROL, FrameType
 from ..protocol.frames import BinaryFrame, CloseFrame, Frame
@@ -187,6 +188,8 @@ class WebSocketSession(BaseSession):
             self._raise_over()
         else:
             self._check_supported(self._connection.transport.supports.pings, "Ping or Pong")
+            if self._connection.conversation.control.waiting >= MAX_CONTROLS:
+                return False  # it has to find room in the queue, as others
             self._connection.conversation.send_control(frame)
             self._connection.look_up()
         return True
