@@ -6,6 +6,7 @@ import base64
 import re
 
 import pytest
+from hypothesis import given, strategies as st
 
 from trioktor.http.handshake import (
     LOOPBACK,
@@ -141,6 +142,10 @@ HOSTS: list[tuple[Hosts, str, bool]] = [
     ([re.compile("a|b")], "b:80", True),
     ([re.compile("a|b")], "ab", False),
     ([""], ":80", False),
+    (["*.example"], "my_app.example", True),
+    (["a.example"], "[V1.x]", False),
+    (["a.example"], "[v1.x]", False),
+    (LOOPBACK, "[VF.x]", False),
 ]
 
 
@@ -242,6 +247,23 @@ def test_where_tls_is_spoken_a_page_that_came_without_it_is_of_another_origin(
 def test_origins_may_be_listed(origins: Origins, origin: str, passes: bool) -> None:
     """Names, stars, patterns, or anyone."""
     assert passes == origin_passes(origins, origin)
+
+
+@given(
+    st.lists(st.sampled_from(["*", "a", "-", ".", ":", "_", "A", "*-*"]), min_size=1, max_size=7).map("".join),
+    st.text("ab-.:_A/", max_size=12),
+)
+def test_stars_match_what_they_would_with_all_patience(pattern: str, origin: str) -> None:
+    """As a pattern that tries every way."""
+    patient = re.compile(re.escape(pattern).replace(r"\*", "[a-z0-9._-]+"), re.IGNORECASE | re.ASCII)
+    assert origin_passes([pattern], origin) == (patient.fullmatch(origin) is not None)
+
+
+@pytest.mark.parametrize("pattern", ["https://*-*-*-*.example", "*.*.*.*.*.x", "*a*a*a*a*b"])
+@pytest.mark.parametrize("text", ["a", "-", ".", "a.", "-a"])
+def test_stars_cost_no_power_of_the_length(pattern: str, text: str) -> None:
+    """It would not come to its end."""
+    assert not origin_passes([pattern], "https://" + text * 8000)
 
 
 def test_no_origin_passes_and_two_do_not() -> None:

@@ -23,6 +23,8 @@ _UPGRADE: Final = (("Upgrade", "websocket"), ("Sec-WebSocket-Version", VERSION))
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _SHA1: Final = hashlib.sha1(usedforsecurity=False)
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+_LABELS: Final = "[a-z0-9._-]"
+"""What the names of hosts consist of, character by character."""
 
 
 @final
@@ -129,7 +131,8 @@ def check_host(authority: str, hosts: Hosts) -> None:
 @functools.lru_cache(maxsize=64)
 def _host_of(authority: str) -> str:
     """The host of an authority, without the dot that may end a name."""
-    return (urlsplit(f"//{authority}").hostname or "").removesuffix(".")
+    # in lower case: it takes no [V1.x] for an address, though RFC 3986 does
+    return (urlsplit(f"//{authority.lower()}").hostname or "").removesuffix(".")
 
 
 @functools.lru_cache(maxsize=64)
@@ -188,6 +191,8 @@ def _matches(origin: str, pattern: str | re.Pattern[str]) -> bool:
         return pattern.fullmatch(origin) is not None
     if "*" not in pattern:
         return origin.lower() == pattern.lower()
-    # A star stands for one or more labels of a host name, and for nothing that could end it.
-    regex = re.escape(pattern).replace(r"\*", "[a-z0-9.-]+")
+    # A star stands for one or more labels of a host name, and for nothing that could end it. What stands behind one is
+    # taken where it is found first, for good: else several stars would cost a power of the length, which is a peer's.
+    first, *middle, last = map(re.escape, pattern.split("*"))
+    regex = first + "".join(f"(?>{_LABELS}+?{part})" for part in middle) + f"{_LABELS}+{last}"
     return re.fullmatch(regex, origin, re.IGNORECASE | re.ASCII) is not None
