@@ -31,16 +31,20 @@ async def serve_get(
     """Answer a plain request, within the limit; returns what a hook answers instead.
 
     Raises:
-      Refusal: 503, the handler took too long, or the server is shutting down.
+      Refusal: 503, the handler took too long, or the server is shutting down. Not once the answer has begun: some of
+        it may be with the client, and nothing may be said behind it.
     """
     if route.before:
         no = await hooks.ask(route.before, call, hang_up)
         if no is not None:
             return with_headers(no, call)
+    response: Response | None = None
     with running.answering(call.path[:100]) as scope, scope:
-        await send(with_headers(await _respond(route, call, limit), call))
-        return None
-    raise Refusal(503, "the server is shutting down")
+        response = with_headers(await _respond(route, call, limit), call)
+        await send(response)
+    if response is None:
+        raise Refusal(503, "the server is shutting down")
+    return None
 
 
 async def _respond(route: GetRoute, call: Call, limit: float | None) -> Response:
