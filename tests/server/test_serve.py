@@ -46,6 +46,12 @@ async def echo(session: WebSocketSession) -> None:
         await session.send(frame)
 
 
+async def sleeps(_: Call) -> str:
+    """A page that does not come."""
+    await trio.sleep_forever()
+    raise AssertionError
+
+
 async def endless(session: WebSocketSession) -> None:
     """Take no notice of anything but cancellation."""
     await trio.sleep_forever()
@@ -502,6 +508,44 @@ async def test_aclose_cancelled_stops_waiting_and_the_closing_goes_on(autojump_c
         await client.aclose()
         await trio.testing.wait_all_tasks_blocked()
         assert server.sessions == ()
+
+
+@pytest.mark.parametrize("waits", [0, 1, 5.5])
+@pytest.mark.parametrize("has_nursery", [True, False])
+async def test_aclose_cancelled_keeps_the_grace(waits: float, has_nursery: bool, autojump_clock: Clock) -> None:
+    """What takes no notice is cancelled behind it as ever, wherever handlers run; and `serve` returns."""
+    cancelled: list[float] = []
+
+    async def handler(session: WebSocketSession) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            cancelled.append(trio.current_time())
+            with trio.CancelScope(shield=waits > 5):
+                await trio.sleep(1)
+
+    app = application(handler, handler_grace=None, close_timeout=60)
+    app.get("/slow", sleeps)
+    listener = MemoryListener()
+    async with trio.open_nursery() as handlers, trio.open_nursery() as nursery:
+        server: Server = await nursery.start(
+            partial(serve, app, listeners=[listener], shutdown_grace=5, response_timeout=None,
+                    handler_nursery=handlers if has_nursery else None)
+        )  # fmt: skip
+        client, page = RawClient(await listener.connect()), await listener.connect()
+        await client.upgrade()
+        await page.send_all(b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await trio.testing.wait_all_tasks_blocked()
+        began = trio.current_time()
+        with trio.move_on_after(waits) as scope:
+            await server.aclose()
+        assert scope.cancelled_caught
+        assert await client.receive() == close(1001)
+        assert (await page.receive_some()).startswith(b"HTTP/1.1 503 ")
+        await client.receive_rest()
+        await client.aclose()
+    assert cancelled == [began + 5]
+    assert trio.current_time() - began <= 7
 
 
 async def test_connections_before_their_request_are_dropped_by_aclose(autojump_clock: Clock) -> None:

@@ -57,20 +57,20 @@ class Running:
             self._answering.discard(answering)
             self._changed.unpark_all()
 
-    def connections(self) -> set[Connection]:
-        """The connections that are running, but for the one whose handler calls this."""
-        mine = lineage()
+    def connections(self, mine: set[trio.lowlevel.Task] | None = None) -> set[Connection]:
+        """The connections that are running, but for the one whose handler is among these tasks, or calls this."""
+        mine = lineage() if mine is None else mine
         return {connection for connection in self.conversing if connection.task not in mine}
 
-    def others(self) -> set[Connection | Answering]:
-        """The connections and GET handlers that are running, but for the one that calls this."""
-        mine = lineage()
+    def others(self, mine: set[trio.lowlevel.Task] | None = None) -> set[Connection | Answering]:
+        """The connections and GET handlers that are running, but for the same one."""
+        mine = lineage() if mine is None else mine
         everything: set[Connection | Answering] = {*self.conversing, *self._answering}
         return {one for one in everything if one.task not in mine}
 
-    def cancel_answering(self) -> None:
-        """Cancel the GET handlers, but for the one that calls this."""
-        mine = lineage()
+    def cancel_answering(self, mine: set[trio.lowlevel.Task] | None = None) -> None:
+        """Cancel the GET handlers, but for the same one."""
+        mine = lineage() if mine is None else mine
         for answering in self._answering:
             if answering.task not in mine:
                 answering.scope.cancel("the server is closing")

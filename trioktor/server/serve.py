@@ -21,6 +21,7 @@ import trio
 from ..engine.outcome import first_leaf, unwrapped
 from ..engine.poller import Poller
 from ..engine.shields import STOP_LIMIT
+from ..engine.tasks import lineage
 from ..protocol.close import CloseCode, CloseReason
 from ..session.base import BaseSession
 from .accepting import accept_all
@@ -65,6 +66,7 @@ class Server:
     def __init__(self, host: Host, listeners: Sequence[Listener], shutdown_grace: float) -> None:
         self._host = host
         self._shutdown_grace = shutdown_grace
+        self._nursery: trio.Nursery | None = None  # that handlers run in, once it serves
         self.listeners: Sequence[Listener] = tuple(listeners)
 
     @property
@@ -98,17 +100,31 @@ class Server:
         host.is_stopping = True
         host.listening.cancel("the server is closing")
         host.cancel_opening()
-        for connection in host.running.connections():
+        mine, until = lineage(), trio.current_time() + self._shutdown_grace
+        for connection in host.running.connections(mine):
             connection.ends.close(reason)
-        with trio.move_on_after(self._shutdown_grace):
-            await host.running.wait_gone(host.running.others())
-        for connection in host.running.connections():
+        try:
+            await self._see_out(mine, until)
+        except trio.Cancelled:
+            assert self._nursery is not None
+            try:
+                self._nursery.start_soon(self._see_out, mine, until, name="trioktor closing")
+            except RuntimeError:  # that nursery is over, and all that ran in it
+                pass
+            raise
+
+    async def _see_out(self, mine: set[trio.lowlevel.Task], until: float) -> None:
+        """Wait until that time for whatever is not `mine`, and cancel it then."""
+        running = self._host.running
+        with trio.move_on_at(until):
+            await running.wait_gone(running.others(mine))
+        for connection in running.connections(mine):
             connection.tasks.cancel("the server is closing")
             connection.ends.stop_by(trio.current_time() + STOP_LIMIT)
-        host.running.cancel_answering()
+        running.cancel_answering(mine)
         with trio.move_on_after(STOP_LIMIT + _MARGIN):
-            await host.running.wait_gone(host.running.others())
-        for stubborn in host.running.others():
+            await running.wait_gone(running.others(mine))
+        for stubborn in running.others(mine):
             logger.warning("the server has closed, but a handler does not heed its cancellation: %s", stubborn)
 
     @property
@@ -236,6 +252,7 @@ async def serve(
 async def _accept(
     server: Server, host: Host, nursery: trio.Nursery, task_status: trio.TaskStatus[Server], *, owns: bool
 ) -> None:
+    server._nursery = nursery
     try:
         if Poller.is_possible():
             host.poller = Poller()
