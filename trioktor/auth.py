@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-import functools
 import hmac
-import inspect
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeAlias
@@ -19,6 +17,7 @@ from typing import Any, Final, TypeAlias
 from .http.call import Call
 from .http.responses import Response
 from .routing.endpoints import Before
+from .routing.signatures import is_async
 
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -78,15 +77,8 @@ def basic(check: PasswordCheck, *, realm: str = "trioktor") -> Before:
 
 
 def _check(check: object) -> None:
-    function = check if inspect.isroutine(check) or isinstance(check, functools.partial) else type(check).__call__
-    if not isinstance(check, Mapping) and not inspect.iscoroutinefunction(inspect.unwrap(_bare(function))):
+    if not isinstance(check, Mapping) and not (callable(check) and is_async(check)):
         raise TypeError(f"credentials are checked by a mapping or an async function, not by {check!r:.100}")
-
-
-def _bare(function: Any) -> Any:
-    while isinstance(function, functools.partial):
-        function = function.func
-    return function
 
 
 def _admit(call: Call, principal: Any, refusal: Response) -> Response | None:

@@ -51,6 +51,8 @@ def test_a_response_is_short_and_closes() -> None:
             Response("", headers={name: "x"})
     with pytest.raises(ValueError, match="between 200 and 599"):
         Response("", status=101)
+    with pytest.raises(ValueError, match="content_type"):
+        Response("", headers={"content-Type": "text/html"})
 
 
 def test_a_status_nobody_knows_has_no_phrase() -> None:
@@ -142,7 +144,7 @@ def test_headers_for_servers_of_others_are_bytes() -> None:
     assert encoded([]) == []
 
 
-@pytest.mark.parametrize("status", [204, 304])
+@pytest.mark.parametrize("status", [204, 205, 304])
 def test_some_statuses_have_no_body(status: int) -> None:
     """RFC 9110 §15.3.5, §15.4.5, §8.6: nor a type, nor a length."""
     response = Response("body", status=status, headers={"ETag": "x"})

@@ -10,6 +10,7 @@ import pytest
 from trioktor import Call, Headers, Response, WebSockets, WebSocketSession
 from trioktor.http.requests import RequestHead
 from trioktor.routing.endpoints import Endpoint, GetRoute, WebSocketRoute
+from trioktor.routing.signatures import Wanted
 
 
 async def quiet(session: WebSocketSession) -> None:
@@ -102,12 +103,15 @@ async def test_anything_else_is_a_mistake(answer: Any) -> None:
 
 @pytest.mark.parametrize(
     ("wanted", "expected"),
-    [((), {}), (("a",), {"a": "1"}), (("b", "a"), {"a": "1", "b": "2"}), (("a", "c"), {"a": "1", "c": None})],
+    [
+        ((), {}),
+        ((("a", None),), {"a": "1"}),
+        ((("b", None), ("a", "9")), {"a": "1", "b": "2"}),
+        ((("a", None), ("c", None), ("d", "9")), {"a": "1", "c": None, "d": "9"}),
+    ],
 )
-async def test_a_handler_gets_the_parameters_that_it_wants(
-    wanted: tuple[str, ...], expected: Mapping[str, str | None]
-) -> None:
-    """By name; None for what the path has not."""
+async def test_a_handler_gets_the_parameters_that_it_wants(wanted: Wanted, expected: Mapping[str, str | None]) -> None:
+    """By name; what stands for it, or None, for what the path has not."""
     request = call({"a": "1", "b": "2"})
     given: list[object] = []
 
@@ -116,7 +120,8 @@ async def test_a_handler_gets_the_parameters_that_it_wants(
         return ""
 
     await GetRoute(handler, wanted).respond(request)
-    assert given == [request, expected]
+    await WebSocketRoute(handler, WebSockets(), wanted).converse("session", request)
+    assert given == [request, expected, "session", expected]
 
 
 async def test_what_a_handler_raises_comes_out() -> None:

@@ -85,7 +85,7 @@ def test_what_is_kept_of_a_page(routes: Routes) -> None:
     routes.get("/a", page)
     routes.get("/{number}", numbered, before=[hook, other_hook])
     assert shown(routes, "/a") == GetRoute(page, (), "/a", ())
-    assert shown(routes, "/7") == GetRoute(numbered, ("number",), "/{number}", (hook, other_hook))
+    assert shown(routes, "/7") == GetRoute(numbered, (("number", None),), "/{number}", (hook, other_hook))
 
 
 def test_a_page_needs_nothing_installed() -> None:

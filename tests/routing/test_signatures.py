@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NewType, Optional, Protocol, TypeVar, Union
 
 import pytest
+import trio
 import trio.testing
 
 from trioktor import Application, Call, WebSockets, WebSocketSession
+from trioktor.auth import bearer
 from trioktor.testing import open_test_host
 
 if TYPE_CHECKING:
@@ -158,6 +160,85 @@ async def test_a_decorator_may_convert(autojump_clock: trio.testing.MockClock) -
 
     async with open_test_host(app) as host, host.websocket("/41") as (incoming, _):
         assert (await incoming.receive()).text == "42"
+
+
+async def test_a_decorator_may_give_what_no_path_does(autojump_clock: trio.testing.MockClock) -> None:
+    """If it takes whatever there is; what it names by itself has to come from the path."""
+
+    def giving(function: AnyHandler) -> AnyHandler:
+        @functools.wraps(function)
+        async def wrapper(session: WebSocketSession, **values: str) -> None:
+            await function(session, database="all of it", **values)
+
+        return wrapper
+
+    app = application()
+
+    @app.websocket("/{room}")
+    @giving
+    async def handler(session: WebSocketSession, database: str, room: str) -> None:
+        await session.send(f"{room}: {database}")
+
+    with pytest.raises(ValueError, match="wants 'database'"):
+
+        @app.websocket("/other/{room}")
+        async def other(session: WebSocketSession, database: str, room: str) -> None:
+            pass
+
+    async with open_test_host(app) as host, host.websocket("/41") as (incoming, _):
+        assert (await incoming.receive()).text == "41: all of it"
+
+
+async def test_a_decorator_may_make_an_async_function(autojump_clock: trio.testing.MockClock) -> None:
+    """Of one that blocks; a hook of one, and a check, too. One that makes it blocking does not."""
+
+    def threaded(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        async def wrapper(*args: Any) -> Any:
+            await trio.lowlevel.checkpoint()
+            return function(*args)
+
+        return wrapper
+
+    app = application()
+    asked: list[object] = []
+
+    @app.before_upgrade
+    @threaded
+    def hook(call: Call) -> None:
+        asked.append("hook")
+
+    @threaded
+    def check(token: str) -> str:
+        asked.append(token)
+        return "Ada"
+
+    @app.websocket("/", before=bearer(check))
+    @threaded
+    def handler(session: WebSocketSession) -> None:
+        session.send_nowait("hello")
+
+    headers = {"Authorization": "Bearer secret"}
+    async with open_test_host(app) as host, host.websocket("/", headers=headers) as (incoming, _):
+        assert (await incoming.receive()).text == "hello"
+    assert asked == ["hook", "secret"]
+
+
+async def test_what_may_be_left_out_has_its_default(autojump_clock: trio.testing.MockClock) -> None:
+    """That of the handler, or None."""
+    app = application()
+
+    @app.websocket("/{room?}")
+    async def handler(session: WebSocketSession, room: str = "lobby") -> None:
+        await session.send(room)
+
+    @app.websocket("/none/{room?}")
+    async def other(session: WebSocketSession, room: str | None) -> None:
+        await session.send(repr(room))
+
+    for path, expected in (("/", "lobby"), ("/x", "x"), ("/none", "None"), ("/none/x", "'x'")):
+        async with open_test_host(app) as host, host.websocket(path) as (incoming, _):
+            assert (await incoming.receive()).text == expected
 
 
 def test_the_error_says_how_to_convert() -> None:

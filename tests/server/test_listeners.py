@@ -71,6 +71,27 @@ async def test_port_0_is_one_number_for_all_addresses() -> None:
             await close_all(listeners)
 
 
+@pytest.mark.skipif(not has_ipv6(), reason="there is no IPv6 here")
+@pytest.mark.parametrize("checkpoints", range(12))
+async def test_cancelled_it_leaves_nothing_open(checkpoints: int) -> None:
+    """Wherever it waits, one address closed and the other not."""
+    with no_descriptor_left():
+        trio.socket.set_custom_hostname_resolver(Addresses(HERE, "::1"))
+        listeners: list[trio.SocketListener] = []
+
+        async def listen() -> None:
+            with scope:
+                listeners.extend(await open_tcp(0, host="both.example", backlog=None))
+
+        scope = trio.CancelScope()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listen)
+            for _ in range(checkpoints):
+                await trio.lowlevel.checkpoint()
+            scope.cancel()
+        await close_all(listeners)
+
+
 async def test_addresses_that_cannot_have_the_same_number_are_an_error_in_the_end() -> None:
     """The same address twice: after some attempts the system's error, and nothing is left of them."""
     with no_descriptor_left():
@@ -146,6 +167,44 @@ async def test_an_error_of_a_unix_listener_names_the_path(tmp_path: Path) -> Non
         await open_unix(path, backlog=None)
 
 
+async def test_an_error_that_is_text_alone_keeps_it(tmp_path: Path) -> None:
+    """As that of a path which is too long for the system."""
+    with no_descriptor_left(), pytest.raises(OSError, match="path too long"):
+        await open_unix(tmp_path / ("x" * 200), backlog=None)
+
+
+@pytest.mark.parametrize("backlog", [1 << 31, 1 << 64])
+async def test_any_backlog_is_taken_as_for_tcp(backlog: int, tmp_path: Path) -> None:
+    """The system has a bound of its own."""
+    await close_all([await open_unix(tmp_path / "socket", backlog=backlog)])
+    await close_all(await open_tcp(0, host=HERE, backlog=backlog))
+
+
+async def test_a_listener_that_can_not_be_opened_leaves_no_file(tmp_path: Path) -> None:
+    """It would look like that of a server."""
+    path = tmp_path / "socket"
+    with no_descriptor_left(), pytest.raises(OverflowError):
+        await open_unix(path, backlog=None, mode=1 << 64)
+    assert not path.exists()
+
+
+async def test_the_file_of_a_successor_is_left_alone(tmp_path: Path) -> None:
+    """Though it has the number of the one before, as it often happens."""
+    path = tmp_path / "socket"
+    first = await open_unix(path, backlog=None)
+    identity = unix_identity(path)
+    await first.aclose()
+    second = await open_unix(path, backlog=None)
+    os.utime(path, ns=(0, 1))  # the system's clock may be slower than this test
+    successor = unix_identity(path)
+    assert identity is not None
+    assert successor is not None
+    assert identity[2:] != successor[2:]
+    remove_unix(path, identity)
+    assert path.exists()
+    await second.aclose()
+
+
 async def test_the_file_of_a_unix_listener_is_removed(tmp_path: Path) -> None:
     """By name; that it is gone already is no error."""
     path = tmp_path / "socket"
@@ -196,6 +255,24 @@ def test_sockets_for_another_process_are_left_alone(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("LISTEN_PID", str(os.getpid() + 1))
     with pytest.raises(RuntimeError):
         inherited_listeners()
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+def test_what_was_handed_over_and_does_not_listen_is_an_error(kind: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names the descriptor, and none stays open."""
+    listening, other = socket.socket(), socket.socket(socket.AF_INET, kind)
+    listening.bind((HERE, 0))
+    listening.listen()
+    first, second = sorted((listening.detach(), other.detach()))
+    assert second == first + 1
+    monkeypatch.setattr("trioktor.server.listeners._FIRST_FD", first)
+    monkeypatch.setenv("LISTEN_FDS", "2")
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    with pytest.raises(OSError, match=f"the file descriptor {second} is no listening socket"):
+        inherited_listeners()
+    for number in (first, second):
+        with pytest.raises(OSError):
+            os.fstat(number)
 
 
 # a want of room

@@ -12,7 +12,7 @@ from .headers import Refusal
 from .requests import TOKEN
 
 _END: Final = b"\r\n\r\n"
-_BODILESS: Final = (204, 304)
+_BODILESS: Final = (204, 205, 304)
 OURS: Final = ("connection", "content-length", "date", "transfer-encoding")
 """Headers that are the server's to write."""
 
@@ -87,6 +87,8 @@ class Response:
             raise ValueError(f"status must be between 200 and 599, not {self.status}")
         check_header("content-type", self.content_type)
         for name, _ in self.headers:
+            if name.lower() == "content-type":
+                raise ValueError("the header Content-Type is the argument content_type")
             if name.lower() in OURS:
                 raise ValueError(f"the header {name} is written by the server: leave it out")
         if isinstance(self.body, str):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TypeAlias, final
+from typing import Any, TypeAlias, final
 
 import attrs
 
@@ -11,6 +11,7 @@ from ..config import WebSockets
 from ..http.call import Call
 from ..http.headers import Headers
 from ..http.responses import Response
+from .signatures import Wanted
 
 Before: TypeAlias = "Callable[[Call], Awaitable[Response | None]]"
 """Asked before a request is served: None lets that happen, a `Response` is sent instead."""
@@ -23,7 +24,7 @@ class WebSocketRoute:
 
     handler: Callable[..., Awaitable[object]]
     settings: WebSockets
-    wanted: tuple[str, ...]
+    wanted: Wanted
     protocol: str | None = None
     before: tuple[Before, ...] = ()
     is_raw: bool = False
@@ -41,7 +42,7 @@ class GetRoute:
     """A handler of plain GET requests, and the path parameters it wants by name."""
 
     handler: Callable[..., Awaitable[object]]
-    wanted: tuple[str, ...]
+    wanted: Wanted
     pattern: str = ""
     before: tuple[Before, ...] = ()
 
@@ -55,9 +56,9 @@ class GetRoute:
         return answer
 
 
-def _values(wanted: tuple[str, ...], call: Call) -> dict[str, str | None]:
-    """The path parameters that a handler wants; None stands for one that may be left out, and was."""
-    return {name: call.path_parameters.get(name) for name in wanted}
+def _values(wanted: Wanted, call: Call) -> dict[str, Any]:
+    """The path parameters that a handler wants."""
+    return {name: call.path_parameters.get(name, default) for name, default in wanted}
 
 
 @final

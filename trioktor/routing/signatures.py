@@ -9,9 +9,12 @@ import functools
 import inspect
 import types
 from collections.abc import Callable
-from typing import Annotated, Any, ForwardRef, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, ForwardRef, Literal, TypeAlias, Union, get_args, get_origin
 
 from .patterns import Pattern
+
+Wanted: TypeAlias = "tuple[tuple[str, Any], ...]"
+"""Path parameters that a handler takes by name, and what stands for each that may be left out, and was."""
 
 
 def check_hook(hook: object) -> None:
@@ -30,10 +33,11 @@ def check_hook(hook: object) -> None:
             raise TypeError(f"{name} wants {parameter.name!r}: a hook is given the call alone; write {name}(call)")
 
 
-def wanted_parameters(handler: object, pattern: Pattern, first: str) -> tuple[str, ...]:
+def wanted_parameters(handler: object, pattern: Pattern, first: str) -> Wanted:
     """The path parameters that a handler takes by name, or an error that says what is wrong with it."""
     name, parameters = _check_async(handler, first, "a handler")
     wanted = []
+    own = inspect.signature(handler, follow_wrapped=False).parameters  # type: ignore[arg-type]  # it was checked
     for parameter in parameters[1:]:
         if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
             continue
@@ -41,8 +45,9 @@ def wanted_parameters(handler: object, pattern: Pattern, first: str) -> tuple[st
             raise TypeError(f"{name} takes {parameter.name!r} by position: path parameters are given by name")
         if parameter.name in pattern.names:
             _check_annotation(name, parameter, handler)
-            wanted.append(parameter.name)
-        elif parameter.default is inspect.Parameter.empty:
+            default = parameter.default
+            wanted.append((parameter.name, None if default is inspect.Parameter.empty else default))
+        elif parameter.default is inspect.Parameter.empty and parameter.name in own:  # else a decorator may give it
             raise ValueError(
                 f"{name} wants {parameter.name!r}, which {pattern.text!r} does not name:"
                 f" put {{{parameter.name}}} into the path, or take it from {first}"
@@ -55,16 +60,21 @@ def _check_async(handler: object, first: str, what: str) -> tuple[str, list[insp
     name = getattr(handler, "__qualname__", repr(handler))
     if not callable(handler):
         raise TypeError(f"{what} is an async function, not {handler!r}")
-    target = _function_of(handler)
-    if inspect.isasyncgenfunction(target):
+    if inspect.isasyncgenfunction(_function_of(handler)):
         raise TypeError(f"{name} is an async generator: take the {first} and send with it instead of yielding")
-    if not inspect.iscoroutinefunction(inspect.unwrap(target)):
+    if not is_async(handler):
         raise TypeError(f"{name} is not async: write `async def {name}({first})`")
     parameters = list(inspect.signature(handler).parameters.values())
     by_name = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
     if not parameters or parameters[0].kind in by_name:
         raise TypeError(f"{name} takes no {first}: write `async def {name}({first})`")
     return name, parameters
+
+
+def is_async(function: Callable[..., object]) -> bool:
+    """Whether this is an async function, or calls one: a `partial`, an object, or a decorator, round one or over one."""
+    target = _function_of(function)
+    return inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(inspect.unwrap(target))
 
 
 def _function_of(handler: Callable[..., object]) -> Callable[..., object]:

@@ -79,6 +79,7 @@ class Host:
         self._refused_origins = Seldom(60)
         self.running: Running = Running()
         self.listening: trio.CancelScope = trio.CancelScope()  # round the listeners
+        self.nursery: trio.Nursery | None = None  # that connections run in, while it serves
         self.poller: Poller | None = None  # where there is one task that reads all plain sockets
 
     @property

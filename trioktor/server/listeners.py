@@ -14,6 +14,7 @@ import socket as stdlib_socket
 import ssl
 import stat
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Final, final
 
 import trio
@@ -37,7 +38,7 @@ async def open_tcp(port: int, *, host: str | None, backlog: int | None) -> list[
         if len(ports) == 1:
             return listeners
         for listener in listeners:
-            await listener.aclose()
+            listener.socket.close()  # all of them, though this may be cancelled
         try:
             return await trio.open_tcp_listeners(min(ports), host=host, backlog=backlog)
         except OSError as error:
@@ -67,13 +68,17 @@ async def open_unix(
         if await _is_stale(name):
             os.unlink(name)
         await sock.bind(name)
-        if mode is not None:
-            os.chmod(name, mode)  # before anybody can connect
-        sock.listen(_BACKLOG if backlog is None else backlog)
+        try:
+            if mode is not None:
+                os.chmod(name, mode)  # before anybody can connect
+            sock.listen(_BACKLOG if backlog is None else min(backlog, _BACKLOG))
+        except BaseException:
+            os.unlink(name)
+            raise
         return trio.SocketListener(sock)
     except BaseException as error:
         sock.close()
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.errno is not None:  # else its text says it all
             error.filename = name
         raise
 
@@ -92,16 +97,16 @@ async def _is_stale(name: str) -> bool:
     return False
 
 
-def unix_identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+def unix_identity(path: str | os.PathLike[str]) -> tuple[int, ...] | None:
     """What tells the file of a UNIX socket from another one in its place; None if there is none."""
     try:
         found = os.stat(path)
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return found.st_dev, found.st_ino, found.st_mtime_ns  # the number of a file that is gone may be given to the next
 
 
-def remove_unix(path: str | os.PathLike[str], identity: tuple[int, int] | None) -> None:
+def remove_unix(path: str | os.PathLike[str], identity: tuple[int, ...] | None) -> None:
     """Remove the file of a UNIX socket, if it is still there, and still that one: a successor may have begun."""
     if identity is not None and unix_identity(path) == identity:
         try:
@@ -125,11 +130,16 @@ def inherited_listeners() -> list[trio.SocketListener]:
     if pid != str(os.getpid()) or count is None or not count.isdecimal() or not int(count):
         raise RuntimeError("no listening sockets were handed over (LISTEN_PID and LISTEN_FDS do not name this process)")
     listeners = []
-    for number in range(_FIRST_FD, _FIRST_FD + int(count)):
-        sock = stdlib_socket.socket(fileno=number)
-        sock.setblocking(False)
-        sock.set_inheritable(False)
-        listeners.append(trio.SocketListener(trio.socket.from_stdlib_socket(sock)))
+    with ExitStack() as opened:
+        for number in range(_FIRST_FD, _FIRST_FD + int(count)):
+            sock = opened.enter_context(stdlib_socket.socket(fileno=number))
+            sock.setblocking(False)
+            sock.set_inheritable(False)
+            try:
+                listeners.append(trio.SocketListener(trio.socket.from_stdlib_socket(sock)))
+            except ValueError as error:
+                raise OSError(errno.EINVAL, f"the file descriptor {number} is no listening socket: {error}") from None
+        opened.pop_all()
     return listeners
 
 

@@ -66,7 +66,6 @@ class Server:
     def __init__(self, host: Host, listeners: Sequence[Listener], shutdown_grace: float) -> None:
         self._host = host
         self._shutdown_grace = shutdown_grace
-        self._nursery: trio.Nursery | None = None  # that handlers run in, once it serves
         self.listeners: Sequence[Listener] = tuple(listeners)
 
     @property
@@ -106,9 +105,9 @@ class Server:
         try:
             await self._see_out(mine, until)
         except trio.Cancelled:
-            assert self._nursery is not None
+            assert host.nursery is not None
             try:
-                self._nursery.start_soon(self._see_out, mine, until, name="trioktor closing")
+                host.nursery.start_soon(self._see_out, mine, until, name="trioktor closing")
             except RuntimeError:  # that nursery is over, and all that ran in it
                 pass
             raise
@@ -252,7 +251,7 @@ async def serve(
 async def _accept(
     server: Server, host: Host, nursery: trio.Nursery, task_status: trio.TaskStatus[Server], *, owns: bool
 ) -> None:
-    server._nursery = nursery
+    host.nursery = nursery
     try:
         if Poller.is_possible():
             host.poller = Poller()
