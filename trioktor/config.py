@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypedDict, TypeVar, fin
 import attrs
 
 from .http.handshake import SAME_ORIGIN, HostPolicy, Hosts, OriginPolicy, Origins
-from .http.requests import TOKEN
+from .http.headers import TOKEN
 from .protocol.extensions import ExtensionFactory
 from .protocol.negotiation import check_factories
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
+from trioktor.http.requests import normal_form
 from trioktor.routing.patterns import Pattern, RouteTable, join
 
 
@@ -193,8 +194,30 @@ def test_paths_join_with_one_slash(prefix: str, path: str, expected: str) -> Non
 
 
 def test_a_table_gives_back_what_was_added_under_a_pattern() -> None:
-    """The same text finds it, another does not."""
+    """The same finds it, however it is spelled; another does not."""
     table: RouteTable[str] = RouteTable()
     table.add(Pattern("/a/{id}"), "here")
-    assert table.get("/a/{id}") == "here"
-    assert table.get("/a/7") is None
+    table.add(Pattern("/caf\u00e9:/{id}"), "there")
+    table.add(Pattern("/caf%C3%A9"), "nowhere")
+    assert table.get(Pattern("/a/{id}")) == "here"
+    assert table.get(Pattern("/caf%c3%a9%3A/{id}")) == "there"
+    assert table.get(Pattern("/caf\u00e9")) == "nowhere"
+    for other in ("/a/7", "/a/{name}", "/a%2F{id}", "/a/{id}/", "/caf\u00e8"):
+        assert table.get(Pattern(other)) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "spelled"),
+    [
+        ("/caf%C3%A9", "/caf\u00e9"),
+        ("/a%2Fb", "/a%2fb"),
+        ("/a:b@c", "/a%3Ab%40c"),
+        ("/%25", "/%25"),
+        ("/~x!$&'()*+,;=", "/%7Ex%21$&'()%2A+,;="),
+        ("/a//b/", "a//b/"),
+        ("/", ""),
+    ],
+)
+def test_a_path_is_found_at_once_by_its_one_spelling(path: str, spelled: str) -> None:
+    """Which a request has by then: it is the key of its pattern, however that was written."""
+    assert normal_form(path) == path == Pattern(path).key == Pattern(spelled).key

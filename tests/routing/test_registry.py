@@ -143,6 +143,14 @@ def test_another_method(head: RequestHead, path: str, allowed: str) -> None:
     assert (refusal.value.status, refusal.value.headers) == (405, (("Allow", allowed),))
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_where_there_is_no_websocket_an_upgrade_is_passed_over(method: str) -> None:
+    """RFC 9110 §7.8."""
+    registry = Registry()
+    page = get(registry, "/page")
+    assert registry.find(upgrade("/page", method=method))[0] is page
+
+
 @pytest.mark.parametrize("pattern", ["/a", "/{name}"])
 @pytest.mark.parametrize("offered", [(), ("v3",), ("V1", "v3")])
 def test_another_subprotocol(pattern: str, offered: tuple[str, ...]) -> None:
@@ -176,6 +184,8 @@ def test_a_place_is_taken_once() -> None:
     """By a page, by a handler for all, and by one for each subprotocol."""
     registry = Registry()
     get(registry, "/a")
+    with pytest.raises(ValueError, match="'/%61' has a GET handler already"):
+        get(registry, "/%61")
     with pytest.raises(ValueError, match="'/a' has a GET handler already"):
         get(registry, "/a")
     for protocol, which in ((None, " WebSocket handler already"), ("v1", "handler for the subprotocol 'v1' already")):

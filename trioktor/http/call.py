@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Final, final
 from urllib.parse import parse_qsl
 
-from .headers import Headers
-from .requests import TOKEN, RequestHead
+from .headers import TOKEN, Headers
+from .requests import RequestHead
 from .response_headers import ResponseHeaders
 
 _SENT: Final = ResponseHeaders()

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, final
 
-_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+"""A token of RFC 9110 §5.6.2: header names, subprotocols, the names of cookies."""
 
 _COMMON: Final = (
     *("Host", "Connection", "Upgrade", "Origin", "Cookie", "User-Agent", "Pragma", "Cache-Control"),
@@ -94,6 +95,6 @@ _NAMELESS: Final = "a header of the request has no name"
 
 def _key(name: str) -> str:
     """What a header is looked up by: its name in lower case."""
-    if not _NAME.fullmatch(name):  # RFC 9112 §5.1: no blank before the colon
+    if not TOKEN.fullmatch(name):  # RFC 9112 §5.1: no blank before the colon
         raise Refusal(400, _NAMELESS)
     return name.lower()

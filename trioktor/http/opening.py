@@ -9,7 +9,8 @@ from typing import Final
 
 from .asking import Handshake
 from .handshake import VERSION, accept_token
-from .requests import TOKEN, has_token
+from .headers import TOKEN
+from .requests import has_token
 from .responses import check_header
 
 _OURS: Final = (

@@ -19,9 +19,6 @@ import attrs
 from .headers import Headers, Refusal
 
 _END: Final = b"\r\n\r\n"
-TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-"""A token of RFC 9110 §5.6.2: header names, subprotocols."""
-
 _CONTROLS: Final = bytes({*range(0x20), 0x7F} - {*b"\t\r\n"})
 """What no line of a head may hold (RFC 9110 §5.5); line ends are judged by themselves."""
 

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator
 from typing import Final, Literal, final
 
+from .headers import TOKEN
 from .responses import OURS, check_header
 
 _OF_THE_UPGRADE: Final = ("upgrade", "content-type", "sec-websocket-")
-_COOKIE_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _COOKIE_VALUE: Final = re.compile(r"[!#-+\--:<-\[\]-~]*")
 """cookie-octet of RFC 6265 §4.1.1: no blank, quote, comma, semicolon or backslash."""
 _ATTRIBUTE: Final = re.compile(r"[ -:<-~]*")
@@ -63,7 +63,7 @@ class ResponseHeaders:
           ValueError: a name, value or attribute that a cookie cannot have; quote or encode the value yourself.
           RuntimeError: as `append`.
         """
-        if not _COOKIE_NAME.fullmatch(name):
+        if not TOKEN.fullmatch(name):
             raise ValueError(f"not a cookie's name: {name!r}")
         if not _COOKIE_VALUE.fullmatch(value):
             raise ValueError(f"a cookie's value holds a blank, a quote, a comma, a semicolon or a backslash: {value!r}")

@@ -8,8 +8,7 @@ from typing import Any, Final, TypeAlias, final
 
 import attrs
 
-from .headers import Refusal
-from .requests import TOKEN
+from .headers import TOKEN, Refusal
 
 _END: Final = b"\r\n\r\n"
 _BODILESS: Final = (204, 205, 304)

@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping
 from enum import Enum, auto
 from types import MappingProxyType
 from typing import Final, Generic, TypeVar, final
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import attrs
 
@@ -37,6 +37,8 @@ _WILDCARD: Final = 0.5
 _MISSING: Final = 0.2
 _TAIL: Final = 0.1
 
+_UNESCAPED: Final = "!$&'()*+,;=:@"
+"""What stands in a path as it is, beside letters, digits and `-._~` (RFC 3986 §3.3): as `http.requests` spells it."""
 _PLACEHOLDER: Final = re.compile(r"([^{}]*)\{([A-Za-z_][A-Za-z0-9_]*)?(\?|\.\.\.)?\}([^{}]*)")
 
 
@@ -89,6 +91,7 @@ class Pattern:
     """A parsed path pattern.
 
     Attributes:
+      key: what two have in common that are the same: a path may be spelled in several ways.
       names: of its parameters.
       is_constant: whether it matches one path only.
 
@@ -96,11 +99,16 @@ class Pattern:
       ValueError: it is malformed; the text shows the forms there are.
     """
 
-    __slots__ = ("is_constant", "names", "segments", "text")
+    __slots__ = ("is_constant", "key", "names", "segments", "text")
 
     def __init__(self, text: str) -> None:
         self.text: str = text
-        self.segments: list[_Segment] = [_parse_segment(segment, text) for segment in text.removeprefix("/").split("/")]
+        written = text.removeprefix("/").split("/")
+        self.segments: list[_Segment] = [_parse_segment(segment, text) for segment in written]
+        self.key: str = "".join(
+            "/" + (quote(segment.text, safe=_UNESCAPED) if segment.kind is _Kind.CONSTANT else as_written)
+            for segment, as_written in zip(self.segments, written, strict=True)
+        )
         names = [segment.name for segment in self.segments if segment.name]
         if len(names) != len(set(names)):
             raise ValueError(f"{text!r} names a parameter twice")
@@ -152,17 +160,17 @@ class RouteTable(Generic[T]):
     def __iter__(self) -> Iterator[tuple[Pattern, T]]:
         return iter(self._entries.values())
 
-    def get(self, text: str) -> T | None:
-        """What was added under exactly this pattern."""
-        entry = self._entries.get(text)
+    def get(self, pattern: Pattern) -> T | None:
+        """What was added under the same pattern."""
+        entry = self._entries.get(pattern.key)
         return entry[1] if entry else None
 
     def add(self, pattern: Pattern, target: T) -> None:
         """Add a pattern, later than all others."""
-        self._entries[pattern.text] = pattern, target
+        self._entries[pattern.key] = pattern, target
 
     def find(self, path: str) -> Iterator[tuple[T, Mapping[str, str]]]:
-        """Everything that matches a request's path, the best match first."""
+        """Everything that matches a request's path, in its one spelling, the best match first."""
         exact = self._entries.get(path)
         if exact is not None and exact[0].is_constant:
             yield exact[1], _NO_PARAMETERS
@@ -174,7 +182,7 @@ class RouteTable(Generic[T]):
         segments = [unquote(segment) for segment in path.removeprefix("/").split("/")]
         matches = []
         for pattern, target in self._entries.values():
-            if pattern.text != besides and (match := pattern.match(segments)) is not None:
+            if pattern.key != besides and (match := pattern.match(segments)) is not None:
                 matches.append((match[0], target, match[1]))
         matches.sort(key=lambda match: match[0], reverse=True)  # stable: equals keep their order
         for _, target, parameters in matches:

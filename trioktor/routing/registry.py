@@ -53,10 +53,11 @@ class Registry:
                 fallback = endpoint, parameters
         if fallback is None:
             raise Refusal(404, "there is nothing at this path")
-        if head.method not in methods:
-            allowed = "GET, HEAD" if fallback[0].get is not None else "GET"
-            raise Refusal(405, f"{head.method} is not served here", (("Allow", allowed),))
         endpoint, parameters = fallback
+        is_page = endpoint.get is not None and not endpoint.websockets  # an Upgrade that is asked for is passed over
+        if head.method not in methods and not (is_page and head.method == "HEAD"):
+            allowed = "GET, HEAD" if endpoint.get is not None else "GET"
+            raise Refusal(405, f"{head.method} is not served here", (("Allow", allowed),))
         if head.is_upgrade and endpoint.websockets:
             served = ", ".join(repr(route.protocol) for route in endpoint.websockets)
             raise Refusal(400, f"offer one of the subprotocols that this path serves: {served}")
@@ -139,7 +140,7 @@ class Registry:
           ValueError: the place is taken.
         """
         self.check_not_frozen()
-        endpoint = self._table.get(pattern.text)
+        endpoint = self._table.get(pattern)
         if endpoint is None:
             endpoint = Endpoint()
             self._table.add(pattern, endpoint)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, Unpack, overload
 
 from ..config import SessionSettings, Subprotocols, WebSockets
 from ..http.handshake import Hosts, Origins
-from ..http.requests import TOKEN
+from ..http.headers import TOKEN
 from ..protocol.extensions import ExtensionFactory
 from .endpoints import Before, GetRoute, WebSocketRoute
 from .patterns import Pattern, join

@@ -185,7 +185,7 @@ async def serve(
       max_connections_per_address: the same for one client's address, of which IPv6 has a /64; behind a trusted
         proxy the address is what the proxy says. Clients of a UNIX socket are not told apart. None is no limit.
       max_opening: connections that may be without their request, or being refused; beyond, the one that has been
-        so longest is cut. None is as `max_connections`.
+        so longest is cut. None goes by RLIMIT_NOFILE, too: 1,000 at most.
       handler_nursery: where connections run, if they are to outlive this call; it owns them then.
       task_status: reports the `Server` once it accepts connections.
 
