@@ -103,8 +103,8 @@ class NotSupported(TrioktorError):
 class CannotConnect(TrioktorError, OSError):
     """A client's connection cannot be made; `__cause__` says why.
 
-    `addresses` are those of the host that was tried; () if its name could not be looked up within a second, and where
-    somebody else was asked to connect.
+    `addresses` are those of the host that was tried; () if its name could not be looked up within a second, where
+    somebody else was asked to connect, and where one took the connection and the rest failed.
     """
 
     def __init__(self, text: str, addresses: tuple[str, ...] = ()) -> None:

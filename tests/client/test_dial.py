@@ -192,6 +192,17 @@ async def test_the_certificate_of_a_redirects_host(authority: trustme.CA, trusti
         nursery.cancel_scope.cancel()
 
 
+async def test_a_name_that_ends_with_a_dot(authority: trustme.CA, trusting: ssl.SSLContext) -> None:
+    """TLS is told it without (RFC 6066 §3)."""
+    app = echo_application()
+    async with trio.open_nursery() as nursery:
+        start = functools.partial(serve, app, port=0, host=HERE, ssl_context=certified(authority, "localhost"))
+        server: Server = await nursery.start(start)
+        dial = functools.partial(trio.open_tcp_stream, HERE, server.port)
+        assert await says("wss://localhost./", ssl_context=trusting, stream=dial) == "hello"
+        nursery.cancel_scope.cancel()
+
+
 async def test_tls_where_there_is_none(trusting: ssl.SSLContext) -> None:
     """It is no certificate that is bad."""
     async with serving() as server:
@@ -359,11 +370,40 @@ async def test_through_a_proxy_with_tls(authority: trustme.CA, trusting: ssl.SSL
     assert len(proxy.heads) == 1
 
 
+async def test_a_proxy_that_is_not_there_is_named() -> None:
+    """As one, for it may be the environment that asks for it."""
+    with socket.socket() as nobody:
+        nobody.bind((HERE, 0))
+        with pytest.raises(CannotConnect, match=rf"^cannot connect to the proxy {HERE} port .*refused"):
+            await says(f"ws://{HERE}:1/", proxy=f"http://{HERE}:{nobody.getsockname()[1]}")
+
+
+async def test_what_opens_no_stream_is_named() -> None:
+    """When it has opened it."""
+
+    async def nothing() -> Any:
+        await trio.lowlevel.checkpoint()
+
+    with pytest.raises(TypeError, match=r"stream must open a trio\.abc\.Stream, not None"):
+        await says("ws://localhost/", stream=nothing)
+
+
+async def test_ctrl_c_while_it_connects_comes_out_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though several addresses are tried in a nursery."""
+
+    async def interrupted(*_: object, **__: object) -> trio.SocketStream:
+        raise BaseExceptionGroup("ways", [BaseExceptionGroup("nursery", [KeyboardInterrupt()])])
+
+    monkeypatch.setattr("trio.open_tcp_stream", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        await says("ws://localhost/")
+
+
 @pytest.mark.parametrize(
     ("proxy", "text"),
     [
         (HttpProxy(b"HTTP/1.1 407 Who are you\r\nContent-Length: 2\r\n\r\nno"), "answered 407"),
-        (HttpProxy(b"SSH-2.0\r\n\r\n"), "did not answer"),
+        (HttpProxy(b"SSH-2.0\r\n\r\n"), "answered wrongly"),
         (HttpProxy(b""), "did not answer"),
         (HttpProxy(more=b"and more"), "of its own"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import struct
 
@@ -113,6 +114,17 @@ async def test_a_body_has_two_seconds(pause: float, body: bytes, autojump_clock:
     answer, trailing = await asked(REFUSING[:-5], b"he", b"llo", pause=pause)
     assert (answer.status, answer.body, trailing) == (404, body, b"")
     assert trio.current_time() - began == pytest.approx(pause + min(2 * pause, 2))
+
+
+@pytest.mark.parametrize(("until", "waits"), [(1, 0.5), (3, 1.5), (100, 2), (math.inf, 2)])
+async def test_a_body_has_half_of_the_time_that_is_left(until: float, waits: float, autojump_clock: MockClock) -> None:
+    """So that whoever asked hears of the refusal."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    await theirs.send_all(REFUSING[:-3])
+    began = trio.current_time()
+    answer, _ = await exchange(StreamTransport(ours), question(), began + until)
+    assert (answer.status, answer.body) == (404, b"he")
+    assert trio.current_time() - began == pytest.approx(waits)
 
 
 async def test_a_head_has_all_the_time_there_is(autojump_clock: MockClock) -> None:

@@ -37,6 +37,18 @@ def options(**given: Any) -> Options:
         ({"headers": {"X": "x\t"}}, "blank"),
         ({"headers": [("Host", "a"), ("host", "b")]}, "Host"),
         ({"origin": " x"}, "blank"),
+        ({"origin": "http://a", "headers": {"Origin": "http://b"}}, "one Origin"),
+        ({"headers": [("Origin", "http://a"), ("origin", "http://b")]}, "one Origin"),
+        ({"headers": 5}, "headers are"),
+        ({"headers": [5]}, "headers are"),
+        ({"headers": b"ab"}, "headers are"),
+        ({"headers": {("a", "b", "c")}}, "headers are"),
+        ({"subprotocols": 5}, "subprotocols"),
+        ({"subprotocols": [5]}, "subprotocols"),
+        ({"subprotocols": b"v1"}, "subprotocols"),
+        ({"server_hostname": "a\0b"}, "server_hostname"),
+        ({"server_hostname": ""}, "server_hostname"),
+        ({"local_address": "a..b"}, "local_address"),
         ({"origin": 5}, "origin"),
         ({"proxy": 5}, "proxy"),
         ({"path": 5}, "path"),
@@ -189,6 +201,8 @@ def test_what_settings_offer_is_offered() -> None:
     shared = WebSockets(subprotocols=["v1"], extensions=[deflate])
     kept = options(websockets=shared)
     assert (kept.subprotocols, kept.extensions) == (("v1",), (deflate,))
+    kept = options(websockets=shared, subprotocols=[], extensions=[])
+    assert (kept.subprotocols, kept.extensions) == ((), ())
     kept = options(websockets=shared, subprotocols=["v2"], extensions=[other])
     assert (kept.subprotocols, kept.extensions) == (("v2",), (other,))
     assert options(websockets=WebSockets(subprotocols=lambda call: None)).subprotocols == ()

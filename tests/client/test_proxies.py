@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 
 import pytest
 import trio
@@ -30,7 +31,14 @@ from trioktor.http.asking import BadAnswer
         ("http://[::1]:1", Proxy("http", "::1", 1), "http://[::1]:1"),
         ("http://ada@a", Proxy("http", "a", 80, ("ada", "")), "http://a:80"),
         ("http://ada:@a", Proxy("http", "a", 80, ("ada", "")), "http://a:80"),
-        ("http://@a", Proxy("http", "a", 80, ("", "")), "http://a:80"),
+        ("http://@a", Proxy("http", "a", 80), "http://a:80"),
+        ("http://[fe80::1%25lo]:1", Proxy("http", "fe80::1%lo", 1), "http://[fe80::1%lo]:1"),
+        ("http://b\u00fccher.example", Proxy("http", "xn--bcher-kva.example", 80), "http://xn--bcher-kva.example:80"),
+        (
+            "socks5://" + "u" * 255 + ":" + "p" * 255 + "@a",
+            Proxy("socks5", "a", 1080, ("u" * 255, "p" * 255)),
+            "socks5://a:1080",
+        ),
         ("http://a%40b:c%3Ad@a:65535", Proxy("http", "a", 65535, ("a@b", "c:d")), "http://a:65535"),
     ],
 )
@@ -44,13 +52,25 @@ def test_the_address_of_a_proxy(url: str, proxy: Proxy, text: str) -> None:
 @pytest.mark.parametrize(
     "url",
     ["", "a", "a:1", "//a", "ftp://a", "socks://a", "http://", "http://:1", "http://a:0", "http://a:65536",
-     "http://a:-1", "http://a:x", "http://[::1", "http://a/path", "http://a?query", "http://a/?query"],
+     "http://a:-1", "http://a:x", "http://[::1", "http://a/path", "http://a?query", "http://a/?query", "http://a#f",
+     "http://[::1]x:5", "http://x[::1]:5", "http://a b", "http://a\n:1", "http://a..b", "http://\ud800"],
 )  # fmt: skip
 def test_what_is_no_address_of_a_proxy(url: str) -> None:
     """It is shown."""
     with pytest.raises(ValueError, match=r"^not a proxy's address") as caught:
         parse_proxy(url)
     assert repr(url) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://us%3Aer:pw@a", "socks5://u:" + "p" * 256 + "@a", "socks5://" + "é" * 128 + "@a"]
+)
+def test_credentials_that_a_proxy_can_not_be_told(url: str) -> None:
+    """RFC 7617 §2, RFC 1929; they are not shown."""
+    with pytest.raises(ValueError, match=r"^not a proxy's address: 'a': ") as caught:
+        parse_proxy(url)
+    assert "pw" not in str(caught.value)
+    assert "ppp" not in str(caught.value)
 
 
 def test_socks_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,6 +96,8 @@ def test_socks_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"all_proxy": "http://p:1", "no_proxy": "a:81"}, "ws://a/", "http://p:1"),
         ({"all_proxy": "http://p:1", "no_proxy": "a:81"}, "ws://a:81/", None),
         ({"all_proxy": "http://p:1", "no_proxy": "*"}, "ws://a/", None),
+        ({"all_proxy": "http://p:1", "no_proxy": "::1"}, "ws://[::1]/", None),
+        ({"all_proxy": "http://p:1", "no_proxy": "[::1]"}, "ws://[::1]/", None),
         ({"all_proxy": "http://[::1]:1"}, "ws://a/", "http://[::1]:1"),
     ],
 )
@@ -176,10 +198,13 @@ async def test_anything_else_is_none(status: int) -> None:
     assert (refusal.status, refusal.headers["x"], refusal.body) == (status, "y", b"no")
 
 
-@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 Y", b"SSH-2.0\r\n\r\n"], ids=["nothing", "half", "no HTTP"])
+@pytest.mark.parametrize(
+    "answer", [b"", b"HTTP/1.1 200 Y", b"SSH-2.0" + b"x" * 9000 + b"\r\n\r\n"], ids=["nothing", "half", "no HTTP"]
+)
 async def test_a_proxy_that_does_not_answer(answer: bytes) -> None:
-    """It says which, and not who asked."""
-    with pytest.raises(CannotConnect, match=r"^the proxy http://proxy:80 did not answer: ") as caught:
+    """It says which, and not who asked; nor all that it said."""
+    how = "answered wrongly" if answer.startswith(b"SSH") else "did not answer"
+    with pytest.raises(CannotConnect, match=rf"^the proxy http://proxy:80 {how}: .{{,200}}$") as caught:
         await tunnelled(answer, proxy="http://ada:secret@proxy")
     assert isinstance(caught.value.__cause__, BadAnswer)
     assert "secret" not in str(caught.value)
@@ -258,16 +283,19 @@ async def test_what_python_socks_is_told(
     where = None if local_address is None else (local_address, 0)
     assert said == [
         *(kind, "proxy", 1, name, password, {"rdns": looks_up}),
-        *("example.org", 81, {"local_addr": where}),
+        *("example.org", 81, {"local_addr": where, "timeout": math.inf}),
     ]
     await stream.aclose()
 
 
-@pytest.mark.parametrize("error", ["ProxyError", "ProxyConnectionError", "ProxyTimeoutError", "OSError", "KeyError"])
+@pytest.mark.parametrize(
+    "error", ["ProxyError", "ProxyConnectionError", "ProxyTimeoutError", "OSError", "ValueError", "KeyError"]
+)
 async def test_what_python_socks_raises(error: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a proxy does not do is `CannotConnect`; a fault of its own is not hidden."""
     python_socks = pytest.importorskip("python_socks")
-    kind: type[Exception] = {"OSError": OSError, "KeyError": KeyError}.get(error) or getattr(python_socks, error)
+    own = {"OSError": OSError, "ValueError": ValueError, "KeyError": KeyError}
+    kind: type[Exception] = own.get(error) or getattr(python_socks, error)
 
     async def fail(*_: object, **__: object) -> None:
         raise kind("no")

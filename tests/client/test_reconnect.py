@@ -23,6 +23,7 @@ from trioktor import (
     HandshakeInvalid,
     HandshakeRefused,
     Headers,
+    connect,
     is_lasting,
     reconnecting,
 )
@@ -186,6 +187,31 @@ async def test_what_a_block_raises_goes_on(autojump_clock: MockClock) -> None:
                             raise ConnectionBroken(None, other)
 
 
+async def test_the_end_of_another_conversation_is_not_the_end(autojump_clock: MockClock) -> None:
+    """Though it is told by the same kind of error, when its own is over, too."""
+
+    async def script(server: RawServer) -> None:
+        await server.accept()
+        await server.send(Frame.Close(CloseReason(1000)))
+        await server.receive_rest()
+
+    async with scripted(script) as dial, connect(URL, stream=dial) as other:
+        await other.wait_closed()
+        for session_of in ("another", "its own"):
+            count, raised = 0, False
+            try:
+                async for attempt in reconnecting(URL, stream=dial):
+                    async with attempt as session:
+                        count += 1
+                        await session.wait_closed()
+                        if count == 3:
+                            break
+                        await (session if session_of == "its own" else other).receive()
+            except trio.EndOfChannel:
+                raised = True
+            assert (count, raised) == ((3, False) if session_of == "its own" else (1, True))
+
+
 @pytest.mark.parametrize(
     "error",
     [trio.BrokenResourceError("the database"), trio.EndOfChannel("another channel"), trio.ClosedResourceError()],
@@ -304,6 +330,9 @@ def test_a_date_in_a_while() -> None:
     date = formatdate(time.time() + 100, usegmt=True).encode()
     assert 90 < retry_after(refusal(503, (b"retry-after", date))) <= 100
     assert retry_after(CannotConnect("refused")) == 0
+    of_a_proxy = CannotConnect("refused by a proxy")
+    of_a_proxy.__cause__ = refusal(503, (b"retry-after", b"7"))
+    assert retry_after(of_a_proxy) == 7
 
 
 async def test_arguments_that_make_no_sense(autojump_clock: MockClock) -> None:

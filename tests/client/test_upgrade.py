@@ -466,7 +466,7 @@ def test_any_bytes_for_an_answer(answer: bytes, pieces: int) -> None:
 # redirects
 
 
-def redirecting(locations: Sequence[str], heads: list[bytes]) -> Callable[[RawServer], Awaitable[None]]:
+def redirecting(locations: Sequence[str | bytes], heads: list[bytes]) -> Callable[[RawServer], Awaitable[None]]:
     """Servers that send on, one after the other, and one that accepts."""
     left = list(locations)
 
@@ -476,7 +476,8 @@ def redirecting(locations: Sequence[str], heads: list[bytes]) -> Callable[[RawSe
             heads.append(server.head)
             return
         heads.append(await server.read_head())
-        location = left.pop(0).encode()
+        location = left.pop(0)
+        location = location.encode() if isinstance(location, str) else location
         await server.send_bytes(b"HTTP/1.1 307 Over there\r\nLocation: %s\r\nContent-Length: 0\r\n\r\n" % location)
 
     return script
@@ -505,6 +506,79 @@ async def test_redirects_have_one_limit_together(autojump_clock: MockClock) -> N
             async with connect(URL, stream=dial, max_redirects=5, open_timeout=10):
                 pass
         assert trio.current_time() - began == pytest.approx(10)
+
+
+async def test_the_one_who_does_not_answer_is_named(autojump_clock: MockClock) -> None:
+    """Not the one who sent us there."""
+    script, asked = redirecting(["ws://other.org/there"], []), iter([1, 2])
+
+    async def silent_at_last(server: RawServer) -> None:
+        if next(asked) == 1:
+            await script(server)
+        else:
+            await trio.sleep_forever()
+
+    async with scripted(silent_at_last) as dial:
+        with pytest.raises(CannotConnect, match=r"^ws://other\.org/there did not answer within 10 s$"):
+            async with connect(URL, stream=dial, max_redirects=5, open_timeout=10):
+                pass
+
+
+async def test_a_refusal_whose_body_does_not_come_is_heard_in_time(autojump_clock: MockClock) -> None:
+    """The time for it is a part of `open_timeout`."""
+
+    async def script(server: RawServer) -> None:
+        await server.read_head()
+        await server.send_bytes(b"HTTP/1.1 403 No\r\nContent-Length: 9\r\n\r\nno")
+        await trio.sleep_forever()
+
+    async with scripted(script) as dial:
+        began = trio.current_time()
+        with pytest.raises(HandshakeRefused, match="403") as caught:
+            async with connect(URL, stream=dial, open_timeout=1):
+                pass
+        assert trio.current_time() - began == pytest.approx(0.5)
+    assert caught.value.body == b"no"
+
+
+@pytest.mark.parametrize("url", ["ws://ada:secret@[fe80::1%25lo]/", "ws://ada:secret@[fe80::1%25lo]:8080/a"])
+@pytest.mark.parametrize("location", ["/there", "there", "//[fe80::1]:{}/there"])
+async def test_a_redirect_keeps_the_interface(url: str, location: str, autojump_clock: MockClock) -> None:
+    """Of which the server knows nothing; so it is the same origin."""
+    heads: list[bytes] = []
+    location = location.format("8080" if "8080" in url else "80")
+    async with (
+        scripted(redirecting([location], heads)) as dial,
+        connect(url, stream=dial, max_redirects=5, headers={"Cookie": "c=1"}) as session,
+    ):
+        assert session.call.path == "/there"
+    assert all(b"\r\nCookie: c=1" in head and b"\r\nAuthorization: Basic " in head for head in heads)
+
+
+async def test_a_location_may_be_utf_8(autojump_clock: MockClock) -> None:
+    """Though it should be escaped."""
+    heads: list[bytes] = []
+    for location, target in (
+        ("/\u00e4", b"/%C3%A4"),
+        ("/%C3%A4", b"/%C3%A4"),
+        ("/\u00e4".encode("latin-1"), b"/%C3%A4"),
+    ):
+        heads.clear()
+        async with (
+            scripted(redirecting([location], heads)) as dial,
+            connect(URL, stream=dial, max_redirects=1),
+        ):
+            pass
+        assert heads[1].split(b" ")[1] == target
+
+
+async def test_a_location_is_not_shown_at_length(autojump_clock: MockClock) -> None:
+    """When it leads nowhere."""
+    async with scripted(redirecting(["ftp://" + "x" * 9000], [])) as dial:
+        with pytest.raises(HandshakeRefused, match="307") as caught:
+            async with connect(URL, stream=dial, max_redirects=2):
+                pass
+    assert len(str(caught.value)) < 500
 
 
 async def test_a_refusal_with_a_location_is_no_redirect(autojump_clock: MockClock) -> None:

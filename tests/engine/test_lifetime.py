@@ -336,6 +336,32 @@ async def test_an_interrupt_behind_a_failure_makes_the_end_short(is_block: bool,
     assert_over(connection, transport, 1011)
 
 
+@pytest.mark.parametrize("way", ["block", "task", "interrupt"])
+async def test_what_an_exception_came_of_stands_behind_it(way: str, autojump_clock: MockClock) -> None:
+    """Not the cancellation of the block by it."""
+    transport, failures = PlainTransport(client=True), list[Exception]()
+    connection = client(transport, failures)
+    context = LookupError("before")
+
+    async def fails() -> None:
+        try:
+            raise context
+        except LookupError:
+            raise KeyboardInterrupt if way == "interrupt" else ValueError("mine")  # noqa: B904
+
+    async def holds() -> None:
+        async with hold(connection, failures):
+            if way == "task":
+                connection.start_soon(fails, ())
+                await trio.sleep_forever()
+            await fails()
+
+    raised = await outcome(holds)
+    assert raised is not None
+    assert raised.__context__ is context
+    assert not raised.__suppress_context__
+
+
 async def test_a_cancellation_of_the_block_passes_through(autojump_clock: MockClock) -> None:
     """Behind a short goodbye."""
     transport, failures = PlainTransport(answers=False, client=True), list[Exception]()

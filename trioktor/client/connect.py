@@ -13,7 +13,7 @@ from typing import TypeVar, Unpack
 
 from ..engine.connection import Connection
 from ..engine.lifetime import hold
-from ..engine.outcome import first_leaf, is_cancellation
+from ..engine.outcome import first_leaf, is_cancellation, unwrapped
 from .options import ConnectOptions, Options, client_options
 from .session import ClientRawWebSocketSession, ClientWebSocketSession
 from .upgrade import Opened, open_conversation
@@ -63,7 +63,7 @@ def connect(url: str, /, **options: Unpack[ConnectOptions]) -> AbstractAsyncCont
 def connect_raw(
     url: str, /, **options: Unpack[ConnectOptions]
 ) -> AbstractAsyncContextManager[ClientRawWebSocketSession]:
-    """As `connect`, frame by frame: nothing is answered by itself, and leaving the block adds no Close.
+    """As `connect`, frame by frame: nothing is answered by itself, and a block that returns adds no Close.
 
     Extensions are offered and agreed on; what they do to frames is the caller's business. Source: Ktor's
     `webSocketRaw`.
@@ -77,7 +77,7 @@ async def converse(options: Options, kind: type[S]) -> AsyncIterator[S]:
     try:
         opened = await open_conversation(options)
     except BaseExceptionGroup as group:  # Trio's own, of the ways that it tries
-        raise first_leaf(group) if is_cancellation(group) else group from None
+        raise first_leaf(group) if is_cancellation(group) else unwrapped(group) from None
     failures: list[Exception] = []
     try:
         connection, session = wire(opened, options, kind, failures)

@@ -43,7 +43,7 @@ async def dial(options: Options, address: Address) -> Transport:
         stream = await _open_tcp(options, address, proxy)
     if address.is_secure:
         is_first = address.origin == options.address.origin  # a redirect's host has a certificate of its own
-        name = (options.server_hostname if is_first else None) or address.name
+        name = (options.server_hostname if is_first else None) or address.name.removesuffix(".")  # RFC 6066 §3
         stream = await _secure(stream, options.ssl_context or _default_context(), name)
     return open_transport(stream)
 
@@ -67,7 +67,10 @@ async def _take(source: StreamSource) -> trio.abc.Stream:
     if isinstance(source, trio.abc.Stream):
         return source
     try:
-        return await source()
+        stream = await source()
+        if not isinstance(stream, trio.abc.Stream):
+            raise TypeError(f"stream must open a trio.abc.Stream, not {stream!r}")
+        return stream
     except (OSError, trio.BrokenResourceError) as error:
         raise CannotConnect(f"the stream cannot be opened: {error}") from error
 
@@ -84,7 +87,7 @@ async def _open_tcp(options: Options, address: Address, proxy: Proxy | None) -> 
         return await _connect(address.host, address.port, options.local_address)
     if proxy.is_socks:
         return await through_socks(proxy, address, options.local_address)
-    stream = await _connect(proxy.host, proxy.port, options.local_address)
+    stream = await _connect(proxy.host, proxy.port, options.local_address, "the proxy ")
     if proxy.scheme == "https":
         stream = await _secure(stream, options.ssl_context or _default_context(), proxy.host)
     try:
@@ -95,12 +98,12 @@ async def _open_tcp(options: Options, address: Address, proxy: Proxy | None) -> 
     return stream
 
 
-async def _connect(host: str, port: int, local_address: str | None) -> trio.abc.Stream:
+async def _connect(host: str, port: int, local_address: str | None, what: str = "") -> trio.abc.Stream:
     """Connect over TCP, to several addresses of a name at a time if the first are slow (RFC 8305)."""
     try:
         return await trio.open_tcp_stream(host, port, local_address=local_address)
     except (OSError, UnicodeError) as error:
-        raise _unreachable(host, port, error, await look_up(host, port)) from error
+        raise _unreachable(f"{what}{host}", port, error, await look_up(host, port)) from error
 
 
 def _unreachable(host: str, port: int, error: OSError | UnicodeError, addresses: tuple[str, ...]) -> CannotConnect:

@@ -14,8 +14,11 @@ _BODY_LIMIT: Final = 2.0
 """Seconds in which the body of a refusal may come; what has not come then is left out."""
 
 
-async def exchange(transport: Transport, request: Exchange) -> tuple[Handshake, bytes]:
+async def exchange(transport: Transport, request: Exchange, until: float = math.inf) -> tuple[Handshake, bytes]:
     """Send a request; returns the answer, and what came behind it.
+
+    Args:
+      until: when whoever calls gives up: the body of a refusal has half of what is left, so that it is heard.
 
     Raises:
       BadAnswer: what came is no answer.
@@ -36,5 +39,6 @@ async def exchange(transport: Transport, request: Exchange) -> tuple[Handshake, 
                 data = b""  # what has come of the refusal is what counts
             answer = request.feed(data)
             if request.is_in_body and body.deadline == math.inf:
-                body.deadline = trio.current_time() + _BODY_LIMIT
+                now = trio.current_time()
+                body.deadline = now + min(_BODY_LIMIT, (until - now) / 2)
     return answer if answer is not None else (request.incomplete(), b"")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import ssl
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias, final
 
@@ -12,7 +13,7 @@ import attrs
 import trio
 
 from ..config import SessionSettings, WebSockets
-from ..http.address import Address, parse_address
+from ..http.address import Address, ascii_host, parse_address
 from ..http.opening import check_client_headers, check_subprotocols
 from ..http.responses import HeaderPairs, check_header, header_pairs
 from ..protocol.extensions import ExtensionFactory
@@ -107,14 +108,14 @@ def client_options(url: str, given: ConnectOptions) -> Options:
     rest = {name: value for name, value in given.items() if name not in values and name != "websockets"}
     settings = client_settings(given.get("websockets"), rest)  # type: ignore[arg-type]  # it checks the names
     subprotocols = values["subprotocols"]
-    if not subprotocols and not callable(settings.subprotocols):
+    if subprotocols is None and not callable(settings.subprotocols):
         subprotocols = settings.subprotocols
-    values["subprotocols"] = check_subprotocols(subprotocols or ())
-    extensions = values["extensions"] or settings.extensions
+    values["subprotocols"] = check_subprotocols(() if subprotocols is None else subprotocols)
+    extensions = settings.extensions if values["extensions"] is None else values["extensions"]
     check_factories(extensions)
     values["extensions"] = tuple(extensions)
-    values["headers"] = header_pairs(values["headers"] or ())
-    check_client_headers(values["headers"])
+    values["headers"] = header_pairs(() if values["headers"] is None else values["headers"])
+    check_client_headers(values["headers"], has_origin=values["origin"] is not None)
     values["open_timeout"] = _seconds(values["open_timeout"])
     redirects = values["max_redirects"]
     if isinstance(redirects, bool) or not isinstance(redirects, int) or redirects < 0:
@@ -124,6 +125,12 @@ def client_options(url: str, given: ConnectOptions) -> Options:
             raise TypeError(f"{name} must be {what}, not {values[name]!r}")
     if values["origin"] is not None:
         check_header("origin", values["origin"])
+    for name in ("server_hostname", "local_address"):
+        if values[name] is not None:
+            try:
+                values[name] = ascii_host(values[name])
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
     if isinstance(values["proxy"], str):
         values["proxy"] = parse_proxy(values["proxy"])
     _check_ways(values)
@@ -135,7 +142,7 @@ def _seconds(value: Any) -> float:
         return math.inf
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
         raise ValueError(f"open_timeout must be more than 0 seconds or None, not {value!r}")
-    return value
+    return float(min(value, sys.float_info.max)) if value != math.inf else value
 
 
 def _check_ways(values: dict[str, Any]) -> None:

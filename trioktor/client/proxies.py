@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import base64
 import importlib.util
+import math
 from typing import Final, final
-from urllib.parse import unquote, urlsplit
 
 import attrs
 import trio
 
 from ..engine.streams import StreamTransport
 from ..errors import CannotConnect, HandshakeRefused
-from ..http.address import Address
+from ..http.address import Address, host_and_user, split_url
 from ..http.asking import BadAnswer, Exchange
 from .exchange import exchange
 
+_LONGEST_NAME: Final = 255
+"""Bytes that SOCKS has room for (RFC 1929)."""
 _PORTS: Final = {"http": 80, "https": 443, "socks4": 1080, "socks4a": 1080, "socks5": 1080, "socks5h": 1080}
 
 
@@ -46,19 +48,21 @@ def parse_proxy(url: str) -> Proxy:
       ValueError: it is none.
       ImportError: SOCKS needs the extra `proxy`.
     """
+    shown = url.rpartition("@")[2]  # without what stands before it, which may be a password
     try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise ValueError(f"not a proxy's address: {url.rpartition('@')[2]!r}") from None
-    if parts.scheme not in _PORTS or not parts.hostname or port == 0 or parts.path not in ("", "/") or parts.query:
-        # without what stands before an @: it may be a password
-        raise ValueError(
-            f"not a proxy's address: {url.rpartition('@')[2]!r}; write http://host:port, or https, or one of"
-            f" {', '.join(list(_PORTS)[2:])}"
-        )
-    user = None if parts.username is None else (unquote(parts.username), unquote(parts.password or ""))
-    proxy = Proxy(parts.scheme, parts.hostname, port or _PORTS[parts.scheme], user)
+        parts, port = split_url(url)
+        if parts.scheme not in _PORTS or port == 0 or parts.path not in ("", "/") or parts.query or "#" in url:
+            raise ValueError(f"write http://host:port, or https, or one of {', '.join(list(_PORTS)[2:])}")
+        host, user = host_and_user(parts)
+        if (
+            user is not None
+            and parts.scheme.startswith("socks")
+            and max(map(len, map(str.encode, user))) > _LONGEST_NAME
+        ):
+            raise ValueError(f"SOCKS takes at most {_LONGEST_NAME} bytes of a user's name and password")
+    except ValueError as error:
+        raise ValueError(f"not a proxy's address: {shown!r}: {error}") from None
+    proxy = Proxy(parts.scheme, host, port or _PORTS[parts.scheme], user)
     if proxy.is_socks and importlib.util.find_spec("python_socks") is None:
         raise ImportError("SOCKS needs python-socks: pip install 'trioktor[proxy]'")
     return proxy
@@ -75,7 +79,8 @@ def proxy_from_environment(address: Address) -> Proxy | None:
     """
     from urllib.request import getproxies, proxy_bypass  # here: it imports much
 
-    if proxy_bypass(address.host) or proxy_bypass(f"{address.host}:{address.port}"):
+    hosts = address.host, f"{address.host}:{address.port}", f"[{address.host}]"
+    if any(map(proxy_bypass, hosts)):
         return None
     proxies = getproxies()
     for name in ("wss", "https", "all") if address.is_secure else ("ws", "http", "all"):
@@ -91,7 +96,7 @@ async def tunnel(stream: trio.abc.Stream, proxy: Proxy, address: Address) -> Non
     Raises:
       CannotConnect: it would not; a `HandshakeRefused` behind it says how it answered.
     """
-    host = f"[{address.host}]" if ":" in address.host else address.host
+    host = f"[{address.name}]" if ":" in address.host else address.host
     target = f"{host}:{address.port}"
     headers = []
     if proxy.user is not None:
@@ -100,7 +105,8 @@ async def tunnel(stream: trio.abc.Stream, proxy: Proxy, address: Address) -> Non
     try:
         answer, trailing_data = await exchange(StreamTransport(stream), Exchange("CONNECT", target, target, headers))
     except (BadAnswer, trio.BrokenResourceError) as error:
-        raise CannotConnect(f"the proxy {proxy} did not answer: {error}") from error
+        how = "answered wrongly" if isinstance(error, BadAnswer) and not error.is_end else "did not answer"
+        raise CannotConnect(f"the proxy {proxy} {how}: {error!s:.200}") from error
     if not 200 <= answer.status <= 299:
         refusal = HandshakeRefused(answer.status, answer.headers, answer.body)
         raise CannotConnect(f"the proxy {proxy} answered {answer.status}") from refusal
@@ -122,8 +128,11 @@ async def through_socks(proxy: Proxy, address: Address, local_address: str | Non
     socks = SocksProxy(kind, proxy.host, proxy.port, name, password, rdns=proxy.scheme in ("socks4a", "socks5h"))
     try:
         sock = await socks.connect(
-            address.host, address.port, local_addr=None if local_address is None else (local_address, 0)
+            address.host,
+            address.port,
+            timeout=math.inf,  # `open_timeout` is what counts
+            local_addr=None if local_address is None else (local_address, 0),
         )
-    except (ProxyConnectionError, ProxyError, ProxyTimeoutError, OSError) as error:
+    except (ProxyConnectionError, ProxyError, ProxyTimeoutError, OSError, ValueError) as error:
         raise CannotConnect(f"the proxy {proxy} did not connect: {error}") from error
     return trio.SocketStream(sock)

@@ -24,7 +24,7 @@ from typing import Any, Final, Unpack, final
 import attrs
 import trio
 
-from ..engine.outcome import was_raised_here
+from ..engine.outcome import was_raised_by
 from ..errors import CannotConnect, ConnectionClosed, HandshakeInvalid, HandshakeRefused
 from .connect import converse
 from .options import ConnectOptions, Options, client_options
@@ -64,6 +64,8 @@ def is_lasting(error: CannotConnect | HandshakeRefused) -> bool:
 
 def retry_after(refusal: BaseException) -> float:
     """The seconds that a refusal asks to wait (RFC 9110 §10.2.3), at most an hour; 0 if it does not say."""
+    while refusal.__cause__ is not None and not isinstance(refusal, HandshakeRefused):  # a proxy's
+        refusal = refusal.__cause__
     said = refusal.headers.get("retry-after", "") if isinstance(refusal, HandshakeRefused) else ""
     if said.isascii() and said.isdigit():
         return min(float(said), _MOST_ASKED)
@@ -215,5 +217,5 @@ class Attempt:
         if isinstance(error, BaseExceptionGroup):
             return all(map(self._is_its_end, error.exceptions))
         if isinstance(error, trio.EndOfChannel):
-            return was_raised_here(error)
+            return was_raised_by(self._session, error)
         return isinstance(error, ConnectionClosed) and error.session is self._session

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final, final
 
 import attrs
@@ -53,20 +54,14 @@ async def open_conversation(options: Options) -> Opened:
       CannotConnect: nobody is there, or he does not answer in time.
       HandshakeRefused: the answer is no.
     """
-    address = options.address
-    with trio.move_on_after(options.open_timeout):
-        return await _follow(options)
-    is_direct = options.stream is None and options.path is None and not options.proxy
-    addresses = await look_up(address.host, address.port) if is_direct else ()
-    raise CannotConnect(f"{address} did not answer within {options.open_timeout:g} s", addresses)
-
-
-async def _follow(options: Options) -> Opened:
     address, headers = options.address, options.headers
     left = options.max_redirects
+    until = trio.current_time() + options.open_timeout
     while True:
         try:
-            return await _open_at(options, address, headers)
+            with trio.move_on_at(until):
+                return await _open_at(options, address, headers, until)
+            raise await _silent(options, address)
         except HandshakeRefused as refusal:
             location = refusal.headers.get("location")
             if refusal.status not in _REDIRECTS or location is None or not left:
@@ -77,6 +72,13 @@ async def _follow(options: Options) -> Opened:
                 headers = tuple(pair for pair in headers if pair[0].lower() not in (*_SECRETS, "host"))
 
 
+async def _silent(options: Options, address: Address) -> CannotConnect:
+    """The error that says that nobody answered in time."""
+    is_direct = options.stream is None and options.path is None and not options.proxy
+    addresses = await look_up(address.host, address.port) if is_direct else ()
+    return CannotConnect(f"{address} did not answer within {options.open_timeout:g} s", addresses)
+
+
 def _redirected(options: Options, address: Address, location: str, refusal: HandshakeRefused) -> Address:
     """Where a redirect leads, with the user information if it is the same origin.
 
@@ -84,21 +86,25 @@ def _redirected(options: Options, address: Address, location: str, refusal: Hand
       HandshakeRefused: there it must not be followed.
     """
     try:
+        location = location.encode("latin-1").decode()  # many servers do not escape what is no ASCII
+    except UnicodeDecodeError:
+        pass
+    try:
         new = address.redirected(location)
         if new.origin != address.origin and options.path is not None:
             raise ValueError("the redirect leads away from the UNIX socket")
         if isinstance(options.stream, trio.abc.Stream):
             raise ValueError("a redirect needs another stream: give stream= a function that opens one")
     except ValueError as error:
-        text = f"the handshake was refused with {refusal.status}, and {error}"
+        text = f"the handshake was refused with {refusal.status}, and {error!s:.300}"
         raise HandshakeRefused(refusal.status, refusal.headers, refusal.body, text) from None
     return attrs.evolve(new, user=new.user or (address.user if new.origin == address.origin else None))
 
 
-async def _open_at(options: Options, address: Address, headers: tuple[tuple[str, str], ...]) -> Opened:
+async def _open_at(options: Options, address: Address, headers: tuple[tuple[str, str], ...], until: float) -> Opened:
     transport = await dial(options, address)
     try:
-        return await shake_hands(transport, options, address, headers)
+        return await shake_hands(transport, options, address, headers, until)
     except BaseException:
         if not transport.close_nowait():
             await transport.aclose()
@@ -106,9 +112,13 @@ async def _open_at(options: Options, address: Address, headers: tuple[tuple[str,
 
 
 async def shake_hands(
-    transport: Transport, options: Options, address: Address, headers: tuple[tuple[str, str], ...]
+    transport: Transport,
+    options: Options,
+    address: Address,
+    headers: tuple[tuple[str, str], ...],
+    until: float = math.inf,
 ) -> Opened:
-    """Do the opening handshake.
+    """Do the opening handshake; the body of a refusal is not waited for until that time.
 
     Raises:
       HandshakeRefused, CannotConnect: as `open_conversation`.
@@ -125,11 +135,11 @@ async def shake_hands(
     )
     request = Exchange("GET", address.target, address.authority, pairs)
     try:
-        answer, trailing_data = await exchange(transport, request)
+        answer, trailing_data = await exchange(transport, request, until)
     except BadAnswer as error:
         if error.is_end:
             raise CannotConnect(f"{address} does not answer: {error}") from error
-        raise HandshakeInvalid(0, Headers(), b"", f"{address} does not speak HTTP/1.1: {error}") from error
+        raise HandshakeInvalid(0, Headers(), b"", f"{address} does not speak HTTP/1.1: {error!s:.200}") from error
     except trio.BrokenResourceError as error:
         raise CannotConnect(f"the connection to {address} was lost: {error.__cause__ or error}") from error
     if answer.status != 101:

@@ -14,7 +14,7 @@ from typing import Any, final
 import trio
 
 from .connection import Connection
-from .outcome import first_leaf, is_cancellation, unwrapped
+from .outcome import first_leaf, is_cancellation, reraise, unwrapped
 
 
 @final
@@ -91,10 +91,9 @@ async def hold(connection: Connection, failures: list[Exception]) -> AsyncIterat
         async with Lifetime(connection):
             yield
     except BaseException as error:
-        raised = _together(error, failures)
-        raise raised from raised.__cause__
+        reraise(_together(error, failures))
     for failure in failures:
-        raise failure
+        reraise(failure)
 
 
 def _together(rest: BaseException, failures: list[Exception]) -> BaseException:

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Iterator
 from enum import Enum, auto
 from types import FrameType
-from typing import Final, final
+from typing import Final, NoReturn, final
 
 import trio
 
@@ -91,7 +91,11 @@ def _callers(error: BaseException) -> list[tuple[object, bool]]:
 
 def _is_of_library(frame: FrameType) -> bool:
     """Whether this runs code of ours or Trio's."""
-    return str(frame.f_globals.get("__name__")).partition(".")[0] in _LIBRARIES
+    return _package_of(frame) in _LIBRARIES
+
+
+def _package_of(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__")).partition(".")[0]
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
@@ -117,12 +121,14 @@ def origin(error: BaseException) -> str:
     return place
 
 
-def was_raised_here(error: BaseException) -> bool:
-    """Whether trioktor raised it, and nobody that it, or a handler, called."""
-    module = ""
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        module = frame.f_globals.get("__name__", "")
-    return module.partition(".")[0] == _OURS
+def was_raised_by(session: object, error: BaseException) -> bool:
+    """Whether a call of this session's raised it, and nobody else that somebody called."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return (
+        bool(frames)
+        and _package_of(frames[-1]) == _OURS
+        and any(frame.f_locals.get("self") is session for frame in frames)
+    )
 
 
 def merge(errors: list[Exception]) -> Exception | None:
@@ -144,6 +150,16 @@ def unwrapped(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
+
+
+def reraise(error: BaseException) -> NoReturn:
+    """Raise what was raised before, as it is: what it came of stands in its context already."""
+    context, is_hidden = error.__context__, error.__suppress_context__
+    try:
+        raise error
+    finally:
+        error.__context__, error.__suppress_context__ = context, is_hidden
+        del error, context  # or the traceback would keep them
 
 
 def first_leaf(error: BaseException) -> BaseException:

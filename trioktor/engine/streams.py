@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from typing import Final, final
+from typing import Final, NoReturn, final
 
 import trio
 
@@ -54,7 +54,7 @@ class StreamTransport(Transport):
         except (OSError, ssl.SSLError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             if isinstance(error.__cause__, ssl.SSLEOFError):
                 return b""  # the end of TLS was not said; but we know by ourselves whether more should have come
-            raise trio.BrokenResourceError(str(error)) from error
+            self._raise_lost(error)
         self._is_up = True
         return data
 
@@ -68,11 +68,16 @@ class StreamTransport(Transport):
                     try:
                         await self._stream.send_all(view[start : start + CHUNK])
                     except (OSError, ssl.SSLError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                        raise trio.BrokenResourceError(str(error)) from error
+                        self._raise_lost(error)
                 if self._sending.cancelled_caught:
                     raise self.timed_out()
                 self._sending = None
                 self.progressed()
+
+    def _raise_lost(self, error: BaseException) -> NoReturn:
+        """With what the system or TLS said: Trio's own error round that may say nothing."""
+        cause = error.__cause__ or error
+        raise trio.BrokenResourceError(str(cause)) from cause
 
     async def watch(self) -> None:
         while self.write_timeout is not None:

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 import trio
 
-from .outcome import merge, split
+from .outcome import merge, reraise, split
 
 _OVER: Final = "the handler has returned, or the block was left"
 
@@ -132,7 +132,7 @@ class HandlerTasks:
             if not scope.cancel_called:
                 self._owner.interrupted()
             try:
-                raise rest from rest.__cause__
+                reraise(rest)
             finally:
                 del error, judged, rest  # or its traceback would keep it, and it the traceback
 

@@ -6,14 +6,15 @@ import base64
 import ipaddress
 import re
 from typing import Final, final
-from urllib.parse import quote, unquote, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 import attrs
 
 _SCHEMES: Final = {"ws": False, "wss": True}
 _OF_HTTP: Final = {"http": "ws", "https": "wss"}
 _HINT: Final = "write ws://host:port/path"
-_UNSAFE: Final = re.compile(r"[\x00-\x20\x7f]")
+_UNSAFE: Final = re.compile(r"[\x00-\x20\x7f\ud800-\udfff]")
+_BRACKETED: Final = re.compile(r"\[[^\[\]]*\](?::[0-9]*)?")
 _KEPT: Final = "/%:@!$&'()*+,;=~?-._[]"
 """What is left as it is in a path and a query; everything else that is no letter or digit is escaped."""
 _LABEL: Final = re.compile(r"[A-Za-z0-9\-_~%!$&'()*+,;=]{1,63}")
@@ -86,6 +87,8 @@ class Address:
         url = urljoin(base, location.strip()).partition("#")[0]
         scheme, colon, rest = url.partition(":")
         address = parse_address(_OF_HTTP.get(scheme.lower(), scheme) + colon + rest)
+        if address.host == self.name:  # by which interface it is reached we know by ourselves
+            address = attrs.evolve(address, host=self.host)
         if self.is_secure and not address.is_secure:
             raise ValueError("the redirect leads from wss to ws")
         return address
@@ -102,31 +105,56 @@ def parse_address(url: str) -> Address:
     if not isinstance(url, str):
         raise TypeError(f"a WebSocket address is a str, not {type(url).__name__}")
     shown = _without_user(url)
+    try:
+        parts, port = split_url(url)
+        is_secure = _SCHEMES.get(parts.scheme)
+        if is_secure is None or port == 0:
+            raise ValueError(_HINT)
+        if "#" in url:
+            raise ValueError("it has no fragment (RFC 6455 §3)")
+        host, user = host_and_user(parts)
+    except ValueError as error:
+        raise ValueError(f"not a WebSocket address: {shown!r}: {error}") from None
+    return Address(
+        is_secure,
+        host,
+        port or (443 if is_secure else 80),
+        quote(parts.path or "/", safe=_KEPT) + ("?" + quote(parts.query, safe=_KEPT) if "?" in url else ""),
+        user,
+    )
+
+
+def split_url(url: str) -> tuple[SplitResult, int | None]:
+    """An address with a host in its parts, and the port.
+
+    Raises:
+      ValueError: it is none; the text shows nothing that may be secret.
+    """
     if _UNSAFE.search(url):
-        raise ValueError(f"not a WebSocket address: {shown!r}: it holds blanks or control characters")
+        raise ValueError("it holds blanks, control characters or surrogates")
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        why = f" ({error})" if shown == url else ""  # it may hold a part of a password
-        raise ValueError(f"not a WebSocket address: {shown!r}{why}; {_HINT}") from None
-    is_secure = _SCHEMES.get(parts.scheme)
-    if is_secure is None or not parts.hostname or port == 0:
-        raise ValueError(f"not a WebSocket address: {shown!r}; {_HINT}")
-    if "#" in url:
-        raise ValueError(f"a WebSocket address has no fragment (RFC 6455 §3): {shown!r}")
+    except ValueError:  # its text may hold a part of a password
+        raise ValueError("its host or port is none") from None
+    host = parts.netloc.rpartition("@")[2]
+    if not parts.hostname or ("[" in host and not _BRACKETED.fullmatch(host)):
+        raise ValueError("its host is none")
+    return parts, port
+
+
+def host_and_user(parts: SplitResult) -> tuple[str, tuple[str, str] | None]:
+    """The host in ASCII, without brackets; and the name and password in front of it.
+
+    Raises:
+      ValueError: they are none.
+    """
     user = None
     if parts.username or parts.password:
         user = (unquote(parts.username or ""), unquote(parts.password or ""))
         if ":" in user[0]:
             raise ValueError("a user's name holds no colon (RFC 7617 §2)")
-    return Address(
-        is_secure,
-        _ascii(parts.hostname, shown),
-        port or (443 if is_secure else 80),
-        quote(parts.path or "/", safe=_KEPT) + ("?" + quote(parts.query, safe=_KEPT) if "?" in url else ""),
-        user,
-    )
+    return ascii_host(parts.hostname or ""), user
 
 
 def _without_user(url: str) -> str:
@@ -136,18 +164,23 @@ def _without_user(url: str) -> str:
     return (scheme + slashes if slashes else "") + f"…@{rest}" if at else url
 
 
-def _ascii(host: str, url: str) -> str:
+def ascii_host(host: str) -> str:
+    """A host's name in ASCII (IDNA), or an address, with its zone.
+
+    Raises:
+      ValueError: it is none.
+    """
     if not host.isascii():
         import idna  # as Trio looks names up
 
         try:
             host = idna.encode(host, uts46=True).decode("ascii")
         except idna.IDNAError as error:
-            raise ValueError(f"not a host's name in {url!r}: {error}") from None
+            raise ValueError(f"not a host's name: {error}") from None
     zoned = _ZONED.fullmatch(host) if ":" in host else None
     if zoned is not None:
         return zoned[1] + (f"%{zoned[2]}" if zoned[2] else "")
     labels = host.removesuffix(".").split(".")
     if len(host) > _LONGEST_NAME or not all(map(_LABEL.fullmatch, labels)):
-        raise ValueError(f"not a host's name in {url!r}: {host[:_LONGEST_NAME]!r}")
+        raise ValueError(f"not a host's name: {host[:_LONGEST_NAME]!r}")
     return host.lower()

@@ -32,8 +32,8 @@ def new_key() -> str:
     return base64.b64encode(os.urandom(16)).decode("ascii")
 
 
-def check_client_headers(headers: Sequence[tuple[str, str]]) -> None:
-    """Refuse headers that cannot be written, or are the handshake's own.
+def check_client_headers(headers: Sequence[tuple[str, str]], *, has_origin: bool = False) -> None:
+    """Refuse headers that cannot be written, or are the handshake's own; `has_origin`: there is one beside them.
 
     Raises:
       ValueError: with the name.
@@ -42,24 +42,32 @@ def check_client_headers(headers: Sequence[tuple[str, str]]) -> None:
         check_header(name, value)
         if name.lower() in _OURS:
             raise ValueError(f"the header {name} is written by connect: leave it out, or give its own argument")
-    if sum(name.lower() == "host" for name, _ in headers) > 1:
+    names = [name.lower() for name, _ in headers]
+    if names.count("host") > 1:
         raise ValueError("a request has one Host header")
+    if names.count("origin") + has_origin > 1:  # RFC 6454 §7.3
+        raise ValueError("a request has one Origin header: leave it out of headers=, or origin= away")
 
 
-def check_subprotocols(names: Sequence[str]) -> tuple[str, ...]:
-    """The subprotocols to offer.
+def check_subprotocols(names: object) -> tuple[str, ...]:
+    """The subprotocols to offer: one name, or a list.
 
     Raises:
+      TypeError: they are no list.
       ValueError: one is no token, or given twice (RFC 6455 §4.1, item 10).
     """
     if isinstance(names, str):
         names = (names,)
+    if not isinstance(names, Sequence):
+        raise TypeError(f"subprotocols must be a list of names, not {names!r}")
+    given: list[str] = []
     for name in names:
-        if not TOKEN.fullmatch(name):
+        if not isinstance(name, str) or not TOKEN.fullmatch(name):
             raise ValueError(f"subprotocols must be names (RFC 9110 tokens), not {name!r}")
-    if len(set(names)) != len(names):
-        raise ValueError("subprotocols: a name is given twice")
-    return tuple(names)
+        if name in given:
+            raise ValueError("subprotocols: a name is given twice")
+        given.append(name)
+    return tuple(given)
 
 
 def opening_headers(

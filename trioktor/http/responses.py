@@ -41,9 +41,12 @@ def header_pairs(headers: HeaderPairs) -> tuple[tuple[str, str], ...]:
       TypeError: they are no pairs of str.
     """
     pairs: list[tuple[str, str]] = []
-    given: Any = headers if isinstance(headers, Sequence) else headers.items()
+    given: Any = headers.items() if hasattr(headers, "items") else headers
+    if not isinstance(given, Iterable):
+        raise TypeError(f"headers are a mapping, or pairs (name, value), of str; not {headers!r}")
     for pair in given:
-        if isinstance(pair, str) or len(pair) != 2 or not all(isinstance(part, str) for part in pair):
+        is_pair = isinstance(pair, Sequence) and not isinstance(pair, str) and len(pair) == 2
+        if not is_pair or not all(isinstance(part, str) for part in pair):
             raise TypeError(f"headers are a mapping, or pairs (name, value), of str; not {pair!r}")
         name, value = pair
         check_header(name, value)

@@ -72,7 +72,7 @@ def _check_async(handler: object, first: str, what: str) -> tuple[str, list[insp
 
 
 def is_async(function: Callable[..., object]) -> bool:
-    """Whether this is an async function, or calls one: a `partial`, an object; it may be a decorator's or inside one."""
+    """Whether this is an async function, calls one (a `partial`, an object), or is a decorator round or of one."""
     target = _function_of(function)
     return inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(inspect.unwrap(target))
 
