@@ -135,6 +135,35 @@ async def test_a_client_that_never_answers_a_close(autojump_clock: MockClock) ->
         assert ended == [pytest.approx(began + 7, abs=1.1)]
 
 
+@pytest.mark.parametrize(("answers_after", "write_timeout"), [(None, 30), (3, 30), (3, 1)])
+async def test_our_close_is_not_mistaken_for_the_clients(
+    answers_after: float | None, write_timeout: float, autojump_clock: MockClock
+) -> None:
+    """trio-websocket tells of it at once. Who does not answer has a broken end; how one did is not known."""
+    seen: list[object] = []
+
+    async def leave(session: WebSocketSession) -> None:
+        session.close(4000, "enough")
+        try:
+            async for _ in session:
+                pass
+            seen.append("clean")
+        except ConnectionBroken:
+            seen.append("broken")
+        seen.extend([session.close_reason, session.close_received])
+
+    app = application(leave, close_timeout=7, write_timeout=write_timeout)
+    async with byte_by_byte(app, []) as client:
+        assert await client.receive() == close(4000, "enough")
+        if answers_after is not None:
+            await trio.sleep(answers_after)
+            assert seen == []
+            await client.send(close(4001, "mine"))
+        await trio.sleep(20)
+    ends = ["broken", None] if answers_after is None else ["clean", CloseReason(1005)]
+    assert seen == [ends[0], CloseReason(4000, "enough"), ends[1]]
+
+
 async def test_a_client_that_is_cut_off_is_a_broken_end(autojump_clock: MockClock) -> None:
     """It said no goodbye: 1006 is not a code that it sent."""
     reasons: list[object] = []

@@ -23,6 +23,8 @@ from trioktor.protocol.serializer import Serializer
 class Other:
     """Somebody else's WebSocket: gives what it is told to, and keeps what it gets."""
 
+    close_timeout = 0.0
+
     def __init__(self, *coming: Frame | None) -> None:
         self.coming: Iterator[Frame | None] = iter(coming)
         self.sent: list[Frame] = []

@@ -483,6 +483,34 @@ async def test_the_end_of_the_lifespan_gives_handlers_five_seconds(
     assert left == [True] * is_left
 
 
+async def test_an_application_on_two_servers(autojump_clock: MockClock) -> None:
+    """The end of one lifespan is the end of its own sessions; each server keeps which those are in its state."""
+
+    async def handler(session: WebSocketSession) -> None:
+        async for _ in session:
+            pass
+
+    app = application(handler)
+    states: list[dict[str, Any]] = [{"mine": 1}, {}]
+    lives = [Server({"type": "lifespan.startup"}) for _ in states]
+    peers = [Server(CONNECT) for _ in states]
+    async with trio.open_nursery() as nursery:
+        for life, state in zip(lives, states, strict=True):
+            nursery.start_soon(app, {"type": "lifespan", "state": state}, life.receive, life.send)
+            await trio.testing.wait_all_tasks_blocked()
+        for peer, state in zip(peers, states, strict=True):
+            nursery.start_soon(app, scope(state=dict(state)), peer.receive, peer.send)
+        await trio.testing.wait_all_tasks_blocked()
+        for number in (1, 0):
+            lives[number].tell(type="lifespan.shutdown")
+            await trio.testing.wait_all_tasks_blocked()
+            closed = [[event.get("code") for event in peer.sent[1:]] for peer in peers]
+            assert closed == ([[], [1001]] if number == 1 else [[1001], [1001]])
+            peers[number].tell(**GONE)
+            await trio.testing.wait_all_tasks_blocked()
+            assert lives[number].sent[-1] == {"type": "lifespan.shutdown.complete"}
+
+
 @pytest.mark.parametrize("is_stubborn", [False, True])
 async def test_the_lifespan(is_stubborn: bool, autojump_clock: MockClock) -> None:
     """Its end says 1001 to sessions, waits for their handlers, and lets nobody in any more."""

@@ -21,6 +21,8 @@ PEER = ForeignPeer(client=("192.0.2.1", 5), is_secure=True)
 class Wire:
     """The messages of one client: what it says, and what it heard."""
 
+    close_timeout = 0.0
+
     def __init__(self, *says: Frame | None) -> None:
         self._send, self._receive = trio.open_memory_channel[Frame | None](100)
         self.heard: list[Frame] = []

@@ -6,7 +6,8 @@ conversation, and not the server.
 
 What remains: a frame that is half written when its time is up (`write_timeout`, or the second after a cancellation)
 is torn by trio-websocket's own `send_all`, and the connection is dropped behind it. And a server that is cancelled
-cancels trio-websocket's reader, too: if that is first, the peer gets no Close.
+cancels trio-websocket's reader, too: if that is first, the peer gets no Close. Behind a Close of ours it tells of
+nothing that the peer says: so messages are lost then, and the code of the peer's Close is not known (1005).
 """
 
 from __future__ import annotations
@@ -117,13 +118,18 @@ class _Messages:
 
     def __init__(self, connection: WebSocketConnection, close_timeout: float) -> None:
         self._connection = connection
-        self._close_timeout = close_timeout
+        self.close_timeout: float = close_timeout
+        self._said_close: trio.Event | None = None  # once we do: set when it was answered, or will not be
+        self._is_answered = False
 
     async def receive(self) -> Frame | None:
         """Wait for a message, or the end."""
         try:
             message = await self._connection.get_message()
         except ConnectionClosed as closed:
+            if self._said_close is not None:  # it tells of our own Close then, at once
+                await self._said_close.wait()
+                return CloseFrame() if self._is_answered else None
             reason = closed.reason
             if reason is None or reason.code == CloseCode.CLOSED_ABNORMALLY:
                 return None
@@ -135,8 +141,13 @@ class _Messages:
         try:
             if isinstance(message, CloseFrame):
                 reason = message.reason or CloseReason(CloseCode.NORMAL)
-                with trio.move_on_after(self._close_timeout):
-                    await self._connection.aclose(int(reason.code), reason.message)
+                self._said_close = trio.Event()
+                try:
+                    with trio.move_on_after(self.close_timeout):
+                        await self._connection.aclose(int(reason.code), reason.message)
+                        self._is_answered = True
+                finally:
+                    self._said_close.set()
             else:
                 await self._connection.send_message(message.text if isinstance(message, TextFrame) else message.data)
         except ConnectionClosed as error:

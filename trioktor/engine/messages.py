@@ -30,7 +30,13 @@ _NO_KEY = bytes(4)
 
 
 class Messages(Protocol):
-    """What somebody else's WebSocket has to be able to do."""
+    """What somebody else's WebSocket has to be able to do.
+
+    Attributes:
+      close_timeout: seconds for which `send` of our Close waits for the peer's, beside what handing it over takes.
+    """
+
+    close_timeout: float
 
     @abstractmethod
     async def receive(self) -> Frame | None:
@@ -119,7 +125,8 @@ class MessageTransport(Transport):
         if self._is_ended:
             raise trio.BrokenResourceError("the peer has said goodbye, and was answered")
         if self.write_timeout is not None:
-            scope.deadline = trio.current_time() + self.write_timeout
+            answer = self._messages.close_timeout if isinstance(message, CloseFrame) else 0
+            scope.deadline = trio.current_time() + self.write_timeout + answer
         await self._messages.send(message)
         self.progressed()
 

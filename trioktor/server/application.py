@@ -43,8 +43,8 @@ class Application(Routes):
 
         `async def hook(call)` may attach values to `call.attributes`, set `call.principal`, or return a
         `Response`, which is sent instead of the upgrade. Hooks run in the order of registration, a route's
-        own (`before=`) after them, all together within `open_timeout`; they are cancelled if the client leaves. An
-        exception is a 500, logged. Plain requests have hooks of their own: `get(…, before=…)`.
+        own (`before=`) after them, all together within `open_timeout`; on sockets they are cancelled if the client
+        leaves. An exception is a 500, logged. Plain requests have hooks of their own: `get(…, before=…)`.
 
         Raises:
           TypeError: not an `async def` that takes the call.

@@ -48,13 +48,13 @@ class AsgiApplication:
 
     def __init__(self, application: Routes) -> None:
         self._application = application
-        self._host: ForeignHost | None = None  # a new one for each lifespan
+        self._host: ForeignHost | None = None  # where the server keeps no state; a new one for each lifespan
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one scope."""
         kind = scope["type"]
         if kind == "lifespan":
-            await self._live(receive, send)
+            await self._live(scope, receive, send)
         elif not trio.lowlevel.in_trio_run():
             raise RuntimeError(_NO_TRIO)
         elif kind == "websocket":
@@ -64,7 +64,15 @@ class AsgiApplication:
         else:
             raise RuntimeError(f"trioktor does not know what {kind!r} is")
 
-    def _get_host(self) -> ForeignHost:
+    @property
+    def _key(self) -> str:
+        """Of our host in a server's state: the application may be on several servers at once."""
+        return f"trioktor {id(self):x}"
+
+    def _get_host(self, scope: Scope) -> ForeignHost:
+        host: ForeignHost | None = (scope.get("state") or {}).get(self._key)
+        if host is not None:
+            return host
         if self._host is None:
             self._host = ForeignHost(self._application, ASGI)
         return self._host
@@ -73,13 +81,15 @@ class AsgiApplication:
         """Whoever is served from now on is another lifespan's, or nobody's."""
         self._host = None
 
-    async def _live(self, receive: Receive, send: Send) -> None:
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # lifespan.startup
         self._renew()
         try:
             if not trio.lowlevel.in_trio_run():
                 raise RuntimeError(_NO_TRIO)
-            host = self._get_host()
+            if (state := scope.get("state")) is not None:
+                state[self._key] = ForeignHost(self._application, ASGI)
+            host = self._get_host(scope)
         except (ValueError, RuntimeError) as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
@@ -90,7 +100,7 @@ class AsgiApplication:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _converse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        host = self._get_host()
+        host = self._get_host(scope)
         event = await receive()
         if event["type"] != "websocket.connect":
             return  # it has gone
@@ -114,7 +124,7 @@ class AsgiApplication:
             except OSError:
                 pass  # the client has gone
 
-        host = self._get_host()
+        host = self._get_host(scope)
         try:
             head = _head(scope, scope["method"], is_upgrade=False)
         except Refusal as refusal:
@@ -159,6 +169,8 @@ class AsgiDoor:
 @final
 class AsgiMessages:
     """The messages of one WebSocket of an ASGI server."""
+
+    close_timeout: float = 0
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
