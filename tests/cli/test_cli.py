@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +15,7 @@ import pytest
 import trio
 import trustme
 
-from tests.support.command import HERE, LISTENING, PATIENCE, Program, connected, fails, program
+from tests.support.command import COMMAND, HERE, LISTENING, PATIENCE, Program, connected, fails, program
 from tests.support.helpers import RawClient, close
 from trioktor import Frame, __version__
 from trioktor.cli import main
@@ -402,3 +402,36 @@ async def test_a_module_that_sets_up_logging_is_left_to_it(how: str, quiet: list
     expected = [] if quiet or how == "silence" else [r"mine: closed / for \('127\.0\.0\.1', .*"]
     assert len(output) == len(expected)
     assert all(map(re.fullmatch, expected, output))
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+async def test_streams_may_be_closed(closed: str, echo_port: int) -> None:
+    """As for a service that has none: a client does what it can."""
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", *COMMAND]
+    async with program("connect", f"ws://{HERE}:{echo_port}/", "--wait", "0.1", command=command) as client:
+        with suppress(trio.BrokenResourceError):
+            await client.write("hello\n")
+        await client.close_input()
+        status, output, errors = await client.wait()
+    assert status == 0
+    assert output == (["hello"] if closed == "2>&-" else [])
+    assert not any("Traceback" in line for line in errors)
+
+
+async def test_a_server_whose_lines_nobody_takes_goes_on(tmp_path: Path) -> None:
+    """There is no room for them, or their reader has gone; nothing is said of that."""
+    path = tmp_path / "socket"
+    command = ["sh", "-c", 'exec "$@" >/dev/full', "sh", *COMMAND]
+    async with program("echo", "--unix", path, command=command) as server:
+        with trio.fail_after(PATIENCE):
+            while not path.exists():  # noqa: ASYNC110  # nothing else tells
+                await trio.sleep(0.01)
+        async with await trio.open_unix_socket(path) as stream:
+            client = RawClient(stream)
+            await client.upgrade()
+            await client.send(Frame.Text("hello"))
+            assert await client.receive() == Frame.Text("hello")
+        server.signal(signal.SIGINT)
+        _, output, errors = await server.wait()
+    assert output == []
+    assert not any("Traceback" in line or "cannot listen" in line for line in errors)

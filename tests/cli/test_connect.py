@@ -32,7 +32,7 @@ async def request(session):
 @app.websocket("/kinds")
 async def kinds(session):
     async for frame in session:
-        await session.send(f"{frame.type.name} {frame.data.decode()}")
+        await session.send(f"{frame.type.name} {frame.data!r}")
 
 @app.websocket("/silent")
 async def silent(session):
@@ -54,7 +54,7 @@ async def served(folder: Path, *arguments: str) -> AsyncIterator[int]:
         yield await server.port()
 
 
-async def run(url: str, *arguments: str, typed: str = "") -> tuple[int, list[str], list[str]]:
+async def run(url: str, *arguments: str, typed: str | bytes = "") -> tuple[int, list[str], list[str]]:
     """Run it with this input; status, output and errors."""
     async with program("connect", url, *arguments) as client:
         await client.write(typed)
@@ -74,11 +74,12 @@ async def test_what_it_says_of_itself(tmp_path: Path) -> None:
         assert output == ["None None None 0"]
 
 
-async def test_lines_as_binary(tmp_path: Path) -> None:
-    """As UTF-8."""
+@pytest.mark.parametrize("typed", ["grün".encode(), b"\xff\xfe\0a"])
+async def test_lines_as_binary(typed: bytes, tmp_path: Path) -> None:
+    """Byte by byte, whatever they are."""
     async with served(tmp_path) as port:
-        _, output, _ = await run(f"ws://{HERE}:{port}/kinds", "--binary", typed="grün\n")
-    assert output == ["BINARY grün"]
+        _, output, _ = await run(f"ws://{HERE}:{port}/kinds", "--binary", typed=typed + b"\n")
+    assert output == [f"BINARY {typed!r}"]
 
 
 async def test_it_waits_as_long_as_it_is_told(tmp_path: Path) -> None:
@@ -124,7 +125,7 @@ async def test_a_certificate_that_nobody_knows(tmp_path: Path) -> None:
     certificate.private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
     async with served(tmp_path, "--certificate", str(tmp_path / "server.pem")) as port:
         url = f"wss://{HERE}:{port}/kinds"
-        assert await run(url, "--insecure", typed="x\n") == (0, ["TEXT x"], [f"connected to {url}"])
+        assert await run(url, "--insecure", typed="x\n") == (0, ["TEXT b'x'"], [f"connected to {url}"])
         status, _, errors = await run(url)
     assert status == 1
     assert "TLS" in errors[0]

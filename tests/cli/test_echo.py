@@ -184,6 +184,7 @@ def test_without_flags_the_settings_are_the_defaults() -> None:
         (["--origin", "none"], {"origins": None}),
         (["--origin", "https://a", "--origin", "https://b"], {"origins": ["https://a", "https://b"]}),
         (["--subprotocol", "v2", "--subprotocol", "v1"], {"subprotocols": ["v2", "v1"]}),
+        (["--subprotocol", "none"], {"subprotocols": ()}),
         (["--served-host", "a"], {"hosts": ["a"]}),
         (["--incoming", "5", "--outgoing", "6"], {"incoming": 5, "outgoing": 6}),
     ],

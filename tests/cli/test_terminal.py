@@ -192,7 +192,10 @@ async def test_lines_of_a_pipe(typed: bytes, lines: list[str], encoding: str, mo
     terminal = Terminal()
     assert not terminal.is_interactive
     with terminal.open():
-        assert [await terminal.read_line() for _ in range(len(lines) + 2)] == [*lines, None, None]
+        read = [await terminal.read_line() for _ in range(len(lines) + 2)]
+    assert [line.decode("utf-8", "replace") for line in read if line is not None] == lines
+    assert b"\n".join(line for line in read if line is not None) == typed.removesuffix(b"\n")
+    assert read[-2:] == [None, None]
 
 
 def test_a_pipe_gets_the_messages_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,7 +278,7 @@ async def test_what_is_half_typed_stays(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr("builtins.input", asked)
     monkeypatch.setattr(terminal, "_readline", SimpleNamespace(get_line_buffer=lambda: "half"))
-    assert await terminal.read_line() == "typed"
+    assert await terminal.read_line() == b"typed"
     assert screen.getvalue() == "\r\x1b[K< a message\n> half\r\x1b[Ka remark\n> half"
     terminal.show("later")
     assert screen.getvalue().endswith("half< later\n")

@@ -159,6 +159,7 @@ async def test_the_host(url: str, host: str, autojump_clock: MockClock) -> None:
     [
         "", "example.org", "http://example.org", "ws:", "ws://", "ws:///x", "ws://a:0/", "ws://a:x/", "ws://a:99999/",
         "ws://[::1/", "ws://a/#x", "ws://a/ b", "ws://a\n/", "ws://a b/", "ws://a<b/", "ws://a%3Ab@c:d@e:1/\x00",
+        "ws://[::1]8080/", "ws://[::1].evil.example:5/", "ws://foo[::1]/", "ws://[::1][::2]/", "ws://h/\ud800",
         "ws://a..ü/", "ws://a%3Ab:c@e/", "ws://a..b/", "ws://" + "a" * 64 + "/", "ws://" + "a." * 127 + "a/", "ws://./",
     ],
 )  # fmt: skip

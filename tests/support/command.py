@@ -62,10 +62,10 @@ class Program:
             assert await self.line() == f"a page to try it: http://{HERE}:{found[2]}/"
         return int(found[2])
 
-    async def write(self, text: str) -> None:
+    async def write(self, text: str | bytes) -> None:
         """Give it input."""
         assert self._process.stdin is not None
-        await self._process.stdin.send_all(text.encode())
+        await self._process.stdin.send_all(text.encode() if isinstance(text, str) else text)
 
     async def close_input(self) -> None:
         """There is no more input."""

@@ -9,7 +9,7 @@ import ssl
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO, final
 
 from .. import __version__
 from ..protocol.native import is_native
@@ -19,6 +19,7 @@ from ..server.run import run
 from .connect import add_connect_arguments, connect
 from .echo import add_echo_arguments, echo_application
 from .load import LoadError, load_application
+from .terminal import speak_to_any_terminal
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -89,6 +90,16 @@ def _server_options(arguments: argparse.Namespace) -> dict[str, Any]:
     return options
 
 
+@final
+class _Lines(logging.StreamHandler[TextIO]):
+    """A server goes on when nobody reads its lines any more, or there is no room for them."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # the name is logging's
+        """Nothing of that; anything else as ever."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
 def _set_up_logging(*, quiet: bool) -> None:
     """Lines about connections go to standard output, trouble to standard error.
 
@@ -101,9 +112,9 @@ def _set_up_logging(*, quiet: bool) -> None:
             sessions.setLevel(max(logging.WARNING, sessions.getEffectiveLevel()))
         return
     root.setLevel(logging.WARNING if quiet else logging.INFO)
-    lines = logging.StreamHandler(sys.stdout)
+    lines = _Lines(sys.stdout)
     lines.addFilter(lambda record: record.levelno < logging.WARNING)
-    trouble = logging.StreamHandler(sys.stderr)
+    trouble = _Lines(sys.stderr)
     trouble.setLevel(logging.WARNING)
     trouble.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
     if not quiet:
@@ -118,6 +129,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     Raises:
       SystemExit: with status 0, 1 (something failed), 2 (wrong arguments), 130 (Ctrl-C before it listens).
     """
+    speak_to_any_terminal()
     arguments = _parser().parse_args(argv)
     application: Application | None = None
     if arguments.command == "serve":

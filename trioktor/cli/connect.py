@@ -26,7 +26,7 @@ from ..http.address import parse_address
 from ..protocol.close import CloseCode
 from ..protocol.deflate import PerMessageDeflate
 from ..protocol.frames import Frame
-from .terminal import Terminal, printable, speak_to_any_terminal
+from .terminal import Terminal, printable
 
 _SILENCE: Final = 1.0
 _PONG_LIMIT: Final = 15.0
@@ -64,7 +64,6 @@ def add_connect_arguments(parser: argparse.ArgumentParser) -> None:
 
 def connect(arguments: argparse.Namespace) -> int:
     """Run the client; returns its exit status."""
-    speak_to_any_terminal()
     try:
         client = _Client(arguments, _options(arguments))
     except (ValueError, ImportError) as error:
@@ -127,7 +126,7 @@ class _Client:
         self._sent = 0
         self._received = 0
         self._status = 0
-        self._unsent: str | None = None  # a line for the next connection
+        self._unsent: bytes | None = None  # a line for the next connection
         self._is_all_said = False
         self._is_connected = trio.Event()
         self._deadline = trio.CancelScope()  # round the wait for the last answers
@@ -137,7 +136,7 @@ class _Client:
             with trio.open_signal_receiver(signal.SIGINT) as signals:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._stop_on, signals, nursery.cancel_scope)
-                    lines, self._lines = trio.open_memory_channel[str](0)
+                    lines, self._lines = trio.open_memory_channel[bytes](0)
                     nursery.start_soon(self._read_lines, lines)
                     await self._converse()
                     nursery.cancel_scope.cancel("the conversation is over")
@@ -150,7 +149,7 @@ class _Client:
         self._status = 130
         scope.cancel("Ctrl-C")
 
-    async def _read_lines(self, lines: trio.MemorySendChannel[str]) -> None:
+    async def _read_lines(self, lines: trio.MemorySendChannel[bytes]) -> None:
         async with lines:
             await self._is_connected.wait()
             while (line := await self.terminal.read_line()) is not None:
@@ -199,7 +198,8 @@ class _Client:
             if self._unsent is None:
                 break
             try:
-                await session.send(self._unsent.encode() if self._arguments.binary else self._unsent)
+                line = self._unsent
+                await session.send(line if self._arguments.binary else line.decode("utf-8", "replace"))
             except ConnectionClosed:
                 return
             self._unsent = None

@@ -54,7 +54,8 @@ def _settings(arguments: argparse.Namespace) -> WebSockets:
         value = getattr(arguments, field.name, None)
         if field.name in _LISTS:
             if value is not None:
-                values[field.name] = None if value == ["none"] else value
+                off = () if field.name == "subprotocols" else None
+                values[field.name] = off if value == ["none"] else value
         elif field.name not in _NO_FLAG:
             values[field.name] = value
     listens_elsewhere = arguments.unix is not None or arguments.listen_fds or not _is_loopback(arguments.host)

@@ -32,7 +32,10 @@ def printable(text: str) -> str:
 
 
 def speak_to_any_terminal() -> None:
-    """Escape what a terminal has no characters for, and take whatever bytes it gives."""
+    """Escape what a terminal has no characters for, take whatever bytes it gives, and do without one that is closed."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  # as long as the process
     for stream, errors in (
         (sys.stdin, "surrogateescape"),
         (sys.stdout, "backslashreplace"),
@@ -56,13 +59,13 @@ class Terminal:
         self._is_asking = False
         self._lock = threading.Lock()
 
-    async def read_line(self) -> str | None:
-        """The next line without its end; None behind the last. Cancelled, it leaves the reading to itself."""
+    async def read_line(self) -> bytes | None:
+        """The next line without its end; None behind the last. Cancelled, it leaves the reading to itself.
+
+        In UTF-8; bytes that the terminal's encoding does not know are left as they are.
+        """
         line = await trio.to_thread.run_sync(self._read_line, abandon_on_cancel=True)
-        if line is None:
-            return None
-        # Bytes that the terminal's encoding does not know are UTF-8, if anything.
-        return line.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        return None if line is None else line.encode("utf-8", "surrogateescape")
 
     def _read_line(self) -> str | None:
         if not self.is_interactive:

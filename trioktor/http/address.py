@@ -108,13 +108,15 @@ def parse_address(url: str) -> Address:
     try:
         parts, port = split_url(url)
         is_secure = _SCHEMES.get(parts.scheme)
-        if is_secure is None or port == 0:
-            raise ValueError(_HINT)
+        if is_secure is None:
+            raise ValueError("its scheme is neither ws nor wss")
+        if port == 0:
+            raise ValueError("its port is none")
         if "#" in url:
             raise ValueError("it has no fragment (RFC 6455 §3)")
         host, user = host_and_user(parts)
     except ValueError as error:
-        raise ValueError(f"not a WebSocket address: {shown!r}: {error}") from None
+        raise ValueError(f"not a WebSocket address: {shown!r}: {error}; {_HINT}") from None
     return Address(
         is_secure,
         host,

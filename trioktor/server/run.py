@@ -13,7 +13,7 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, Final, final
 
@@ -57,8 +57,9 @@ async def _run(app: Application, port: int | None, *, host: str | None, **option
                 ended = trio.Event()
                 start = functools.partial(_serve, ended, app, port, host=host, **options)
                 server: Server = await nursery.start(start)
-                for line in describe(server):
-                    print(line, flush=True)
+                with suppress(OSError):  # nobody reads it, or there is no room: it serves all the same
+                    for line in describe(server):
+                        print(line, flush=True)
                 number = await first.wait()
                 await server.aclose()
                 with trio.move_on_after(STOP_LIMIT):
