@@ -10,6 +10,7 @@ import functools
 import inspect
 import math
 import re
+import sys
 from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypedDict, TypeVar, final
@@ -36,8 +37,10 @@ def _seconds(*, optional: bool, zero: bool = False) -> _Validator:
             return
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ValueError(f"{attribute.name} must be a number of seconds{' or None' * optional}, not {value!r}")
-        if math.isnan(value) or value < 0 or (value == 0 and not zero):
+        if value != value or value < 0 or (value == 0 and not zero):
             raise ValueError(f"{attribute.name} must be {'at least' if zero else 'more than'} 0 seconds, not {value!r}")
+        if sys.float_info.max < value < math.inf:  # an int: no clock goes so far
+            raise ValueError(f"{attribute.name} is too long a time: write math.inf, or None where that is for ever")
 
     return check
 

@@ -28,7 +28,7 @@ class ContentConverter(Protocol):
     """Turns values into frames and frames into values (Ktor's `WebsocketContentConverter`)."""
 
     def serialize(self, value: object) -> Frame:
-        """The frame that says a value; raises TypeError for one that cannot be said."""
+        """The frame that says a value; raises TypeError or ValueError for one that cannot be said."""
         ...
 
     def deserialize(self, frame: Frame, kind: Any) -> Any:
@@ -100,7 +100,7 @@ class MsgspecConverter(_Json):
         self._error: type[Exception] = msgspec.MsgspecError
 
     def serialize(self, value: object) -> Frame:
-        """The Text frame of a value; TypeError if msgspec cannot encode it."""
+        """The Text frame of a value; TypeError or ValueError if msgspec cannot encode it."""
         return TextFrame(self._encode(value))
 
     def deserialize(self, frame: Frame, kind: Any) -> Any:
@@ -130,7 +130,7 @@ class CattrsConverter(_Json):
         self._converter = converter
 
     def serialize(self, value: object) -> Frame:
-        """The Text frame of a value; TypeError if it cannot be said in JSON."""
+        """The Text frame of a value; TypeError or ValueError if it cannot be said in JSON."""
         return TextFrame(_compact(self._converter.unstructure(value)))
 
     def deserialize(self, frame: Frame, kind: Any) -> Any:

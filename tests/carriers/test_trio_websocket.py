@@ -22,6 +22,7 @@ from trioktor import (
     Call,
     CloseReason,
     ConnectionBroken,
+    Frame,
     HandshakeRefused,
     Response,
     WebSockets,
@@ -103,7 +104,7 @@ async def test_who_is_let_in(
 
 
 @asynccontextmanager
-async def byte_by_byte(app: Application, ended: list[float]) -> AsyncIterator[RawClient]:
+async def byte_by_byte(app: Application, ended: list[float], target: bytes = b"/") -> AsyncIterator[RawClient]:
     """A client that answers nothing by itself, after its handshake; when the server's side has ended is noted."""
     ours, theirs = trio.testing.memory_stream_pair()
 
@@ -116,9 +117,22 @@ async def byte_by_byte(app: Application, ended: list[float]) -> AsyncIterator[Ra
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve)
         client = RawClient(ours)
-        await client.upgrade()
+        await client.upgrade(target)
         yield client
         await ours.aclose()
+
+
+async def test_a_target_may_be_a_whole_address(autojump_clock: MockClock) -> None:
+    """Its host is the one that is asked for (RFC 9112 §3.2.2)."""
+    app = Application()
+    app.install(WebSockets(hosts=["asked.example"]))
+
+    @app.websocket("/there")
+    async def serve(session: WebSocketSession) -> None:
+        await session.send(session.call.path)
+
+    async with byte_by_byte(app, [], b"http://asked.example/there?x") as client:
+        assert await client.receive() == Frame.Text("/there")
 
 
 async def test_a_client_that_never_answers_a_close(autojump_clock: MockClock) -> None:

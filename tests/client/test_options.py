@@ -90,6 +90,7 @@ def test_arguments_that_make_no_sense(options: dict[str, Any], text: str) -> Non
     [
         {"open_timeout": -1},
         {"open_timeout": math.nan},
+        {"open_timeout": 10**400},
         {"open_timeout": "5"},
         {"open_timeout": True},
         {"max_redirects": 1.0},

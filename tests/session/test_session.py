@@ -387,6 +387,13 @@ async def test_a_value_that_cannot_be_said_is_an_error_at_the_call(autojump_cloc
     async def handler(session: WebSocketSession) -> None:
         with pytest.raises((TypeError, ValueError)):
             await session.send_serialized(object())
+        deep: list[object] = []
+        for _ in range(100_000):
+            deep = [deep]
+        with pytest.raises(ValueError, match="nested too deep"):
+            await session.send_serialized(deep)
+        while deep:  # or freeing it would go as deep
+            deep = deep.pop()  # type: ignore[assignment]
         await session.send_serialized("as before")
 
     async with connected(handler, content_converter=JsonConverter()) as (client, _):

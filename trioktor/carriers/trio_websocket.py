@@ -23,7 +23,7 @@ from ..config import Supports
 from ..engine.messages import Messages, close_frame
 from ..http.call import Call
 from ..http.headers import Headers, Refusal
-from ..http.requests import RequestHead, normal_form
+from ..http.requests import RequestHead, normal_form, origin_form
 from ..http.responses import Response, encoded, refusal_response
 from ..protocol.close import CloseCode, CloseReason
 from ..protocol.frames import BinaryFrame, CloseFrame, Frame, TextFrame
@@ -77,7 +77,8 @@ def _head(request: WebSocketRequest) -> RequestHead:
     lines.append((b"host", authority.encode("latin-1", "replace")))
     if request.proposed_subprotocols:
         lines.append((b"sec-websocket-protocol", ", ".join(request.proposed_subprotocols).encode("latin-1", "replace")))
-    return RequestHead("GET", normal_form(request.path), "1.1", Headers(lines), authority, is_upgrade=True)
+    target, host = origin_form(b"GET", request.path)  # a client may write the whole address, of which the host counts
+    return RequestHead("GET", normal_form(target), "1.1", Headers(lines), host or authority, is_upgrade=True)
 
 
 def _peer(request: WebSocketRequest) -> ForeignPeer:

@@ -142,7 +142,9 @@ def _seconds(value: Any) -> float:
         return math.inf
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
         raise ValueError(f"open_timeout must be more than 0 seconds or None, not {value!r}")
-    return float(min(value, sys.float_info.max)) if value != math.inf else value
+    if sys.float_info.max < value < math.inf:  # an int: no clock goes so far
+        raise ValueError("open_timeout is too long a time: write None")
+    return value
 
 
 def _check_ways(values: dict[str, Any]) -> None:

@@ -171,7 +171,7 @@ class HeadReader:
         # A body would be read as frames, or hide a second request from a proxy in front.
         if "transfer-encoding" in index or ("content-length" in index and set(index["content-length"]) != {"0"}):
             raise Refusal(400, "a request with a body is not served here")
-        target, authority = _origin_form(method, str(raw_target, "ascii"))
+        target, authority = origin_form(method, str(raw_target, "ascii"))
         target = normal_form(target)
         for host in hosts if authority is None else [*hosts, authority]:
             if not _is_host(host):
@@ -185,7 +185,7 @@ class HeadReader:
         )
 
 
-def _origin_form(method: bytes, target: str) -> tuple[str, str | None]:
+def origin_form(method: bytes, target: str) -> tuple[str, str | None]:
     """The path and query of a target, and its authority, if it has one.
 
     RFC 9112 §3.2.2 has servers accept whole addresses, and ignore the Host header beside them.

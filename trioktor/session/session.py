@@ -203,7 +203,11 @@ class WebSocketSession(BaseSession):
           ConverterNotFound: none is configured.
           TypeError, ValueError: the converter cannot say it. Otherwise as `send`.
         """
-        await self.send(self._converter.serialize(value))
+        try:
+            message = self._converter.serialize(value)
+        except RecursionError as error:
+            raise ValueError("a value is nested too deep, or holds itself") from error
+        await self.send(message)
 
     @overload
     async def receive_deserialized(self, kind: type[T]) -> T: ...
