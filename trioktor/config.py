@@ -170,7 +170,8 @@ class ChannelConfig:
 
     on_overflow: Overflow = attrs.field(default=SUSPEND, validator=_check_overflow)
     """SUSPEND waits for room, and passes the back-pressure on. CLOSE ends the conversation: 1008 if the peer
-    sent more than fits, 1013 if we did; what was accepted before is not lost."""
+    sent more than fits, 1013 if we did; what was accepted before is not lost. What waits at the channel `outgoing`
+    itself is seen when the peer takes something: `send` sees it at once."""
 
 
 @functools.cache  # connections share them

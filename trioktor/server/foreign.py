@@ -28,6 +28,7 @@ from ..protocol.close import CloseCode, CloseReason
 from ..routing.endpoints import GetRoute, WebSocketRoute
 from ..routing.routes import Routes
 from ..session.session import WebSocketSession
+from .admission import Limits
 from .answering import with_headers
 from .connection_log import log_begin, log_end
 from .hooks import Hooks
@@ -36,10 +37,8 @@ from .running import Running
 from .seldom import Seldom
 from .upgrade import check_client, choose_protocol, new_call
 
-_OPEN_TIMEOUT = 10.0
-"""Seconds for the hooks of a request."""
-_RESPONSE_TIMEOUT = 30.0
-"""Seconds for the handler of a GET."""
+_LIMITS = Limits()
+"""Those of `serve`, for hooks and the handlers of GET routes."""
 _ANSWER_LIMIT = 30.0
 """Seconds for the server to take a refusal, or that a client is let in."""
 _MARGIN = 0.5
@@ -91,7 +90,7 @@ class ForeignHost:
         self._registry.freeze()
         self._application = application
         self._supports = supports
-        self._hooks = Hooks(_OPEN_TIMEOUT)
+        self._hooks = Hooks(_LIMITS.open_timeout)
         self._refused_origins = Seldom(60)
         self._running = Running()
         self._is_stopping = False
@@ -170,7 +169,8 @@ class ForeignHost:
             if not isinstance(route, GetRoute):
                 raise Refusal(426, "this path speaks WebSocket only", (("Upgrade", "websocket"),))
             check_host(head.authority, self._registry.hosts)
-            no = await serve_get(route, call, send, hooks=self._hooks, running=self._running, limit=_RESPONSE_TIMEOUT)
+            limit = _LIMITS.response_timeout
+            no = await serve_get(route, call, send, hooks=self._hooks, running=self._running, limit=limit)
         except Refusal as refusal:
             no = refusal_response(refusal)
         if no is not None:
