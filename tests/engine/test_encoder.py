@@ -107,7 +107,7 @@ def test_whatever_is_a_message_becomes_its_bytes(item: Any, frame: Frame) -> Non
     """Behind what was gathered before, in one step."""
     ends, conversation, pieces = Ends(), Conversation(), [b"\x81\x01x"]
     encoder = Encoder(ends, conversation)
-    encoder.add(item, pieces, is_sealed=False)
+    encoder.add(item, pieces, 0, is_sealed=False)
     assert read(pieces) == [Frame.Text("x"), frame]
     assert (encoder.steps, ends.told, conversation.outgoing.frames_sent) == (None, [], 1)
 
@@ -116,7 +116,7 @@ def test_whatever_is_a_message_becomes_its_bytes(item: Any, frame: Frame) -> Non
 def test_what_is_no_message_is_a_misuse(item: Any) -> None:
     """It is named, and nothing goes out for it."""
     ends, pieces = Ends(), [b"before"]
-    Encoder(ends, Conversation()).add(item, pieces, is_sealed=False)
+    Encoder(ends, Conversation()).add(item, pieces, 0, is_sealed=False)
     (error,) = ends.told
     assert isinstance(error, ProtocolError)
     assert str(error).startswith(f"{item!r}: ")
@@ -126,7 +126,7 @@ def test_what_is_no_message_is_a_misuse(item: Any) -> None:
 def test_a_long_item_is_named_by_its_beginning() -> None:
     """The log holds no whole message."""
     ends = Ends()
-    Encoder(ends, Conversation()).add(["x" * 5000], [], is_sealed=False)  # type: ignore[arg-type]
+    Encoder(ends, Conversation()).add(["x" * 5000], [], 0, is_sealed=False)  # type: ignore[arg-type]
     (error,) = ends.told
     assert len(str(error)) < 200
 
@@ -136,7 +136,7 @@ def test_what_the_protocol_forbids_is_told_as_it_is() -> None:
     ends, pieces = Ends(), list[bytes]()
     encoder = Encoder(ends, Conversation())
     for frame in (Frame.Text("begins", fin=False), Frame.Binary(b"inside"), Frame.Text("ends")):
-        encoder.add(frame, pieces, is_sealed=False)
+        encoder.add(frame, pieces, 0, is_sealed=False)
     assert [type(error) for error in ends.told] == [ProtocolError]
     assert read(pieces) == [Frame.Text("begins", fin=False), Frame.Text("ends")]
 
@@ -153,18 +153,19 @@ Kinds = list[str]
     is_raw=st.booleans(),
 )
 def test_control_frames_go_ahead_of_what_was_gathered_with_them(kinds: Kinds, is_sealed: bool, is_raw: bool) -> None:
-    """Each of all that is there; but not in a raw session, whose order is the application's, nor behind the end."""
+    """In their order; but not in a raw session, whose order is the application's, nor behind the end."""
     make: dict[str, Any] = {"data": Frame.Binary, "ping": Frame.Ping, "pong": Frame.Pong}
     encoder = Encoder(Ends(), RawConversation() if is_raw else Conversation())
     pieces: list[bytes] = []
     expected: list[Frame] = []
+    ahead = 0
     for number, kind in enumerate(kinds):
         frame = make[kind](b"%d" % number)
-        encoder.add(frame, pieces, is_sealed=is_sealed)
+        ahead = encoder.add(frame, pieces, ahead, is_sealed=is_sealed)
         if kind == "data" or is_sealed or is_raw:
             expected.append(frame)
         else:
-            expected.insert(0, frame)
+            expected.insert(sum(isinstance(one, (Frame.Ping, Frame.Pong)) for one in expected), frame)
     assert read(pieces) == expected
 
 
@@ -172,10 +173,10 @@ def test_a_close_begins_the_end_instead_of_going_out() -> None:
     """It is the same as closing the session; once the outbox is sealed it is the Close that is due."""
     ends, pieces = Ends(), list[bytes]()
     encoder = Encoder(ends, Conversation())
-    encoder.add("first", pieces, is_sealed=False)
-    encoder.add(CLOSE, pieces, is_sealed=False)
+    encoder.add("first", pieces, 0, is_sealed=False)
+    encoder.add(CLOSE, pieces, 0, is_sealed=False)
     assert (ends.told, read(pieces)) == ([CLOSE], [Frame.Text("first")])
-    encoder.add(CLOSE, pieces, is_sealed=True)
+    encoder.add(CLOSE, pieces, 0, is_sealed=True)
     assert (ends.told, read(pieces)) == ([CLOSE], [Frame.Text("first"), CLOSE])
 
 
@@ -184,7 +185,7 @@ def test_a_close_that_may_not_be_said_is_a_misuse(refusal: Exception) -> None:
     """A protocol error is told as itself, another as one."""
     ends = Ends()
     ends.refusal = refusal
-    Encoder(ends, Conversation()).add(CLOSE, [], is_sealed=False)
+    Encoder(ends, Conversation()).add(CLOSE, [], 0, is_sealed=False)
     _, error = ends.told
     assert isinstance(error, ProtocolError)
     assert (error is refusal) is isinstance(refusal, ProtocolError)
@@ -198,7 +199,7 @@ def test_a_short_message_passes_its_extensions_at_once() -> None:
     """And what is longest of those, too."""
     pieces: list[bytes] = []
     encoder = Encoder(Ends(), doubling())
-    encoder.add(bytes(LONG), pieces, is_sealed=False)
+    encoder.add(bytes(LONG), pieces, 0, is_sealed=False)
     assert encoder.steps is None
     assert read(pieces) == [Frame.Binary(bytes(2 * LONG))]
 
@@ -207,8 +208,8 @@ def test_a_long_message_passes_its_extensions_in_steps() -> None:
     """Nothing goes out before they are done; then it stands behind what was gathered before."""
     conversation, pieces = doubling(), list[bytes]()
     encoder = Encoder(Ends(), conversation)
-    encoder.add("short", pieces, is_sealed=False)
-    encoder.add(b"0123456789" * LONG, pieces, is_sealed=False)
+    encoder.add("short", pieces, 0, is_sealed=False)
+    encoder.add(b"0123456789" * LONG, pieces, 0, is_sealed=False)
     counts = []
     while encoder.steps is not None:
         counts.append(len(read(pieces)))
@@ -225,7 +226,7 @@ def test_an_extension_that_fails_ends_the_conversation(failure: Exception, is_se
     """As a fault of its own, or as a message that it can't say; at once, or in the middle of the steps."""
     ends, pieces = Ends(), list[bytes]()
     encoder = Encoder(ends, doubling(failure))
-    encoder.add(bytes(size), pieces, is_sealed=is_sealed)
+    encoder.add(bytes(size), pieces, 0, is_sealed=is_sealed)
     while encoder.steps is not None:
         assert ends.told == []
         encoder.step(pieces, is_sealed=is_sealed)

@@ -46,8 +46,11 @@ class Encoder:
         self._conversation = conversation
         self.steps: Steps | None = None
 
-    def add(self, item: Message | PreparedMessage, pieces: list[bytes], *, is_sealed: bool) -> None:
-        """Append the bytes of an item, or begin with its steps. Control frames go ahead, until the outbox is sealed."""
+    def add(self, item: Message | PreparedMessage, pieces: list[bytes], ahead: int, *, is_sealed: bool) -> int:
+        """Append the bytes of an item, or begin with its steps.
+
+        Control frames go ahead, to that place in `pieces`, until the outbox is sealed; returns where the next one goes.
+        """
         outgoing = self._conversation.outgoing
         try:
             frame = item if isinstance(item, (Frame, PreparedMessage)) else as_frame(item)
@@ -56,13 +59,15 @@ class Encoder:
             elif type(frame) is CloseFrame and not is_sealed:
                 self._ends.close_frame_sent(frame)  # the same as session.close
             elif isinstance(frame, Frame) and frame.first_byte & CONTROL and self._goes_ahead(is_sealed):
-                ahead: list[bytes] = []
-                outgoing.add(frame, ahead)
-                pieces[:0] = ahead
+                control: list[bytes] = []
+                outgoing.add(frame, control)
+                pieces[ahead:ahead] = control
+                ahead += len(control)
             else:
                 self.steps = outgoing.add(frame, pieces)
         except Exception as error:
             self._fail(error, item, is_sealed)
+        return ahead
 
     def step(self, pieces: list[bytes], *, is_sealed: bool) -> None:
         """Do a slice of the work on a long message; the last appends its bytes."""

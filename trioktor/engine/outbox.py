@@ -166,9 +166,7 @@ class Outbox:
           trio.BrokenResourceError, trio.ClosedResourceError: nothing more is accepted, or this handle was closed.
         """
         queue = self.pending.queue or self._open()
-        if not self.is_sealed and not queue.has_room_for(item):
-            return False
-        return queue.put(item)
+        return (self.is_sealed or queue.has_room_for(item)) and queue.put(item)
 
     async def wait_for_room(self, item: Counted) -> None:
         """Queue an item once there is room for it, behind all who wait already. A checkpoint. Cancelled, it was not.
@@ -240,7 +238,7 @@ class Outbox:
             return
         self.flushes.taken += 1
         self._look_at(queue)
-        self._encode(item, pieces)
+        self._encode(item, pieces, 0)
         queue.unwritten = sum(map(len, pieces))
         queue.admit()
 
@@ -250,7 +248,7 @@ class Outbox:
         if lane is not None and lane.is_waiting:
             self.flushes.controls_taken += lane.waiting
             conversation.outgoing.frames_sent += lane.take(conversation.serializer, pieces)
-        size = sum(map(len, pieces))
+        size, ahead = sum(map(len, pieces)), len(pieces)
         queue = self.pending.queue
         if not size and queue is not None:
             self._look_at(queue)
@@ -261,7 +259,7 @@ class Outbox:
                     conversation.add_goodbye(pieces)
                 break
             start = len(pieces)
-            self._encode(item, pieces)
+            ahead = self._encode(item, pieces, ahead)
             if len(pieces) > start:  # a head of a few bytes, and a payload
                 size += len(pieces[-1]) + 4
         if queue is not None:
@@ -269,14 +267,14 @@ class Outbox:
             queue.admit()
         return size
 
-    def _encode(self, item: Item, pieces: list[bytes]) -> None:
+    def _encode(self, item: Item, pieces: list[bytes], ahead: int) -> int:
         if type(item) is StreamedMessage:
             self.pending.stream = item
             item.reach(self.flushes.taken)
-        else:
-            if self._encoder is None:
-                self._encoder = Encoder(self._connection.ends, self._conversation)
-            self._encoder.add(item, pieces, is_sealed=self.is_sealed)
+            return ahead
+        if self._encoder is None:
+            self._encoder = Encoder(self._connection.ends, self._conversation)
+        return self._encoder.add(item, pieces, ahead, is_sealed=self.is_sealed)
 
     def encode_on(self, pieces: list[bytes]) -> None:
         """Do a slice of the work on a long message; the last appends its bytes."""
