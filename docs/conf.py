@@ -27,5 +27,5 @@ suppress_warnings = [
 ]
 
 html_theme = "alabaster"
-html_theme_options = {"description": "Ktor's server WebSockets on Trio", "fixed_sidebar": True}
+html_theme_options = {"description": "Ktor's WebSockets on Trio", "fixed_sidebar": True}
 highlight_language = "python"

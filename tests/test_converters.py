@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import sys
 from collections.abc import Callable
 from typing import Any, Final, Optional, TypedDict, final
 
@@ -823,3 +824,15 @@ async def test_many_tasks_share_a_converter(autojump_clock: Clock) -> None:
     async with trio.open_nursery() as nursery:
         for number in range(100):
             nursery.start_soon(client, number)
+
+
+@pytest.mark.parametrize(("kind", "module"), [(MsgspecConverter, "msgspec"), (CattrsConverter, "cattrs")])
+def test_a_converter_says_which_extra_it_needs(
+    kind: Callable[[], ContentConverter], module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And how to get it."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == module]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=rf"pip install 'trioktor\[{module}\]'"):
+        kind()

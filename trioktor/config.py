@@ -38,7 +38,9 @@ def _seconds(*, optional: bool, zero: bool = False) -> _Validator:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ValueError(f"{attribute.name} must be a number of seconds{' or None' * optional}, not {value!r}")
         if value != value or value < 0 or (value == 0 and not zero):
-            raise ValueError(f"{attribute.name} must be {'at least' if zero else 'more than'} 0 seconds, not {value!r}")
+            off = " (None is off)" * optional
+            least = "at least" if zero else "more than"
+            raise ValueError(f"{attribute.name} must be {least} 0 seconds{off}, not {value!r}")
         if sys.float_info.max < value < math.inf:  # an int: no clock goes so far
             raise ValueError(f"{attribute.name} is too long a time: write math.inf, or None where that is for ever")
 

@@ -89,11 +89,17 @@ class JsonConverter(_Json):
 
 @final
 class MsgspecConverter(_Json):
-    """JSON by msgspec: its Structs, dataclasses, attrs classes, TypedDicts and the rest; checked by type."""
+    """JSON by msgspec: its Structs, dataclasses, attrs classes, TypedDicts and the rest; checked by type.
+
+    Raises:
+      ImportError: it needs the extra `msgspec`.
+    """
 
     def __init__(self) -> None:
-        import msgspec
-
+        try:
+            import msgspec
+        except ImportError:
+            raise ImportError("MsgspecConverter needs msgspec: pip install 'trioktor[msgspec]'") from None
         self._encode = msgspec.json.Encoder().encode
         self._decoders: dict[Any, Callable[[bytes], Any]] = {}
         self._new_decoder = msgspec.json.Decoder
@@ -120,12 +126,17 @@ class CattrsConverter(_Json):
 
     Args:
       converter: a configured cattrs converter; its JSON preset if left out.
+
+    Raises:
+      ImportError: without a converter it needs the extra `cattrs`.
     """
 
     def __init__(self, converter: Any = None) -> None:
         if converter is None:
-            from cattrs.preconf.json import make_converter
-
+            try:
+                from cattrs.preconf.json import make_converter
+            except ImportError:
+                raise ImportError("CattrsConverter needs cattrs: pip install 'trioktor[cattrs]'") from None
             converter = make_converter()
         self._converter = converter
 

@@ -119,6 +119,19 @@ async def test_it_connects_again(tmp_path: Path) -> None:
     assert (status, output) == (0, [])
 
 
+async def test_it_says_why_it_tries_again() -> None:
+    """Each time, until the end."""
+    with socket.socket() as nobody:
+        nobody.bind((HERE, 0))
+        url = f"ws://{HERE}:{nobody.getsockname()[1]}/"
+        async with program("connect", url, "--reconnect") as client:
+            with trio.fail_after(PATIENCE):
+                assert b"refused; trying again" in await client.errors.receive_some()
+            client.signal(signal.SIGINT)
+            status, _, _ = await client.wait()
+    assert status == 130
+
+
 async def test_a_certificate_that_nobody_knows(tmp_path: Path) -> None:
     """`--insecure` takes it; otherwise it says why not."""
     certificate = trustme.CA().issue_cert("other.example")

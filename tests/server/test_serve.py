@@ -192,7 +192,7 @@ async def test_port_0_is_the_same_number_on_every_address() -> None:
 
 
 async def test_a_port_in_use_is_a_bare_oserror() -> None:
-    """From `await serve(…)` and from `nursery.start`: no exception group round it."""
+    """From `await serve(…)` and from `nursery.start`: no exception group round it, and the place is named."""
     async with running(application(echo)) as server:
         with pytest.raises(OSError) as first:
             await serve(application(echo), server.port, host=HERE)
@@ -201,6 +201,9 @@ async def test_a_port_in_use_is_a_bare_oserror() -> None:
             with pytest.raises(OSError) as second:
                 await nursery.start(partial(serve, application(echo), server.port, host=HERE))
             assert second.value.errno == errno.EADDRINUSE
+        for error in (first.value, second.value):
+            assert str(error).endswith(f"'{HERE} port {server.port}'")
+            assert not isinstance(error.__context__, BaseExceptionGroup)
         await assert_echoes(await connect(server))
 
 
@@ -920,8 +923,12 @@ async def test_an_error_matters_more_than_the_cancellations_that_it_caused() -> 
     """It comes alone, and as itself."""
     error = OSError("no such address")
     with pytest.raises(OSError, match="no such address") as raised:
-        raise_single(in_group(await cancellation(), in_group(in_group(error), await cancellation())))
+        try:
+            raise in_group(await cancellation(), in_group(in_group(error), await cancellation()))
+        except BaseExceptionGroup as group:
+            raise_single(group)
     assert raised.value is error
+    assert raised.value.__context__ is None
 
 
 async def test_cancellations_alone_are_one() -> None:

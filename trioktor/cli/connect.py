@@ -18,7 +18,7 @@ import trio
 
 from ..client.connect import connect as connect_to
 from ..client.options import ConnectOptions, client_options
-from ..client.reconnect import reconnecting
+from ..client.reconnect import is_lasting, reconnecting
 from ..client.session import ClientWebSocketSession
 from ..engine.outcome import first_leaf
 from ..errors import CannotConnect, ConnectionBroken, ConnectionClosed, HandshakeInvalid, HandshakeRefused
@@ -48,7 +48,9 @@ def add_connect_arguments(parser: argparse.ArgumentParser) -> None:
     add("--ca", metavar="FILE", help="PEM file with the certificates to trust for wss")
     add("--insecure", action="store_true", help="trust any certificate")
     add(
-        "--proxy", metavar="URL", help=f"http, https or socks5://host:port; {_ENVIRONMENT} is what the environment says"
+        "--proxy",
+        metavar="URL",
+        help=f"http, https, socks4, socks4a, socks5 or socks5h://host:port; {_ENVIRONMENT}: what the environment says",
     )
     add("--ping", type=float, metavar="SECONDS", help="send a Ping so often, and print how long each took")
     add("--reconnect", action="store_true", help="connect again whenever the connection ends")
@@ -173,11 +175,18 @@ class _Client:
             async with connect_to(self._arguments.url, **self._options) as session:
                 await self._talk(session)
             return
-        async for attempt in reconnecting(self._arguments.url, **self._options):
+        async for attempt in reconnecting(self._arguments.url, give_up=self._gives_up, **self._options):
             async with attempt as session:
                 await self._talk(session)
             if self._is_all_said:
                 return
+
+    def _gives_up(self, error: CannotConnect | HandshakeRefused) -> bool:
+        """Whether trying again would bring the same; else it is told."""
+        if is_lasting(error):
+            return True
+        self.terminal.tell(f"{error}; trying again")
+        return False
 
     async def _talk(self, session: ClientWebSocketSession) -> None:
         chosen = f" as {session.protocol}" if session.protocol is not None else ""

@@ -23,6 +23,11 @@ from ..session.session import WebSocketSession
 
 _LISTS = {"origins": "--origin", "hosts": "--served-host", "subprotocols": "--subprotocol"}
 """Settings that are lists, and their flags; `--host` says where to listen."""
+_HELP = {
+    "origins": "whose pages are let in; may be repeated (default: the same origin)",
+    "hosts": "which host it answers to; may be repeated (default: on the loopback its own names, else any)",
+    "subprotocols": "which it speaks, the best first; may be repeated",
+}
 _NO_FLAG = ("extensions", "content_converter")
 
 
@@ -41,9 +46,10 @@ def add_echo_arguments(parser: argparse.ArgumentParser) -> None:
         flag = "--" + field.name.replace("_", "-")
         if field.name in _LISTS:
             metavar = field.name[:-1].upper()
-            group.add_argument(_LISTS[field.name], dest=field.name, action="append", metavar=metavar)
+            flag, text = _LISTS[field.name], _HELP[field.name]
+            group.add_argument(flag, dest=field.name, action="append", metavar=metavar, help=text)
         elif isinstance(field.default, bool):
-            group.add_argument(flag, action="store_true")
+            group.add_argument(flag, action="store_true", help="mask what is sent, as clients do")
         elif field.name not in _NO_FLAG:
             group.add_argument(flag, type=number, default=field.default, metavar="N", help="(default: %(default)s)")
 

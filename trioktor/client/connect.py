@@ -34,7 +34,7 @@ def connect(url: str, /, **options: Unpack[ConnectOptions]) -> AbstractAsyncCont
     Args:
       url: ``ws://`` or ``wss://``; a name and password before an @ become basic authentication.
       websockets: settings; every one that a client has may be given as a keyword instead: `ping_period`,
-        `max_frame_size`, `content_converter`, ….
+        `max_frame_size`, `content_converter` and others of `WebSockets`. Those that are a server's are ignored.
       subprotocols: to offer, the best first.
       extensions: to offer, such as `[PerMessageDeflate()]`.
       origin: of the Origin header; programs have none.
@@ -43,9 +43,10 @@ def connect(url: str, /, **options: Unpack[ConnectOptions]) -> AbstractAsyncCont
         what the server's certificate must be for, if not the host.
       proxy: the address of one (http, https, socks4, socks4a, socks5, socks5h), or True to take the one that the
         environment names (`https_proxy`, `no_proxy`, …).
-      open_timeout: seconds for all before the conversation; None is no limit. When they are over, one second more
-        may go into naming the addresses.
-      max_redirects: how many are followed. Credentials and cookies stay with the origin that they are for.
+      open_timeout: seconds for all before the conversation, 10 by default; None is no limit. When they are over, one
+        second more may go into naming the addresses.
+      max_redirects: how many are followed, none by default. Credentials and cookies stay with the origin that they are
+        for.
       stream: a `trio.abc.Stream` to speak on instead of a new connection, or an async function that opens one. For
         wss TLS is spoken on it, unless it is an `SSLStream`. It is closed at the end.
       path: of a UNIX socket to connect to.
@@ -53,6 +54,7 @@ def connect(url: str, /, **options: Unpack[ConnectOptions]) -> AbstractAsyncCont
 
     Raises:
       ValueError, TypeError: at the call; the text names the argument.
+      ImportError: at the call; a SOCKS proxy needs the extra `proxy`.
       CannotConnect: on entering; also an `OSError`. `addresses` were tried.
       HandshakeRefused: on entering; the server answered no, or (`HandshakeInvalid`) wrongly.
       ValueError: on entering; the environment names a proxy that is none.
@@ -65,8 +67,8 @@ def connect_raw(
 ) -> AbstractAsyncContextManager[ClientRawWebSocketSession]:
     """As `connect`, frame by frame: nothing is answered by itself, and a block that returns adds no Close.
 
-    Extensions are offered and agreed on; what they do to frames is the caller's business. Source: Ktor's
-    `webSocketRaw`.
+    Extensions are offered and agreed on; what they do to frames is the caller's business. It raises what `connect`
+    raises. Source: Ktor's `webSocketRaw`.
     """
     return converse(client_options(url, options), ClientRawWebSocketSession)
 

@@ -104,7 +104,7 @@ def reconnecting(
       options: what `connect` takes; `stream` as a function, for each try needs its own.
 
     Raises:
-      ValueError, TypeError: at the call; the text names the argument.
+      ValueError, TypeError, ImportError: at the call, as `connect`; the text names the argument.
       CannotConnect, HandshakeRefused: on entering an attempt, if `give_up` says so.
     """
     seconds: dict[str, Any] = {"first": first, "most": most}

@@ -29,6 +29,7 @@ class Application(Routes):
         """Install WebSockets; before the first route (Ktor's `install(WebSockets) { … }`).
 
         Raises:
+          TypeError: these are no settings.
           RuntimeError: they are installed already, or the application is being served.
         """
         self.registry.check_not_frozen()

@@ -33,7 +33,12 @@ async def open_tcp(port: int, *, host: str | None, backlog: int | None) -> list[
       OSError: as `trio.open_tcp_listeners`.
     """
     for attempt in range(_ATTEMPTS):
-        listeners = await trio.open_tcp_listeners(port, host=host, backlog=backlog)
+        try:
+            listeners = await trio.open_tcp_listeners(port, host=host, backlog=backlog)
+        except OSError as error:
+            if error.errno is not None:
+                error.filename = f"port {port}" if host is None else f"{host} port {port}"
+            raise
         ports = {listener.socket.getsockname()[1] for listener in listeners}
         if len(ports) == 1:
             return listeners

@@ -18,7 +18,7 @@ from typing import Any, Final, NoReturn, final
 import attrs
 import trio
 
-from ..engine.outcome import first_leaf, unwrapped
+from ..engine.outcome import first_leaf, reraise, unwrapped
 from ..engine.poller import Poller
 from ..engine.shields import STOP_LIMIT
 from ..engine.tasks import lineage
@@ -178,7 +178,8 @@ async def serve(
       ssl_context: speak TLS.
       open_timeout: seconds for TLS and the request's head together; and as many again for the hooks.
       response_timeout: seconds for a GET handler to return its response, or it is cancelled: 503. None is for ever.
-      shutdown_grace: seconds for handlers to return after `Server.aclose`.
+      shutdown_grace: seconds for handlers to return after `Server.aclose`; those that take no more messages have
+        `handler_grace`, if that is less.
       max_head_size, max_headers: limits of a request's head, in bytes and lines.
       max_connections: connections that are let in at once; beyond, 503. None is as many as the open files that
         the process may have (RLIMIT_NOFILE) leave room for: `Server.max_connections`.
@@ -286,4 +287,4 @@ def raise_single(group: BaseExceptionGroup[BaseException]) -> NoReturn:
         assert cancelled is not None
         raise first_leaf(cancelled) from None
     alone = unwrapped(rest)
-    raise group if isinstance(alone, BaseExceptionGroup) else alone
+    reraise(group if isinstance(alone, BaseExceptionGroup) else alone)

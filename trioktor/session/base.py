@@ -194,7 +194,7 @@ class BaseSession(FrameChannel):
 
     @property
     def close_received(self) -> CloseReason | None:
-        """What the peer's Close frame said, once it has come (empty: 1005)."""
+        """What the peer's Close frame said, once it has come (empty: 1005); on other servers what they tell of it."""
         return self._connection.closing.received
 
     # tasks

@@ -97,6 +97,7 @@ async def handle_websocket_conversation(
 
     Raises:
       HandshakeRefused: the server answered with another status than 101.
+      CannotConnect: the handler ended it before the answer was out.
       Exception: what the handler raised; if the block raised too and the handler failed, the handler's
         error, `from` the block's.
     """
