@@ -200,6 +200,8 @@ async def test_a_name_that_ends_with_a_dot(authority: trustme.CA, trusting: ssl.
         server: Server = await nursery.start(start)
         dial = functools.partial(trio.open_tcp_stream, HERE, server.port)
         assert await says("wss://localhost./", ssl_context=trusting, stream=dial) == "hello"
+        named = {"server_hostname": "localhost."}
+        assert await says("wss://other/", ssl_context=trusting, stream=dial, **named) == "hello"
         nursery.cancel_scope.cancel()
 
 

@@ -106,10 +106,13 @@ def test_ctrl_c_is_not_felt_half_way_in_or_out(place: int, is_failing: bool) -> 
         await trio.lowlevel.checkpoint()
 
     raised: BaseException | None = None
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a shell it is ignored
     try:
         trio.run(main)
     except BaseException as error:
         raised = error
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (raised is None) == (next(lines) <= place)
     assert raised is None or isinstance(first_leaf(raised), KeyboardInterrupt)
     assert failures == [MINE] * is_failing

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.extensions import Marking, deflated
+from tests.support.extensions import Marker, Marking, deflated
 from tests.support.reading import FrameReader
 from trioktor import WebSockets
 from trioktor.protocol.deflate import PerMessageDeflate
@@ -104,6 +104,20 @@ def test_pieces_that_an_extension_reads_keep_the_limit() -> None:
     assert [] == list(reader.feed(b"\x41\x06" + bytes(6)))
     with pytest.raises(FrameTooBig):
         list(reader.feed(b"\x80\x45" + bytes(69)))
+
+
+@pytest.mark.parametrize("size", [99, 100, 101, 150])
+def test_what_an_extension_gives_keeps_the_limit(size: int) -> None:
+    """Whatever it is, and whether it looks at it: only what it made may be longer."""
+    factory = Marking("marking", RSV2, "x")
+    reader = FrameReader(client=True, extensions=(Marker(factory),), max_frame_size=100, reserved=RSV2)
+    wire = b"m" * size + b"x"
+    frames = reader.feed(head(0x82 | RSV2, len(wire)) + wire)
+    if size <= 100:
+        assert [Frame.Binary(b"m" * size)] == list(frames)
+    else:
+        with pytest.raises(FrameTooBig):
+            list(frames)
 
 
 def test_what_takes_steps_goes_on_through_the_others() -> None:

@@ -202,6 +202,9 @@ def test_a_table_gives_back_what_was_added_under_a_pattern() -> None:
     assert table.get(Pattern("/a/{id}")) == "here"
     assert table.get(Pattern("/caf%c3%a9%3A/{id}")) == "there"
     assert table.get(Pattern("/caf\u00e9")) == "nowhere"
+    table.add(Pattern("/\u00e9{x}-\u00e8"), "beside")
+    assert table.get(Pattern("/%C3%A9{x}-%c3%a8")) == "beside"
+    assert [target for target, _ in table.find("/%C3%A97-%C3%A8")] == ["beside"]
     for other in ("/a/7", "/a/{name}", "/a%2F{id}", "/a/{id}/", "/caf\u00e8"):
         assert table.get(Pattern(other)) is None
 

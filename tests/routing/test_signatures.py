@@ -189,6 +189,27 @@ async def test_a_decorator_may_give_what_no_path_does(autojump_clock: trio.testi
         assert (await incoming.receive()).text == "41: all of it"
 
 
+async def test_a_decorator_may_take_what_the_path_gives_by_itself(autojump_clock: trio.testing.MockClock) -> None:
+    """It is not given what it does not name."""
+
+    def fetching(function: AnyHandler) -> AnyHandler:
+        @functools.wraps(function)
+        async def wrapper(session: WebSocketSession) -> None:
+            await function(session, int(session.call.path_parameters["room"]))
+
+        return wrapper
+
+    app = application()
+
+    @app.websocket("/{room}")
+    @fetching
+    async def handler(session: WebSocketSession, room: int) -> None:
+        await session.send(str(room + 1))
+
+    async with open_test_host(app) as host, host.websocket("/41") as (incoming, _):
+        assert (await incoming.receive()).text == "42"
+
+
 async def test_a_decorator_may_make_an_async_function(autojump_clock: trio.testing.MockClock) -> None:
     """Of one that blocks; a hook of one, and a check, too. One that makes it blocking does not."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 import ssl
@@ -263,8 +264,11 @@ def test_what_was_handed_over_and_does_not_listen_is_an_error(kind: int, monkeyp
     listening, other = socket.socket(), socket.socket(socket.AF_INET, kind)
     listening.bind((HERE, 0))
     listening.listen()
-    first, second = sorted((listening.detach(), other.detach()))
+    first = fcntl.fcntl(listening, fcntl.F_DUPFD_CLOEXEC, 500)  # where all are free
+    second = fcntl.fcntl(other, fcntl.F_DUPFD_CLOEXEC, first + 1)
     assert second == first + 1
+    listening.close()
+    other.close()
     monkeypatch.setattr("trioktor.server.listeners._FIRST_FD", first)
     monkeypatch.setenv("LISTEN_FDS", "2")
     monkeypatch.setenv("LISTEN_PID", str(os.getpid()))

@@ -183,7 +183,7 @@ async def test_the_limit_holds_for_what_is_inflated(autojump_clock: Clock) -> No
     assert isinstance(causes[0], FrameTooBig)
 
 
-@pytest.mark.parametrize("size", [1, 1000, 32_768, 100_000])
+@pytest.mark.parametrize("size", [1, 1000, 10_000, 32_767, 32_768, 100_000])
 @pytest.mark.parametrize("mem_level", [1, 5, 9])
 @pytest.mark.parametrize("level", [0, 1, 9])
 @pytest.mark.parametrize("in_pieces", [True, False])

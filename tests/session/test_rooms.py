@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from functools import partial
 from typing import Any, final
 
@@ -28,6 +28,7 @@ from trioktor import (
     ExtensionHeader,
     Frame,
     FrameType,
+    Overflow,
     PerMessageDeflate,
     ProtocolError,
     Room,
@@ -36,6 +37,7 @@ from trioktor import (
     broadcast,
     serve,
 )
+from trioktor.engine.lifetime import FirstWait
 from trioktor.protocol.prepared import shared_key
 from trioktor.testing import Conversation, open_test_host
 
@@ -195,6 +197,22 @@ async def test_a_message_in_pieces_is_not_torn(autojump_clock: Clock) -> None:
         assert ["a message", "to all", "fragments"] == [frame.text async for frame in incoming]
 
 
+@pytest.mark.parametrize("policy", [SKIP, CLOSE])
+async def test_a_broadcast_waits_behind_a_message_that_has_begun(policy: Overflow, autojump_clock: Clock) -> None:
+    """Though a fragment of it is out already; the session is not full."""
+
+    async def handler(session: Session) -> None:
+        async with session.message(FrameType.TEXT) as message:
+            await message.send("a ")
+            await trio.testing.wait_all_tasks_blocked()
+            assert 1 == await broadcast([session], "to all", on_full=policy)
+            await message.send("message")
+
+    async with connected(handler) as (client, _):
+        expected = [Frame.Text("a message"), Frame.Text("to all"), close(1000)]
+        assert expected == [await client.receive() for _ in expected]
+
+
 async def test_what_cannot_be_broadcast_is_refused(autojump_clock: Clock) -> None:
     """A policy that would wait, or a thing that is no message: an error before anything is sent."""
     with pytest.raises(ValueError, match="SKIP or CLOSE"):
@@ -323,12 +341,9 @@ async def test_who_joins_behind_the_call_hears_nothing_of_it(autojump_clock: Clo
     room = Room()
 
     async def handler(session: Session) -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(room.broadcast, "early")
-            await trio.lowlevel.cancel_shielded_checkpoint()
-            with room.join(session):
-                await trio.testing.wait_all_tasks_blocked()
-                assert await room.broadcast("late") == 1
+        with ExitStack() as stack:
+            await FirstWait(room.broadcast("early"), lambda: stack.enter_context(room.join(session)))
+            assert await room.broadcast("late") == 1
 
     async with connected(handler) as (client, _):
         assert await client.receive() == Frame.Text("late")

@@ -134,6 +134,36 @@ async def test_control_frames_that_nobody_takes_wait_for_room_as_others_do(autoj
     assert MAX_CONTROLS < len(sent) < 100
 
 
+async def test_who_sends_a_message_in_pieces_does_not_wait_behind_it(autojump_clock: Clock) -> None:
+    """With control frames: what others have queued stands behind the message, which would never end."""
+    sent: list[int] = []
+
+    async def others(session: WebSocketSession) -> None:
+        for _ in range(5):
+            await session.send("from others")
+
+    async def handler(session: WebSocketSession) -> None:
+        async with session.message(FrameType.TEXT) as message:
+            await message.send("begun")
+            session.start_soon(others, session)
+            await trio.testing.wait_all_tasks_blocked()
+            for number in range(3 * MAX_CONTROLS):
+                await session.send(Frame.Pong(b""))
+                sent.append(number)
+        await session.flush()
+
+    async with stuck(handler, outgoing=2, write_timeout=None) as (stream, _):
+        await trio.testing.wait_all_tasks_blocked()
+        client = RawClient(stream)
+        frames = await client.receive_rest()
+        await client.aclose()
+    assert len(sent) == frames.count(Frame.Pong(b"")) == 3 * MAX_CONTROLS
+    assert [frame for frame in frames if isinstance(frame, Frame.Text)] == [
+        Frame.Text("begun"),
+        *[Frame.Text("from others")] * 5,
+    ]
+
+
 @pytest.mark.parametrize("reason", [None, CloseReason(4000, "mine")])
 async def test_a_close_frame_that_is_sent_is_a_close(reason: CloseReason | None, autojump_clock: Clock) -> None:
     """Behind what is queued; nothing more is accepted, be it a control frame."""

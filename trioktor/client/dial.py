@@ -43,7 +43,7 @@ async def dial(options: Options, address: Address) -> Transport:
         stream = await _open_tcp(options, address, proxy)
     if address.is_secure:
         is_first = address.origin == options.address.origin  # a redirect's host has a certificate of its own
-        name = (options.server_hostname if is_first else None) or address.name.removesuffix(".")  # RFC 6066 §3
+        name = (options.server_hostname if is_first else None) or address.name
         stream = await _secure(stream, options.ssl_context or _default_context(), name)
     return open_transport(stream)
 
@@ -127,7 +127,7 @@ async def look_up(host: str, port: int) -> tuple[str, ...]:
 
 async def _secure(stream: trio.abc.Stream, context: ssl.SSLContext, name: str) -> trio.abc.Stream:
     try:
-        secure = trio.SSLStream(stream, context, server_hostname=name)
+        secure = trio.SSLStream(stream, context, server_hostname=name.removesuffix("."))  # RFC 6066 §3
         await secure.do_handshake()
     except BaseException as error:
         await trio.aclose_forcefully(stream)

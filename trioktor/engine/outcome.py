@@ -153,7 +153,9 @@ def unwrapped(error: BaseException) -> BaseException:
 
 
 def reraise(error: BaseException) -> NoReturn:
-    """Raise what was raised before, as it is: what it came of stands in its context already."""
+    """Raise what was raised before as it is: what it came of stands in its context already. A new group is new."""
+    if error.__traceback__ is None:
+        raise error
     context, is_hidden = error.__context__, error.__suppress_context__
     try:
         raise error

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Hashable, Iterable, Sequence
 from typing import Protocol, TypeAlias
 
+from .errors import FrameTooBig
 from .extension_header import ExtensionHeader
 from .frames import Frame
 
@@ -39,9 +40,9 @@ class Limit(Protocol):
 def coded_limit(limit: int) -> int:
     """Bytes that a message of `limit` bytes may have as an extension made it: what can't be packed becomes longer.
 
-    zlib adds 2 % and a few bytes at most, with its smallest memory.
+    zlib adds 4 % and a few bytes at most, with its smallest memory.
     """
-    return limit + (limit >> 5) + 64
+    return limit + (limit >> 4) + 64
 
 
 class Extension:
@@ -171,7 +172,7 @@ def begin_decode(extensions: Sequence[Extension], message: Frame, limit: Limit) 
             if not isinstance(begun, Frame):
                 return _go_on(begun, left, limit)
             message = begun
-    return message
+    return _checked(message, limit)
 
 
 def _go_on(begun: Steps, extensions: Iterable[Extension], limit: Limit) -> Steps:
@@ -180,4 +181,12 @@ def _go_on(begun: Steps, extensions: Iterable[Extension], limit: Limit) -> Steps
         own = extension.factory.reserved
         if not own or message.first_byte & own:
             message = yield from extension.decode_in_steps(message, limit.max_frame_size)
+    return _checked(message, limit)
+
+
+def _checked(message: Frame, limit: Limit) -> Frame:
+    """What an extension made was allowed to be longer; the message is not."""
+    most = limit.max_frame_size
+    if most is not None and len(message.data) > most:
+        raise FrameTooBig(len(message.data), most)
     return message

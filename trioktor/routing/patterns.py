@@ -59,6 +59,14 @@ class _Segment:
     name: str | None = None
     quality: float = _CONSTANT
 
+    @property
+    def key(self) -> str:
+        """It in its one spelling."""
+        spelled = quote(self.text, safe=_UNESCAPED)
+        if self.kind is _Kind.CONSTANT:
+            return spelled
+        return f"{spelled}{{{self.name} {self.kind.name}}}{quote(self.suffix, safe=_UNESCAPED)}"
+
     def match(self, segment: str) -> str | None:
         """What the parameter is, or None if the segment does not fit."""
         if self.kind is _Kind.CONSTANT:
@@ -83,7 +91,7 @@ def _parse_segment(text: str, pattern: str) -> _Segment:
     if not name or mark == "..." or (mark and (prefix or suffix)):
         raise ValueError(f"{pattern!r}: {text!r} needs a name, and no text beside `?` or `...`")
     quality = _AFFIXED if prefix or suffix else _PARAMETER
-    return _Segment(_Kind.OPTIONAL if mark else _Kind.PARAMETER, prefix, suffix, name, quality)
+    return _Segment(_Kind.OPTIONAL if mark else _Kind.PARAMETER, unquote(prefix), unquote(suffix), name, quality)
 
 
 @final
@@ -103,12 +111,8 @@ class Pattern:
 
     def __init__(self, text: str) -> None:
         self.text: str = text
-        written = text.removeprefix("/").split("/")
-        self.segments: list[_Segment] = [_parse_segment(segment, text) for segment in written]
-        self.key: str = "".join(
-            "/" + (quote(segment.text, safe=_UNESCAPED) if segment.kind is _Kind.CONSTANT else as_written)
-            for segment, as_written in zip(self.segments, written, strict=True)
-        )
+        self.segments: list[_Segment] = [_parse_segment(segment, text) for segment in text.removeprefix("/").split("/")]
+        self.key: str = "".join("/" + segment.key for segment in self.segments)
         names = [segment.name for segment in self.segments if segment.name]
         if len(names) != len(set(names)):
             raise ValueError(f"{text!r} names a parameter twice")

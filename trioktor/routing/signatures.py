@@ -38,12 +38,13 @@ def wanted_parameters(handler: object, pattern: Pattern, first: str) -> Wanted:
     name, parameters = _check_async(handler, first, "a handler")
     wanted = []
     own = inspect.signature(handler, follow_wrapped=False).parameters  # type: ignore[arg-type]  # it was checked
+    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in own.values())
     for parameter in parameters[1:]:
         if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
             continue
         if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
             raise TypeError(f"{name} takes {parameter.name!r} by position: path parameters are given by name")
-        if parameter.name in pattern.names:
+        if parameter.name in pattern.names and (takes_any or parameter.name in own):  # else a decorator sees to it
             _check_annotation(name, parameter, handler)
             default = parameter.default
             wanted.append((parameter.name, None if default is inspect.Parameter.empty else default))

@@ -100,7 +100,8 @@ class BaseSession(FrameChannel):
         outbox, outgoing = self._outbox, self._outgoing
         if outbox.is_sealed:
             self._raise_over()
-        if outgoing.opened is not None or outgoing.serializer.is_in_message or not outbox.has_room_for(message):
+        is_in_fragments = outgoing.serializer.is_in_message and outbox.pending.stream is None  # behind that it waits
+        if outgoing.opened is not None or is_in_fragments or not outbox.has_room_for(message):
             return False
         try:
             return self._writing.write_through(message, keep=False) or outbox.accept(message)

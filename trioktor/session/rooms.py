@@ -33,8 +33,9 @@ async def broadcast(sessions: Iterable[BaseSession], message: Message, *, on_ful
 
     Works on a copy of `sessions`, so they may come and go meanwhile. Never raises for a session that is
     over, nor for one whose extension fails, and never waits for one whose queue is full: SKIP leaves it out, CLOSE
-    ends it with 1013. A session in the middle of fragments of its own counts as full. Always a checkpoint. Cancelled,
-    some have taken the message and the rest have not.
+    ends it with 1013. A session in the middle of fragments of its own counts as full; one that has them in `outgoing`
+    still takes the message, and leaves it out when they have come. Always a checkpoint. Cancelled, some have taken the
+    message and the rest have not.
 
     Raises:
       TypeError, ValueError, ProtocolError: this is no message, or no policy; nobody has got anything.

@@ -26,7 +26,8 @@ class WebSocketSession(BaseSession):
     """One WebSocket conversation (Ktor's `DefaultWebSocketServerSession`).
 
     Handed to handlers, not to be constructed. `incoming` holds whole Text and Binary messages; Pings are
-    answered, the closing handshake is done. Sent, a Ping or Pong goes ahead of what is queued.
+    answered, the closing handshake is done. Sent, a Ping or Pong goes ahead of what is queued; beyond 16 that wait it
+    needs room in the queue.
     """
 
     __slots__ = ()
@@ -179,6 +180,12 @@ class WebSocketSession(BaseSession):
         if not stream.is_finished:
             self._connection.ends.message_given_up()
 
+    @property
+    def _is_streaming(self) -> bool:
+        """Whether this task sends a message in pieces, behind which the queue stands still."""
+        task = trio.lowlevel.current_task()
+        return any(stream.is_sent_by(task) for stream in self._streams)
+
     def _is_sent_as_control(self, frame: Frame) -> bool:
         if not frame.first_byte & CONTROL:
             return False
@@ -188,7 +195,7 @@ class WebSocketSession(BaseSession):
             self._raise_over()
         else:
             self._check_supported(self._connection.transport.supports.pings, "Ping or Pong")
-            if self._connection.conversation.control.waiting >= MAX_CONTROLS:
+            if self._connection.conversation.control.waiting >= MAX_CONTROLS and not self._is_streaming:
                 return False  # it has to find room in the queue, as others
             self._connection.conversation.send_control(frame)
             self._connection.look_up()
