@@ -15,6 +15,7 @@ from trio.testing import MockClock
 from trioktor import HandshakeRefused, connect
 from trioktor.client.exchange import exchange
 from trioktor.engine.streams import StreamTransport
+from trioktor.engine.transport import READ
 from trioktor.http.asking import BadAnswer, Exchange, Handshake
 
 SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
@@ -125,6 +126,27 @@ async def test_a_body_has_half_of_the_time_that_is_left(until: float, waits: flo
     answer, _ = await exchange(StreamTransport(ours), question(), began + until)
     assert (answer.status, answer.body) == (404, b"he")
     assert trio.current_time() - began == pytest.approx(waits)
+
+
+async def test_a_body_in_small_chunks_is_read_in_small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte of it may be much work; what comes behind an answer is read as ever."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    await theirs.send_all(REFUSING[:-5].replace(b"Content-Length: 5", b"Transfer-Encoding: chunked"))
+    await theirs.send_all(b"1\r\nx\r\n" * 5000 + b"0\r\n\r\n")
+    sizes: list[int] = []
+    receive = StreamTransport.receive
+
+    async def noting(transport: StreamTransport) -> bytes:
+        data = await receive(transport)
+        sizes.append(len(data))
+        return data
+
+    monkeypatch.setattr(StreamTransport, "receive", noting)
+    transport = StreamTransport(ours)
+    answer, _ = await exchange(transport, question())
+    assert answer.body == b"x" * 5000
+    assert max(sizes) <= 4096
+    assert transport.read_size == READ
 
 
 async def test_a_head_has_all_the_time_there_is(autojump_clock: MockClock) -> None:

@@ -39,6 +39,7 @@ from trioktor.http.asking import BadAnswer
             Proxy("socks5", "a", 1080, ("u" * 255, "p" * 255)),
             "socks5://a:1080",
         ),
+        ("http://" + "u" * 256 + "@a", Proxy("http", "a", 80, ("u" * 256, "")), "http://a:80"),
         ("http://a%40b:c%3Ad@a:65535", Proxy("http", "a", 65535, ("a@b", "c:d")), "http://a:65535"),
     ],
 )
@@ -164,6 +165,7 @@ async def tunnelled(answer: bytes, url: str = "ws://example.org/", proxy: str = 
         ("wss://example.org/a?b", b"example.org:443"),
         ("ws://example.org:8080/", b"example.org:8080"),
         ("wss://[::1]/", b"[::1]:443"),
+        ("ws://[fe80::1%25lo]/", b"[fe80::1]:80"),
     ],
 )
 async def test_what_a_proxy_is_asked_for(url: str, target: bytes) -> None:

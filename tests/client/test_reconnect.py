@@ -333,6 +333,12 @@ def test_a_date_in_a_while() -> None:
     of_a_proxy = CannotConnect("refused by a proxy")
     of_a_proxy.__cause__ = refusal(503, (b"retry-after", b"7"))
     assert retry_after(of_a_proxy) == 7
+    behind_it = CannotConnect("refused behind that")
+    behind_it.__cause__ = of_a_proxy
+    assert retry_after(behind_it) == 7
+    of_something = refusal(503, (b"retry-after", b"8"))
+    of_something.__cause__ = of_a_proxy
+    assert retry_after(of_something) == 8
 
 
 async def test_arguments_that_make_no_sense(autojump_clock: MockClock) -> None:

@@ -376,9 +376,10 @@ async def test_so_many_answers_of_1xx(count: int, is_taken: bool, autojump_clock
             assert not is_taken
 
 
-async def test_what_a_server_says_wrongly_is_not_shown_at_length(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("line", [b"Sec-WebSocket-Extensions: \x1b", b"no header: \x1b"])
+async def test_what_a_server_says_wrongly_is_not_shown_at_length(line: bytes, autojump_clock: MockClock) -> None:
     """Nor raw."""
-    header = b"\r\nSec-WebSocket-Extensions: \x1b" + b"x" * 5000 + b"\r\n\r\n"
+    header = b"\r\n" + line + b"x" * 5000 + b"\r\n\r\n"
     async with scripted(accepting(lambda head: head.replace(b"\r\n\r\n", header))) as dial:
         with pytest.raises(HandshakeInvalid) as caught:
             async with connect(URL, stream=dial):
@@ -634,6 +635,17 @@ async def test_user_information_is_for_its_origin(autojump_clock: MockClock) -> 
     assert b"Authorization" not in heads[1]
 
 
+async def test_user_information_of_a_redirect_is_the_servers_to_give(autojump_clock: MockClock) -> None:
+    """For where it leads."""
+    heads: list[bytes] = []
+    async with (
+        scripted(redirecting(["ws://bob:key@other.org/"], heads)) as dial,
+        connect("ws://ada:secret@example.org/", stream=dial, max_redirects=5),
+    ):
+        pass
+    assert b"Authorization: Basic " + base64.b64encode(b"bob:key") in heads[1]
+
+
 @pytest.mark.parametrize(
     "location", ["ftp://example.org/", "ws://", "ws://a:0/", "http://[::1/", "", "http://a..b/", "ws://" + "a" * 64]
 )
@@ -706,6 +718,21 @@ async def test_nobody_is_looked_up_behind_a_unix_socket(
         silent.listen()
         with pytest.raises(CannotConnect, match=r"^ws://localhost/ did not answer within 10 s$") as caught:
             async with connect("ws://localhost/", path=path):
+                pass
+    assert caught.value.addresses == ()
+
+
+async def test_nobody_is_looked_up_behind_a_proxy(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor was the name in the address tried there."""
+
+    async def look_up(host: str, port: int) -> tuple[str, ...]:
+        raise AssertionError
+
+    monkeypatch.setattr("trioktor.client.upgrade.look_up", look_up)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        proxy = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(CannotConnect, match=r"^ws://example\.org/ did not answer within 10 s$") as caught:
+            async with connect(URL, proxy=proxy):
                 pass
     assert caught.value.addresses == ()
 

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import gc
+import logging
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, final
 
 import pytest
 import trio
 import trio.testing
 
-from tests.support.helpers import application, masked
+from tests.support.helpers import application, close, masked
 from tests.support.listening import talking
 from tests.support.transports import reset
 from trioktor import (
     CLOSE,
     ChannelConfig,
     ConnectionClosed,
+    Extension,
+    ExtensionFactory,
+    ExtensionHeader,
     Frame,
     PerMessageDeflate,
     Server,
     WebSocketSession,
+    broadcast,
     connect,
     serve,
 )
@@ -87,7 +92,19 @@ async def all_gone(server: Server) -> None:
         await trio.testing.wait_all_tasks_blocked()
 
 
-@pytest.mark.parametrize("handler", [echo, uses_channels, starts_tasks, pings], ids=lambda one: one.__name__)
+async def takes_pieces(session: Any) -> None:
+    """Messages in pieces, not to the end of the last."""
+    try:
+        while True:
+            message = await session.receive_message()
+            await session.send(await message.receive())
+    except trio.EndOfChannel:
+        pass
+
+
+@pytest.mark.parametrize(
+    "handler", [echo, uses_channels, starts_tasks, pings, takes_pieces], ids=lambda one: one.__name__
+)
 @pytest.mark.parametrize("deflate", [False, True])
 async def test_it_is_freed(handler: Handler, deflate: bool, alive: weakref.WeakSet[Any]) -> None:
     """On either end."""
@@ -148,6 +165,52 @@ async def test_it_is_freed_whatever_broke_it(handler: Handler, way: str, alive: 
             with trio.fail_after(5):
                 await client.receive_rest()
             await client.aclose()
+        await all_gone(server)
+        assert list(alive) == []
+
+
+@final
+class Failing(ExtensionFactory):
+    """Makes an extension that says nothing."""
+
+    name = None
+
+    def negotiate(self, offer: ExtensionHeader) -> tuple[ExtensionHeader, Extension]:
+        """Always on."""
+        return offer, Mute(self)
+
+
+class Mute(Extension):
+    """At work."""
+
+    def encode(self, message: Frame) -> Frame:
+        """Fail."""
+        raise RuntimeError("on purpose")
+
+
+@pytest.mark.parametrize("way", ["send", "broadcast", "outgoing"])
+async def test_it_is_freed_when_an_extension_has_failed(
+    way: str, alive: weakref.WeakSet[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it raised has a traceback, too."""
+    monkeypatch.setattr(logging.getLogger("trioktor.session"), "disabled", True)  # a record would keep it
+
+    async def handler(session: WebSocketSession) -> None:
+        try:
+            if way == "send":
+                await session.send("hello")
+            elif way == "broadcast":
+                await broadcast([session], "hello")
+            else:
+                await session.outgoing.send("hello")
+        except RuntimeError:
+            pass
+        await notices(session)
+
+    async with talking(handler, extensions=[Failing()]) as (client, server):
+        with trio.fail_after(5):
+            assert [close(1011)] == await client.receive_rest()
+        await client.aclose()
         await all_gone(server)
         assert list(alive) == []
 

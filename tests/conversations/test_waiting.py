@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -10,8 +11,9 @@ import trio.lowlevel
 import trio.testing
 from trio.testing import MockClock
 
-from tests.support.helpers import close, connected, connected_raw, masked
+from tests.support.helpers import RawClient, close, connected, connected_raw, masked
 from trioktor import (
+    Application,
     CloseReason,
     ConnectionClosed,
     Extension,
@@ -22,7 +24,10 @@ from trioktor import (
     IncomingMessage,
     PerMessageDeflate,
     ProtocolError,
+    RawWebSocketSession,
+    WebSockets,
     WebSocketSession as Session,
+    serve,
 )
 
 
@@ -168,6 +173,28 @@ async def test_a_raw_handler_that_returns_behind_a_close_of_its_own(
         await client.send(last)
         await client.receive_rest()
     assert CloseReason(code) == sessions[0].close_reason == sessions[0].close_sent
+
+
+@pytest.mark.parametrize("does", ["nothing", "a send that fails"])
+async def test_a_raw_handler_that_returns_without_having_waited_is_seen_out(does: str) -> None:
+    """The 101 is written behind that; there is no Close to write."""
+
+    async def handler(session: RawWebSocketSession) -> None:
+        if does == "a send that fails":
+            with pytest.raises(TypeError):
+                await session.send(5)  # type: ignore[arg-type]
+
+    app = Application()
+    app.install(WebSockets())
+    app.websocket_raw("/", handler)
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(functools.partial(serve, app, 0, host="127.0.0.1"))
+        async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
+            client = RawClient(stream, raw=True)
+            with trio.fail_after(5):
+                assert (await client.upgrade()).startswith(b"HTTP/1.1 101 ")
+                assert [] == await client.receive_rest()
+        nursery.cancel_scope.cancel()
 
 
 # receiving

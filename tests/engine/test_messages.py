@@ -218,6 +218,21 @@ async def test_each_message_has_the_write_timeout(autojump_clock: MockClock) -> 
     assert trio.current_time() - began == pytest.approx(30)
 
 
+@pytest.mark.parametrize(("frame", "seconds"), [(Frame.Text("x"), 30), (Frame.Close(CloseReason(1000)), 37)])
+async def test_a_close_has_the_time_for_its_answer_beside(
+    frame: Frame, seconds: float, autojump_clock: MockClock
+) -> None:
+    """The other waits for it where it is said."""
+    other = Other()
+    other.delay, other.close_timeout = 100, 7
+    transport = over(other)
+    transport.write_timeout = 30
+    began = trio.current_time()
+    with pytest.raises(WriteTimeout):
+        await transport.send(written(frame))
+    assert trio.current_time() - began == pytest.approx(seconds)
+
+
 async def test_without_a_write_timeout_it_waits(autojump_clock: MockClock) -> None:
     """And a cancellation from outside is none of its own."""
     other = Other()

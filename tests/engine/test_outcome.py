@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import weakref
+from collections.abc import Callable
+from typing import Any, final
 
 import pytest
 import trio
@@ -10,7 +13,7 @@ import trio.testing
 
 from tests.support.helpers import connected
 from trioktor import DeserializationError, Frame, JsonConverter, UnexpectedFrame, WebSocketSession
-from trioktor.engine.outcome import first_leaf, is_cancellation, origin, unwrapped
+from trioktor.engine.outcome import first_leaf, is_cancellation, origin, reraise, unwrapped, was_raised_by
 
 Clock = trio.testing.MockClock
 
@@ -164,3 +167,44 @@ def test_the_first_leaf_is_the_first() -> None:
     group = ExceptionGroup("outer", [ExceptionGroup("inner", errors[:2]), errors[2]])
     assert first_leaf(group) is errors[0]
     assert first_leaf(errors[1]) is errors[1]
+
+
+# whose it is
+
+
+@final
+class Caller:
+    """Calls what it is given, as a session does a converter."""
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Do so."""
+        function(*arguments)
+
+
+def fails() -> None:
+    """Raises by itself what trioktor raises, too."""
+    raise trio.EndOfChannel
+
+
+def test_only_what_it_was_asked_for_and_trioktor_raised_is_a_sessions() -> None:
+    """Neither what another was asked for, nor what something that it called raised, nor what nobody has raised."""
+    session, other = Caller(), Caller()
+    error = raised_by(session.call, reads_text, Frame.Binary(b"no text"))
+    assert was_raised_by(session, error)
+    assert not was_raised_by(other, error)
+    assert not was_raised_by(session, raised_by(session.call, fails))
+    assert not was_raised_by(session, trio.EndOfChannel())
+
+
+def test_what_is_raised_again_is_kept_by_nobody() -> None:
+    """Not by the frames that it went through."""
+
+    class Failure(Exception):
+        """One that can be watched."""
+
+    error = Failure()
+    watched = weakref.ref(error)
+    with pytest.raises(Failure):
+        reraise(error)
+    del error
+    assert watched() is None

@@ -14,7 +14,7 @@ from tests.support.extensions import deflated, packed
 from trioktor.protocol.deflate import Deflate, PerMessageDeflate
 from trioktor.protocol.errors import ProtocolError
 from trioktor.protocol.extension_header import parse_extensions
-from trioktor.protocol.extensions import Steps, run
+from trioktor.protocol.extensions import Steps, coded_limit, run
 from trioktor.protocol.first_byte import RSV1
 from trioktor.protocol.frames import Frame
 from trioktor.protocol.inflate import SLICE
@@ -332,6 +332,26 @@ def test_what_would_grow_goes_out_as_it_is_where_no_window_depends_on_it(forgets
     assert encoded.rsv1 is not forgets
     assert encoded.rsv2
     assert (encoded.data == data) is forgets
+
+
+@pytest.mark.parametrize("size", [SLICE, SLICE + 1])
+def test_what_fills_a_window_and_would_grow_goes_out_as_it_is(size: int) -> None:
+    """The next message begins with a new window, for the peer has not seen this one in its own."""
+    deflate, peer = codec(), codec()
+    data = noise(size)
+    first, second = (deflate.encode(Frame.Binary(part)) for part in (data, data[-2000:] * 2))
+    assert not first.rsv1
+    assert first.data == data
+    assert second.rsv1
+    assert peer.decode(second, None).data == data[-2000:] * 2
+
+
+@pytest.mark.parametrize("size", [1, 100, 10_000, 1_000_000])
+@pytest.mark.parametrize("mem_level", [2, 9])
+def test_what_does_not_shrink_does_not_grow_beyond_its_limit(size: int, mem_level: int) -> None:
+    """A peer's zlib may make it longer, as it likes; then it is no longer than allowed all the same."""
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15, mem_level)
+    assert len(compressor.compress(noise(size)) + compressor.flush(zlib.Z_SYNC_FLUSH)) <= coded_limit(size)
 
 
 @pytest.mark.parametrize("size", range(1, 20))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 
 import pytest
 
@@ -326,3 +327,39 @@ def test_what_an_extension_made_is_judged(made: Frame, is_refused: bool, monkeyp
     expected = head(made.first_byte, len(made.data)) + made.data
     assert b"".join(outgoing.serializer.joined([item])) == expected
     assert b"".join(outgoing.serializer.pieces_of(item)) == expected
+
+
+@pytest.mark.parametrize(
+    ("made", "is_torn"),
+    [
+        (Frame.Text("x"), False),
+        (frame_from_wire(Frame.Text, 0x81 | RSV2, b"x"), False),
+        (frame_from_wire(Frame.Text, 0x81 | RSV3, b"x"), True),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("way_out", ["add", "encode_now", "steps"])
+def test_the_way_is_torn_by_what_fails_once_an_extension_has_it(
+    made: Frame, is_torn: bool, way_out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until it is written, or given back for that; not by what fails before."""
+    outgoing = way(MARKING)
+    seen = [outgoing.is_torn]
+
+    def encode(_extension: Extension, _message: Frame) -> Frame:
+        seen.append(outgoing.is_torn)
+        return made
+
+    monkeypatch.setattr(type(outgoing.extensions[0]), "encode", encode)
+    with pytest.raises(UnicodeDecodeError):
+        outgoing.add(Frame.Text(b"\xff"), [])
+    seen.append(outgoing.is_torn)
+    with pytest.raises(ProtocolError) if is_torn else nullcontext():
+        if way_out == "encode_now":
+            outgoing.encode_now(Frame.Text("x"))
+        else:
+            steps = outgoing.add(Frame.Text("x" * (LONG + 1 if way_out == "steps" else 1)), [])
+            if steps is not None:
+                outgoing.finish(run(steps), [])
+    assert seen == [False, False, True]
+    assert outgoing.is_torn == is_torn

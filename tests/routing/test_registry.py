@@ -127,6 +127,7 @@ def test_nothing_at_a_path(target: str) -> None:
         (upgrade("/socket", method="HEAD"), "socket", "GET"),
         (upgrade("/socket", method="POST"), "socket", "GET"),
         (upgrade("/both", method="POST"), "both", "GET, HEAD"),
+        (upgrade("/both", method="HEAD"), "both", "GET, HEAD"),
         (plain("/7", "POST"), "number", "GET, HEAD"),
     ],
 )

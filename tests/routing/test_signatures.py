@@ -245,6 +245,27 @@ async def test_a_decorator_may_make_an_async_function(autojump_clock: trio.testi
     assert asked == ["hook", "secret"]
 
 
+async def test_a_decorator_need_not_be_async_itself(autojump_clock: trio.testing.MockClock) -> None:
+    """What it calls is; that is awaited."""
+
+    def logged(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def wrapper(*args: Any) -> Any:
+            return function(*args)
+
+        return wrapper
+
+    app = application()
+
+    @app.websocket("/")
+    @logged
+    async def handler(session: WebSocketSession) -> None:
+        await session.send("hello")
+
+    async with open_test_host(app) as host, host.websocket("/") as (incoming, _):
+        assert (await incoming.receive()).text == "hello"
+
+
 async def test_what_may_be_left_out_has_its_default(autojump_clock: trio.testing.MockClock) -> None:
     """That of the handler, or None."""
     app = application()

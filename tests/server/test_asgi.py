@@ -511,6 +511,31 @@ async def test_an_application_on_two_servers(autojump_clock: MockClock) -> None:
             assert lives[number].sent[-1] == {"type": "lifespan.shutdown.complete"}
 
 
+async def test_two_applications_on_one_server(autojump_clock: MockClock) -> None:
+    """Each has what is its own in the state that they share."""
+    state: dict[str, Any] = {}
+    said: list[str] = []
+
+    def saying(word: str) -> Any:
+        async def handler(session: WebSocketSession) -> None:
+            said.append(word)
+
+        return application(handler)
+
+    apps = [saying("one"), saying("two")]
+    lives = [Server({"type": "lifespan.startup"}) for _ in apps]
+    async with trio.open_nursery() as nursery:
+        for app, life in zip(apps, lives, strict=True):
+            nursery.start_soon(app, {"type": "lifespan", "state": state}, life.receive, life.send)
+            await trio.testing.wait_all_tasks_blocked()
+        for app in apps:
+            peer = Server(CONNECT, GONE)
+            await app(scope(state=state), peer.receive, peer.send)
+        for life in lives:
+            life.tell(type="lifespan.shutdown")
+    assert said == ["one", "two"]
+
+
 @pytest.mark.parametrize("is_stubborn", [False, True])
 async def test_the_lifespan(is_stubborn: bool, autojump_clock: MockClock) -> None:
     """Its end says 1001 to sessions, waits for their handlers, and lets nobody in any more."""

@@ -279,6 +279,22 @@ def test_what_was_handed_over_and_does_not_listen_is_an_error(kind: int, monkeyp
             os.fstat(number)
 
 
+async def test_what_was_handed_over_is_not_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child of ours would keep it open."""
+    listening = socket.socket()
+    listening.bind((HERE, 0))
+    listening.listen()
+    listening.set_inheritable(True)
+    number = listening.detach()
+    monkeypatch.setattr("trioktor.server.listeners._FIRST_FD", number)
+    monkeypatch.setenv("LISTEN_FDS", "1")
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    (listener,) = inherited_listeners()
+    assert listener.socket.fileno() == number
+    assert not os.get_inheritable(number)
+    listener.socket.close()
+
+
 # a want of room
 
 

@@ -9,7 +9,7 @@ import socket
 import ssl
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -255,6 +255,8 @@ async def test_a_server_without_exactly_one_port_does_not_guess(count: int) -> N
     async with running(application(echo), listeners=listeners) as server:
         with pytest.raises(RuntimeError, match=f"{count} TCP ports: look at its listeners"):
             _ = server.port
+    with pytest.raises(RuntimeError, match="0 TCP ports"):  # they are closed
+        _ = server.port
 
 
 # UNIX sockets
@@ -549,6 +551,55 @@ async def test_aclose_cancelled_keeps_the_grace(waits: float, has_nursery: bool,
         await client.aclose()
     assert cancelled == [began + 5]
     assert trio.current_time() - began <= 7
+
+
+@pytest.mark.parametrize("path", ["/", "/page"])
+async def test_aclose_cancelled_in_a_handler_spares_that_handler(
+    path: str, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The closing that goes on knows whose it was; there is no warning of it, either."""
+    came: list[WebSocketSession] = []
+    ended: list[str] = []
+
+    async def closing() -> None:
+        with trio.move_on_after(1):
+            await server.aclose()
+        await trio.sleep(20)
+        ended.append(path)
+
+    async def handler(session: WebSocketSession) -> None:
+        came.append(session)
+        await (endless(session) if len(came) == 1 else closing())
+
+    app = application(handler, handler_grace=None, close_timeout=60)
+
+    @app.get("/page")
+    async def page(call: Call) -> str:
+        await closing()
+        return "a page"
+
+    async with serving(app, shutdown_grace=5, response_timeout=None) as (server, connect):
+        other, client = await connect(), await connect()
+        await other.upgrade()
+        if path == "/":
+            await client.upgrade()
+        else:
+            await client.send_bytes(b"GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await trio.sleep(30)
+        assert ended == [path]
+        assert records_above_info(caplog) == []
+        await other.aclose()
+        await client.aclose()
+
+
+async def test_aclose_cancelled_behind_the_end_is_cancelled_and_nothing_else() -> None:
+    """There is nothing left to see out, nor anywhere to do it."""
+    async with serving(application(echo)) as (server, _):
+        await server.aclose()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await server.aclose()
+    assert scope.cancelled_caught
 
 
 async def test_connections_before_their_request_are_dropped_by_aclose(autojump_clock: Clock) -> None:
@@ -923,6 +974,8 @@ async def test_an_error_matters_more_than_the_cancellations_that_it_caused() -> 
     """It comes alone, and as itself."""
     error = OSError("no such address")
     with pytest.raises(OSError, match="no such address") as raised:
+        with suppress(OSError):
+            raise error
         try:
             raise in_group(await cancellation(), in_group(in_group(error), await cancellation()))
         except BaseExceptionGroup as group:

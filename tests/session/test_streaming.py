@@ -71,6 +71,20 @@ async def test_an_empty_message_is_a_whole_one(autojump_clock: Clock) -> None:
         assert [Frame.Binary(b""), close(1000)] == [await client.receive() for _ in range(2)]
 
 
+async def test_a_piece_is_bytes_of_any_kind_and_each_is_a_checkpoint(autojump_clock: Clock) -> None:
+    """An empty one, too, though nothing is sent for it."""
+    pieces: list[Any] = [b"a", bytearray(b"b"), memoryview(b"c"), b""]
+
+    async def handler(session: Session) -> None:
+        async with session.message(FrameType.BINARY) as message:
+            for piece in pieces:
+                with trio.testing.assert_checkpoints():
+                    await message.send(piece)
+
+    async with open_test_host(application(handler)) as host, host.websocket("/") as (incoming, _):
+        assert [b"abc"] == [frame.data async for frame in incoming]
+
+
 async def test_others_wait_behind_and_control_frames_do_not(autojump_clock: Clock) -> None:
     """What is sent meanwhile, by whichever way, goes out whole and in its order behind the message."""
 

@@ -7,9 +7,11 @@ from typing import Final
 
 import trio
 
-from ..engine.transport import Transport
+from ..engine.transport import READ, Transport
 from ..http.asking import Exchange, Handshake
 
+_READ: Final = 1 << 12
+"""Bytes that are read at once: a body in chunks of a byte each is much work."""
 _BODY_LIMIT: Final = 2.0
 """Seconds in which the body of a refusal may come; what has not come then is left out."""
 
@@ -29,6 +31,7 @@ async def exchange(transport: Transport, request: Exchange, until: float = math.
     except trio.BrokenResourceError:
         pass  # the answer may be there all the same, such as a 431
     answer = None
+    transport.read_size = _READ
     with trio.CancelScope() as body:
         while answer is None:
             try:
@@ -41,4 +44,5 @@ async def exchange(transport: Transport, request: Exchange, until: float = math.
             if request.is_in_body and body.deadline == math.inf:
                 now = trio.current_time()
                 body.deadline = now + min(_BODY_LIMIT, (until - now) / 2)
+    transport.read_size = READ
     return answer if answer is not None else (request.incomplete(), b"")

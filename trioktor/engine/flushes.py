@@ -35,13 +35,13 @@ class Flushes:
     taken: int = 0
     controls_taken: int = 0
     _written: int = 0
-    _controls_written: int = 0
+    controls_written: int = 0
     _waiting: list[_Flush] | None = None
 
     def note_written(self, unfinished: int) -> None:
         """All that was taken is with the system, but for so many items that are not through yet."""
         self._written = self.taken - unfinished
-        self._controls_written = self.controls_taken
+        self.controls_written = self.controls_taken
         if self._waiting:
             still = []
             for flush in self._waiting:
@@ -54,7 +54,7 @@ class Flushes:
     def release(self) -> None:
         """Nothing is left to be written: let go of everybody."""
         self._written = self.taken
-        self._controls_written = self.controls_taken
+        self.controls_written = self.controls_taken
         for flush in self._waiting or ():
             flush.written.set()
         self._waiting = None
@@ -79,4 +79,4 @@ class Flushes:
                 self._waiting.remove(flush)
 
     def _is_written(self, items: float, controls: int) -> bool:
-        return self._written >= items and self._controls_written >= controls
+        return self._written >= items and self.controls_written >= controls

@@ -154,13 +154,13 @@ def unwrapped(error: BaseException) -> BaseException:
 
 def reraise(error: BaseException) -> NoReturn:
     """Raise what was raised before as it is: what it came of stands in its context already. A new group is new."""
-    if error.__traceback__ is None:
-        raise error
+    is_new = error.__traceback__ is None
     context, is_hidden = error.__context__, error.__suppress_context__
     try:
         raise error
     finally:
-        error.__context__, error.__suppress_context__ = context, is_hidden
+        if not is_new:
+            error.__context__, error.__suppress_context__ = context, is_hidden
         del error, context  # or the traceback would keep them
 
 

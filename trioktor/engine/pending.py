@@ -61,6 +61,15 @@ class Pending:
         return self._flushes.controls_taken + self._conversation.control.waiting
 
     @property
+    def controls_unwritten(self) -> int:
+        """Control frames that were sent and are not with the system yet."""
+        return self.controls - self._flushes.controls_written
+
+    async def wait_for_controls(self, most: int) -> None:
+        """Wait until no more than so many of those that were sent are unwritten, or the connection is over."""
+        await self._flushes.wait(0, self.controls - most)
+
+    @property
     def is_writer_parked(self) -> bool:
         """Whether the writer waits for something, and nothing has been handed to it."""
         if self.stream is not None:

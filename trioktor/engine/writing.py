@@ -19,6 +19,7 @@ from ..protocol.close import CloseCode, CloseReason
 from ..protocol.conversation import Conversation
 from ..protocol.first_byte import WHOLE_BINARY, WHOLE_TEXT
 from ..protocol.frames import Frame
+from ..protocol.halves import Ours
 from ..protocol.prepared import PreparedMessage
 from .ends import Ends
 from .inbox import Inbox
@@ -163,7 +164,8 @@ class Writing:
             return encode(*args)
         except Exception as error:
             if self._outgoing.is_torn:
-                self._connection.ends.fail(CloseReason(CloseCode.INTERNAL_ERROR), error)
+                cause = RuntimeError(f"an extension failed: {error!r:.200}")  # not itself: its traceback holds all
+                self._connection.ends.fail(CloseReason(CloseCode.INTERNAL_ERROR), cause)
             raise
 
     def _keep(self) -> list[Frame | bytes]:
@@ -261,7 +263,7 @@ class Writing:
         try:
             if self._wire.answer(response()):
                 self._outbox.note_written()
-            if not self._outbox.is_idle:
+            if not self._outbox.is_idle or self._conversation.closing.ours is Ours.CLOSING:  # be it without a Close
                 self._write_rest()
         except trio.BrokenResourceError as error:
             nursery = self._connection.nursery

@@ -12,8 +12,8 @@ from typing import Any, Final, final
 from .frames import Frame, PingFrame, PongFrame
 from .serializer import Serializer
 
-MAX_CONTROLS: Final = 16
-"""Frames that are sent ahead of what is queued, while they wait to be written."""
+MAX_CONTROLS: Final = 32
+"""Frames of a session's own that may be unwritten."""
 MAX_PONGS: Final = 16
 """Pongs that wait; beyond that the oldest is dropped (RFC 6455 §5.5.3 allows answering the latest only)."""
 

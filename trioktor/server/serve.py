@@ -142,7 +142,10 @@ class Server:
 def listening_on(listener: Listener) -> Any:
     """The name of what a listener listens on, as `getsockname` gives it; None if it has none."""
     inner = listener.transport_listener if isinstance(listener, trio.SSLListener) else listener
-    return inner.socket.getsockname() if isinstance(inner, trio.SocketListener) else None
+    try:
+        return inner.socket.getsockname() if isinstance(inner, trio.SocketListener) else None
+    except OSError:  # it is closed
+        return None
 
 
 async def serve(

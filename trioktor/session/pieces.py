@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Awaitable, Callable
 from io import BytesIO
 
@@ -27,19 +28,20 @@ class Pieces:
     def __init__(self) -> None:
         self.taking: trio.Lock = trio.Lock()
         self.is_partway: bool = False
-        self._message: IncomingMessage | None = None  # that is being received piece by piece
+        self._message: weakref.ref[IncomingMessage] | None = None  # that is being received piece by piece
         self._joining: BytesIO | None = None  # the pieces that `receive` has so far
         self._kind: type[Frame] = Frame  # of the message that they are of
 
     def begin(self, first: Frame, receive: Callable[[IncomingMessage], Awaitable[Frame | None]]) -> IncomingMessage:
         """Give out a message piece by piece, from the first on."""
         self.note(first)
-        self._message = IncomingMessage(first, receive)
-        return self._message
+        message = IncomingMessage(first, receive)
+        self._message = weakref.ref(message)  # it holds the session
+        return message
 
     def is_of(self, message: IncomingMessage) -> bool:
         """Whether the next piece is one of this message."""
-        return self._message is message and self.is_partway
+        return self._message is not None and self._message() is message and self.is_partway
 
     def note(self, frame: Frame) -> bool:
         """A piece was taken; whether it is the last of its message."""

@@ -26,8 +26,7 @@ class WebSocketSession(BaseSession):
     """One WebSocket conversation (Ktor's `DefaultWebSocketServerSession`).
 
     Handed to handlers, not to be constructed. `incoming` holds whole Text and Binary messages; Pings are
-    answered, the closing handshake is done. Sent, a Ping or Pong goes ahead of what is queued; beyond 16 that wait it
-    needs room in the queue.
+    answered, the closing handshake is done. Sent, a Ping or Pong goes ahead of what is queued; 32 may be unwritten.
     """
 
     __slots__ = ()
@@ -54,10 +53,9 @@ class WebSocketSession(BaseSession):
     async def receive_message(self) -> IncomingMessage:
         """Receive the next message piece by piece, without holding it whole.
 
-        From the first call on messages are not joined as they arrive: `max_frame_size` bounds none of them
-        any more but those that `receive` joins or an extension reads, and `incoming` holds pieces, as frames
-        whose `fin` says which is the last. A handler that calls this first thing takes messages of any
-        size. Always a checkpoint. Cancelled, it has taken nothing.
+        From the first call on messages are not joined as they arrive: `max_frame_size` bounds none of them any more but
+        those that `receive` joins or an extension reads, and `incoming` holds pieces, as frames whose `fin` says which
+        is the last. Called first, it takes messages of any size. Always a checkpoint. Cancelled, it has taken nothing.
 
         Raises:
           trio.EndOfChannel, ConnectionBroken, trio.ClosedResourceError: as `receive`.
@@ -180,11 +178,19 @@ class WebSocketSession(BaseSession):
         if not stream.is_finished:
             self._connection.ends.message_given_up()
 
-    @property
-    def _is_streaming(self) -> bool:
-        """Whether this task sends a message in pieces, behind which the queue stands still."""
-        task = trio.lowlevel.current_task()
-        return any(stream.is_sent_by(task) for stream in self._streams)
+    def _put_nowait(self, frame: Frame) -> bool:
+        is_control = frame.first_byte & CONTROL and type(frame) is not CloseFrame
+        if is_control and not self._outbox.is_sealed and self._outbox.pending.controls_unwritten >= MAX_CONTROLS:
+            return False
+        return super()._put_nowait(frame)
+
+    async def _put(self, item: Frame | StreamedMessage) -> None:
+        if isinstance(item, Frame) and item.first_byte & CONTROL:
+            self._close_if_full()
+            while not self._put_nowait(item):  # behind those before it, and not behind what is queued
+                await self._outbox.pending.wait_for_controls(MAX_CONTROLS - 1)
+        else:
+            await super()._put(item)
 
     def _is_sent_as_control(self, frame: Frame) -> bool:
         if not frame.first_byte & CONTROL:
@@ -195,8 +201,6 @@ class WebSocketSession(BaseSession):
             self._raise_over()
         else:
             self._check_supported(self._connection.transport.supports.pings, "Ping or Pong")
-            if self._connection.conversation.control.waiting >= MAX_CONTROLS and not self._is_streaming:
-                return False  # it has to find room in the queue, as others
             self._connection.conversation.send_control(frame)
             self._connection.look_up()
         return True
@@ -245,8 +249,7 @@ class WebSocketSession(BaseSession):
     async def ping(self, data: bytes | None = None) -> float:
         """Send a Ping ahead of what is queued, and wait for its Pong; returns the round trip in seconds.
 
-        A Pong that answers a later Ping counts, too. Always a checkpoint; there is no timeout but the
-        caller's.
+        A Pong that answers a later Ping counts, too. Always a checkpoint; there is no timeout but the caller's.
 
         Raises:
           ConnectionClosed: the conversation is over, or ends meanwhile.

@@ -136,7 +136,7 @@ class IncomingMessage(trio.abc.ReceiveChannel["str | bytes"]):
       size: payload bytes in the pieces that were taken.
     """
 
-    __slots__ = ("_next", "_receive_piece", "is_complete", "size", "type")
+    __slots__ = ("__weakref__", "_next", "_receive_piece", "is_complete", "size", "type")
 
     def __init__(self, first: Frame, receive_piece: Callable[[IncomingMessage], Awaitable[Frame | None]]) -> None:
         self._receive_piece = receive_piece
