@@ -347,3 +347,51 @@ async def test_who_joins_behind_the_call_hears_nothing_of_it(autojump_clock: Clo
 
     async with connected(handler) as (client, _):
         assert await client.receive() == Frame.Text("late")
+
+
+@final
+class FailingAlone(ExtensionFactory):
+    """Makes an extension that works once for all connections, and fails at that."""
+
+    name = None
+
+    def negotiate(self, offer: ExtensionHeader) -> tuple[ExtensionHeader, Extension]:
+        """Always on."""
+        return offer, FailingAtAll(self)
+
+
+class FailingAtAll(Extension):
+    """At work."""
+
+    shared_key = "the same"
+
+    def encode_alone(self, message: Frame) -> Frame:
+        """Fail."""
+        raise RuntimeError("on purpose")
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+async def test_an_extension_that_fails_for_all_ends_those_that_have_it(
+    size: int, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A short message, or a long one that is made ready before; those without it hear it."""
+    room = Room()
+    app = room_application(room)
+
+    @app.websocket("/failing", extensions=[FailingAlone()])
+    async def member(session: Session) -> None:
+        with room.join(session):
+            async for _ in session:
+                pass
+
+    async with open_test_host(app) as host, AsyncExitStack() as stack:
+        first, hears, last = [
+            (await stack.enter_async_context(host.websocket(path))).session for path in ("/failing", "/", "/failing")
+        ]
+        await trio.testing.wait_all_tasks_blocked()
+        taken = await room.broadcast(bytes(size))
+        assert taken == (3 if size == 10 else 1)  # a short one is queued here, and fails when it is written
+        assert await hears.receive() == Frame.Binary(bytes(size))
+        for session in (first, last):
+            assert await session.wait_closed() == CloseReason(1011)
+    assert "on purpose" in caplog.text
