@@ -6,20 +6,16 @@ import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, final
 
-import attrs
 import pytest
 import trio
 
+from tests.support.extensions import Failing
 from trioktor import (
     Application,
     CloseReason,
     ConnectionBroken,
-    Extension,
     ExtensionFactory,
-    ExtensionHeader,
-    Frame,
     PerMessageDeflate,
     ProtocolError,
     WebSockets,
@@ -32,32 +28,6 @@ Session = WebSocketSession
 
 FIRST, BAD, LAST = b"this is said" * 20, b"bad" + b"this is missing" * 20, b"this is missing" * 20
 LONG = bytes(40_000)
-
-
-@final
-@attrs.frozen
-class Failing(ExtensionFactory):
-    """Makes an extension that fails at what begins with "bad"."""
-
-    how: str
-    name = None
-
-    def negotiate(self, offer: ExtensionHeader) -> tuple[ExtensionHeader, Extension]:
-        """Always on."""
-        return offer, Failure(self)
-
-
-class Failure(Extension):
-    """At work."""
-
-    def encode(self, message: Frame) -> Any:
-        """Fail, or give what may not be sent."""
-        how = self.factory.how if b"bad" in message.data[:60] else ""  # type: ignore[attr-defined]
-        if how == "error":
-            raise RuntimeError("on purpose")
-        if how == "rule":
-            raise ProtocolError("on purpose")
-        return None if how == "nothing" else Frame.Binary(b"", rsv3=True) if how == "bit" else message
 
 
 WAYS = ["error", "rule", "nothing", "bit"]

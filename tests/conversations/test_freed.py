@@ -7,12 +7,13 @@ import logging
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
-from typing import Any, final
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
+from tests.support.extensions import Failing
 from tests.support.helpers import application, close, masked
 from tests.support.listening import talking
 from tests.support.transports import reset
@@ -20,9 +21,6 @@ from trioktor import (
     CLOSE,
     ChannelConfig,
     ConnectionClosed,
-    Extension,
-    ExtensionFactory,
-    ExtensionHeader,
     Frame,
     PerMessageDeflate,
     Server,
@@ -169,25 +167,6 @@ async def test_it_is_freed_whatever_broke_it(handler: Handler, way: str, alive: 
         assert list(alive) == []
 
 
-@final
-class Failing(ExtensionFactory):
-    """Makes an extension that says nothing."""
-
-    name = None
-
-    def negotiate(self, offer: ExtensionHeader) -> tuple[ExtensionHeader, Extension]:
-        """Always on."""
-        return offer, Mute(self)
-
-
-class Mute(Extension):
-    """At work."""
-
-    def encode(self, message: Frame) -> Frame:
-        """Fail."""
-        raise RuntimeError("on purpose")
-
-
 @pytest.mark.parametrize("way", ["send", "broadcast", "outgoing"])
 async def test_it_is_freed_when_an_extension_has_failed(
     way: str, alive: weakref.WeakSet[Any], monkeypatch: pytest.MonkeyPatch
@@ -198,16 +177,16 @@ async def test_it_is_freed_when_an_extension_has_failed(
     async def handler(session: WebSocketSession) -> None:
         try:
             if way == "send":
-                await session.send("hello")
+                await session.send("bad")
             elif way == "broadcast":
-                await broadcast([session], "hello")
+                await broadcast([session], "bad")
             else:
-                await session.outgoing.send("hello")
+                await session.outgoing.send("bad")
         except RuntimeError:
             pass
         await notices(session)
 
-    async with talking(handler, extensions=[Failing()]) as (client, server):
+    async with talking(handler, extensions=[Failing("error")]) as (client, server):
         with trio.fail_after(5):
             assert [close(1011)] == await client.receive_rest()
         await client.aclose()

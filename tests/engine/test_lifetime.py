@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import types
 from collections.abc import Awaitable, Callable
@@ -14,6 +13,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from tests.support.helpers import close, converse
+from tests.support.interrupts import ctrl_c_at, ctrl_c_felt
 from tests.support.plain_transport import PlainTransport
 from trioktor import Frame, WebSockets
 from trioktor.engine.connection import Connection
@@ -57,6 +57,15 @@ def assert_over(connection: Connection, transport: PlainTransport, code: int) ->
 # round a handler
 
 
+async def forever(_: object) -> None:
+    """A handler that does not return."""
+    await trio.sleep_forever()
+
+
+async def nothing(_: object) -> None:
+    """A handler that returns."""
+
+
 async def test_what_begins_and_fails_leaves_nothing_open(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
@@ -81,51 +90,31 @@ async def test_what_begins_and_fails_leaves_nothing_open(
 @pytest.mark.parametrize("place", range(1, 30))
 def test_ctrl_c_is_not_felt_half_way_in_or_out(place: int, is_failing: bool) -> None:
     """Whichever line it comes at: all is closed, and the interrupt comes out behind that."""
-    failures, lines, transport = list[Exception](), iter(range(1, 10_000)), PlainTransport()
-    code = {Lifetime.__aenter__.__code__, Lifetime.__aexit__.__code__, Lifetime._leave.__code__}
-
-    def trace(frame: types.FrameType, event: str, argument: object) -> Callable[..., Any] | None:
-        if frame.f_code not in code:
-            return None
-        if event == "line" and next(lines) == place:
-            signal.raise_signal(signal.SIGINT)
-        return trace
+    failures, transport, came = list[Exception](), PlainTransport(), list[int]()
 
     async def main() -> None:
         connection = server(transport, failures)
-        before = sys.gettrace()
-        sys.settrace(trace)
-        try:
-            async with Lifetime(connection):
-                if is_failing:
-                    raise MINE
-        finally:
-            sys.settrace(before)
-            assert connection.ending.is_closed
-            assert trio.lowlevel.current_task().child_nurseries == []
+        with ctrl_c_at(place, Lifetime.__aenter__, Lifetime.__aexit__, Lifetime._leave) as found:
+            try:
+                async with Lifetime(connection):
+                    if is_failing:
+                        raise MINE
+            finally:
+                came.extend(found)
+                assert connection.ending.is_closed
+                assert trio.lowlevel.current_task().child_nurseries == []
         await trio.lowlevel.checkpoint()
 
     raised: BaseException | None = None
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a shell it is ignored
-    try:
-        trio.run(main)
-    except BaseException as error:
-        raised = error
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert (raised is None) == (next(lines) <= place)
+    with ctrl_c_felt():
+        try:
+            trio.run(main)
+        except BaseException as error:
+            raised = error
+    assert (raised is None) == (came == [])
     assert raised is None or isinstance(first_leaf(raised), KeyboardInterrupt)
     assert failures == [MINE] * is_failing
     assert transport.is_closed
-
-
-async def forever(_: object) -> None:
-    """A handler that does not return."""
-    await trio.sleep_forever()
-
-
-async def nothing(_: object) -> None:
-    """A handler that returns."""
 
 
 async def test_a_handler_that_returns_is_seen_out(autojump_clock: MockClock) -> None:

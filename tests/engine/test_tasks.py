@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-import sys
 from collections.abc import Awaitable, Callable
-from types import FrameType
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
+from tests.support.interrupts import ctrl_c_at, ctrl_c_felt
 from trioktor.engine.lifetime import FirstWait
 from trioktor.engine.tasks import HandlerTasks
 
@@ -140,34 +138,24 @@ async def test_what_another_loop_waits_for_is_an_error_where_it_is_awaited() -> 
 @pytest.mark.parametrize("place", range(1, 30))
 def test_ctrl_c_is_not_felt_half_way_in_or_out(place: int, error: Exception | None) -> None:
     """Whichever line it comes at: the scope is closed, the owner told once, and the interrupt comes out behind that."""
-    owner, lines = Owner(), iter(range(1, 10_000))
-    code = {HandlerTasks.__enter__.__code__, HandlerTasks.__exit__.__code__, HandlerTasks._end_one.__code__}
-
-    def trace(frame: FrameType, event: str, argument: object) -> Callable[..., Any] | None:
-        if frame.f_code not in code:
-            return None
-        if event == "line" and next(lines) == place:
-            signal.raise_signal(signal.SIGINT)
-        return trace
+    owner, came = Owner(), list[int]()
 
     async def main() -> None:
         tasks = HandlerTasks(owner)
-        before = sys.gettrace()
-        sys.settrace(trace)
-        try:
+        with ctrl_c_at(place, HandlerTasks.__enter__, HandlerTasks.__exit__, HandlerTasks._end_one) as found:
             with tasks:
                 if error is not None:
                     raise error
-        finally:
-            sys.settrace(before)
+            came.extend(found)
         await trio.lowlevel.checkpoint()
 
-    try:
-        trio.run(main)
-    except KeyboardInterrupt:
-        assert next(lines) > place
-    else:
-        assert next(lines) <= place
+    with ctrl_c_felt():
+        try:
+            trio.run(main)
+        except KeyboardInterrupt:
+            assert came == [place]
+        else:
+            assert came == []
     assert owner.seen == [error]
 
 

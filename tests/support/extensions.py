@@ -1,11 +1,13 @@
-"""Extensions for tests: what a peer compresses, and one whose work can be seen."""
+"""Extensions for tests: what a peer compresses, one whose work can be seen, and one that fails."""
 
 from __future__ import annotations
 
 import zlib
+from typing import Any, final
 
 import attrs
 
+from trioktor.protocol.errors import ProtocolError
 from trioktor.protocol.extension_header import ExtensionHeader
 from trioktor.protocol.extensions import Extension, ExtensionFactory
 from trioktor.protocol.first_byte import FIN, RSV1
@@ -51,3 +53,29 @@ class Marker(Extension):
         assert isinstance(self.factory, Marking)
         assert message.data.endswith(self.factory.letter.encode())
         return frame_from_wire(type(message), message.first_byte & ~self.factory.reserved, message.data[:-1])
+
+
+@final
+@attrs.frozen
+class Failing(ExtensionFactory):
+    """Makes an extension that fails at what begins with "bad"."""
+
+    how: str
+    name = None
+
+    def negotiate(self, offer: ExtensionHeader) -> tuple[ExtensionHeader, Extension]:
+        """Always on."""
+        return offer, Failure(self)
+
+
+class Failure(Extension):
+    """At work."""
+
+    def encode(self, message: Frame) -> Any:
+        """Fail, or give what may not be sent."""
+        how = self.factory.how if b"bad" in message.data[:60] else ""  # type: ignore[attr-defined]
+        if how == "error":
+            raise RuntimeError("on purpose")
+        if how == "rule":
+            raise ProtocolError("on purpose")
+        return None if how == "nothing" else BinaryFrame(b"", rsv3=True) if how == "bit" else message
