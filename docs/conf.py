@@ -23,7 +23,6 @@ napoleon_numpy_docstring = False
 myst_heading_anchors = 3
 suppress_warnings = [
     "myst.xref_missing",  # links to files of the repository
-    "misc.highlighting_failure",  # mermaid, which repositories draw
 ]
 
 html_theme = "alabaster"

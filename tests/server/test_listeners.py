@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import socket
 import ssl
 import stat
@@ -100,6 +101,7 @@ async def test_addresses_that_cannot_have_the_same_number_are_an_error_in_the_en
         with pytest.raises(OSError) as refusal:
             await open_tcp(0, host="twice.example", backlog=None)
         assert refusal.value.errno == errno.EADDRINUSE
+        assert re.fullmatch(r"twice\.example port [1-9]\d*", refusal.value.filename)
 
 
 async def test_a_port_in_use_is_the_systems_error() -> None:

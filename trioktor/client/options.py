@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 import os
 import ssl
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias, final
 
 import attrs
 import trio
 
-from ..config import SessionSettings, WebSockets
+from ..config import SessionSettings, WebSockets, _seconds
 from ..http.address import Address, ascii_host, parse_address
 from ..http.opening import check_client_headers, check_subprotocols
 from ..http.responses import HeaderPairs, check_header, header_pairs
@@ -116,7 +115,8 @@ def client_options(url: str, given: ConnectOptions) -> Options:
     values["extensions"] = tuple(extensions)
     values["headers"] = header_pairs(() if values["headers"] is None else values["headers"])
     check_client_headers(values["headers"], has_origin=values["origin"] is not None)
-    values["open_timeout"] = _seconds(values["open_timeout"])
+    _seconds(optional=True)(None, attrs.fields(Options).open_timeout, values["open_timeout"])
+    values["open_timeout"] = math.inf if values["open_timeout"] is None else values["open_timeout"]
     redirects = values["max_redirects"]
     if isinstance(redirects, bool) or not isinstance(redirects, int) or redirects < 0:
         raise ValueError(f"max_redirects must be a whole number of at least 0, not {redirects!r}")
@@ -135,16 +135,6 @@ def client_options(url: str, given: ConnectOptions) -> Options:
         values["proxy"] = parse_proxy(values["proxy"])
     _check_ways(values)
     return Options(address=parse_address(url), settings=settings, **values)
-
-
-def _seconds(value: Any) -> float:
-    if value is None:
-        return math.inf
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise ValueError(f"open_timeout must be more than 0 seconds or None, not {value!r}")
-    if sys.float_info.max < value < math.inf:  # an int: no clock goes so far
-        raise ValueError("open_timeout is too long a time: write None")
-    return value
 
 
 def _check_ways(values: dict[str, Any]) -> None:

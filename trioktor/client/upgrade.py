@@ -118,7 +118,10 @@ async def shake_hands(
     headers: tuple[tuple[str, str], ...],
     until: float = math.inf,
 ) -> Opened:
-    """Do the opening handshake; the body of a refusal is not waited for until that time.
+    """Do the opening handshake.
+
+    Args:
+      until: see `exchange`.
 
     Raises:
       HandshakeRefused, CannotConnect: as `open_conversation`.

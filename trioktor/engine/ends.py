@@ -105,6 +105,22 @@ class Ends:
         """The user closed every handle on `outgoing`."""
         self.close(_NORMAL)
 
+    # there is no writing any more
+
+    def write_failed(self, error: Exception) -> None:
+        """The peer takes nothing more; what it said before may still be there to be read."""
+        connection = self._connection
+        cause = error.__cause__ or error
+        self._closing.write_failed(cause)
+        if connection.inbox.pause is not None:
+            self._closing.lose(cause)
+        connection.look_up()
+
+    def written(self) -> None:
+        """The last was written, and nothing more will be."""
+        self._closing.written()
+        self._connection.look_up()
+
     # broken, with a Close that says so
 
     def fail(
@@ -129,20 +145,6 @@ class Ends:
         self.fail(CloseReason(CloseCode.INTERNAL_ERROR), error, by_peer=True)
         if not self._closing.is_client:  # a block is told by what it calls
             connection.tasks.cancel("the connection failed")
-
-    def write_failed(self, error: Exception) -> None:
-        """The peer takes nothing more; what it said before may still be there to be read."""
-        connection = self._connection
-        cause = error.__cause__ or error
-        self._closing.write_failed(cause)
-        if connection.inbox.pause is not None:
-            self._closing.lose(cause)
-        connection.look_up()
-
-    def written(self) -> None:
-        """The last was written, and nothing more will be."""
-        self._closing.written()
-        self._connection.look_up()
 
     def misused(self, error: ProtocolError, *, is_writing: bool = False) -> None:
         """What may not be sent was put into `outgoing`; `is_writing` as for `crashed`."""

@@ -30,6 +30,7 @@ class Flushes:
 
     Attributes:
       taken, controls_taken: items and control frames that have left their queues.
+      controls_written: control frames that are with the system.
     """
 
     taken: int = 0

@@ -153,7 +153,7 @@ def unwrapped(error: BaseException) -> BaseException:
 
 
 def reraise(error: BaseException) -> NoReturn:
-    """Raise what was raised before as it is: what it came of stands in its context already. A new group is new."""
+    """Raise an error with the context it has; one that was never raised gets what is being handled, as ever."""
     is_new = error.__traceback__ is None
     context, is_hidden = error.__context__, error.__suppress_context__
     try:

@@ -18,7 +18,7 @@ from ..config import Supports
 from ..engine.connection import Connection
 from ..engine.lifetime import Lifetime
 from ..engine.messages import Messages, MessageTransport
-from ..engine.shields import STOP_LIMIT
+from ..engine.tasks import lineage
 from ..http.call import Call
 from ..http.handshake import check_host
 from ..http.headers import Refusal
@@ -41,8 +41,6 @@ _LIMITS = Limits()
 """Those of `serve`, for hooks and the handlers of GET routes."""
 _ANSWER_LIMIT = 30.0
 """Seconds for the server to take a refusal, or that a client is let in."""
-_MARGIN = 0.5
-"""Seconds beyond the connections' own limit."""
 
 logger: logging.Logger = logging.getLogger("trioktor.server")
 
@@ -184,15 +182,8 @@ class ForeignHost:
         """
         self._is_stopping = True
         self._hooks.cancel()
-        for connection in self._running.connections():
+        mine, until = lineage(), trio.current_time() + grace
+        for connection in self._running.connections(mine):
             connection.ends.close(CloseReason(CloseCode.GOING_AWAY))
-        with trio.move_on_after(grace):
-            await self._running.wait_gone(self._running.others())
-        self._running.cancel_answering()
-        for connection in self._running.connections():
-            connection.ends.stop_by(trio.current_time() + STOP_LIMIT)
-            connection.tasks.cancel("the server is ending")
-        with trio.move_on_after(STOP_LIMIT + _MARGIN):
-            await self._running.wait_gone(self._running.others())
-        for stubborn in self._running.others():
+        for stubborn in await self._running.see_out(mine, until):
             logger.warning("the server ends, but a handler does not heed its cancellation: %s", stubborn)

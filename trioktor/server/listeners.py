@@ -33,24 +33,29 @@ async def open_tcp(port: int, *, host: str | None, backlog: int | None) -> list[
       OSError: as `trio.open_tcp_listeners`.
     """
     for attempt in range(_ATTEMPTS):
-        try:
-            listeners = await trio.open_tcp_listeners(port, host=host, backlog=backlog)
-        except OSError as error:
-            if error.errno is not None:
-                error.filename = f"port {port}" if host is None else f"{host} port {port}"
-            raise
+        listeners = await _open(port, host, backlog)
         ports = {listener.socket.getsockname()[1] for listener in listeners}
         if len(ports) == 1:
             return listeners
         for listener in listeners:
             listener.socket.close()  # all of them, though this may be cancelled
         try:
-            return await trio.open_tcp_listeners(min(ports), host=host, backlog=backlog)
+            return await _open(min(ports), host, backlog)
         except OSError as error:
             # the number that one address had is taken on another
             if error.errno != errno.EADDRINUSE or attempt == _ATTEMPTS - 1:
                 raise
     raise AssertionError("unreachable")
+
+
+async def _open(port: int, host: str | None, backlog: int | None) -> list[trio.SocketListener]:
+    """As Trio does; an error of the system's names the place, as it names a file elsewhere."""
+    try:
+        return await trio.open_tcp_listeners(port, host=host, backlog=backlog)
+    except OSError as error:
+        if error.errno is not None:
+            error.filename = f"port {port}" if host is None else f"{host} port {port}"
+        raise
 
 
 _BACKLOG: Final = 0xFFFF

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import final
+from typing import Final, final
 
 import attrs
 import trio
 
 from ..engine.connection import Connection
+from ..engine.shields import STOP_LIMIT
 from ..engine.tasks import lineage
+
+_MARGIN: Final = 0.5
+"""Seconds beyond their common deadline in which connections are gone."""
 
 
 @final
@@ -81,3 +85,18 @@ class Running:
         while wanted & {*self.conversing, *self._answering}:
             await self._changed.park()
         await trio.lowlevel.checkpoint()
+
+    async def see_out(self, mine: set[trio.lowlevel.Task], until: float) -> set[Connection | Answering]:
+        """Wait until that time for all but `mine`, cancel what is left, and wait for that; gives what does not heed it.
+
+        At most 1.5 s longer.
+        """
+        with trio.move_on_at(until):
+            await self.wait_gone(self.others(mine))
+        for connection in self.connections(mine):
+            connection.tasks.cancel("the server is closing")
+            connection.ends.stop_by(trio.current_time() + STOP_LIMIT)
+        self.cancel_answering(mine)
+        with trio.move_on_after(STOP_LIMIT + _MARGIN):
+            await self.wait_gone(self.others(mine))
+        return self.others(mine)

@@ -13,14 +13,13 @@ import logging
 import os
 import ssl
 from collections.abc import Sequence
-from typing import Any, Final, NoReturn, final
+from typing import Any, NoReturn, final
 
 import attrs
 import trio
 
 from ..engine.outcome import first_leaf, reraise, unwrapped
 from ..engine.poller import Poller
-from ..engine.shields import STOP_LIMIT
 from ..engine.tasks import lineage
 from ..protocol.close import CloseCode, CloseReason
 from ..session.base import BaseSession
@@ -30,9 +29,6 @@ from .application import Application
 from .arguments import Arguments
 from .host import Host
 from .listeners import open_tcp, open_unix, remove_unix, unix_identity, wrap_tls
-
-_MARGIN: Final = 0.5
-"""Seconds beyond their common deadline in which connections are gone."""
 
 logger: logging.Logger = logging.getLogger("trioktor.server")
 
@@ -114,16 +110,7 @@ class Server:
 
     async def _see_out(self, mine: set[trio.lowlevel.Task], until: float) -> None:
         """Wait until that time for whatever is not `mine`, and cancel it then."""
-        running = self._host.running
-        with trio.move_on_at(until):
-            await running.wait_gone(running.others(mine))
-        for connection in running.connections(mine):
-            connection.tasks.cancel("the server is closing")
-            connection.ends.stop_by(trio.current_time() + STOP_LIMIT)
-        running.cancel_answering(mine)
-        with trio.move_on_after(STOP_LIMIT + _MARGIN):
-            await running.wait_gone(running.others(mine))
-        for stubborn in running.others(mine):
+        for stubborn in await self._host.running.see_out(mine, until):
             logger.warning("the server has closed, but a handler does not heed its cancellation: %s", stubborn)
 
     @property
